@@ -13,6 +13,7 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.custom import AnyNetwork, CustomNetwork
+from exporter.models.outputs import DEFAULT_OUTPUTS, LOGITS, needs_classifier, output_names
 from exporter.models.variants import VARIANTS, Variant
 from exporter.preprocessing.description import assumption, describe_transform
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
@@ -32,8 +33,8 @@ from runtimes.protocol import Array
 if TYPE_CHECKING:
     from torch import nn
 
-INPUT, OUTPUT = "input", "logits"
-"""The names of the input and the output of an artifact."""
+INPUT = "input"
+"""The name of the input of an artifact. ``exporter.models.outputs`` names the outputs."""
 
 LABELS_LIMIT_BYTES = 16 << 20
 """The largest size of a file with labels."""
@@ -109,6 +110,7 @@ class ExportRequest:
             or ``shortcut``. A weights file determines the others.
         selection: The part of a weights file that is read.
         name: The name of the artifact's file in a folder, without its suffix. ``None`` means the name of the variant.
+        outputs: The outputs that were asked for, of ``exporter.models.outputs.OUTPUTS``.
     """
 
     variant: AnyNetwork
@@ -125,6 +127,7 @@ class ExportRequest:
     chosen: frozenset[str] = frozenset()
     selection: Selection = ANY_ENTRY
     name: str | None = None
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
 
     def target(self, suffix: str) -> Path:
         """Return the file to write, with ``suffix`` if ``out`` is a folder.
@@ -194,6 +197,7 @@ class Network:
         raw: Whether artifacts take raw pixels.
         seed: The seed of all noise.
         expected: The expected accuracy on ``data``, or ``None`` without a check.
+        outputs: The names of the outputs of artifacts, in their order.
     """
 
     model: nn.Module
@@ -212,6 +216,7 @@ class Network:
     raw: bool = False
     seed: int = 0
     expected: ExpectedAccuracy | None = None
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
 
 
 def prepare(request: ExportRequest, listener: ExportListener) -> Network:
@@ -224,9 +229,13 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     Raises:
         RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
+    from exporter.models.several_outputs import reference_outputs, with_outputs
+
     listener.step("loading the weights")
     request, loaded = _load(request, listener)
     variant = request.variant
+    outputs = output_names(request.outputs, variant)
+    _check_use_of_outputs(request, outputs)
     labels = _labels(request, listener)
     preprocessing = _preprocessing(request, loaded, listener)
     model = variant.module if isinstance(variant, CustomNetwork) else _build(variant, loaded)
@@ -239,6 +248,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     inputs, images, classes, dataset_name = _inputs(request, data, preprocessing)
     floats = normalise(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
     known_labels = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
+    expected = reference_outputs(with_outputs(model, outputs), outputs, floats)
     return Network(
         model=model,
         variant=None if isinstance(variant, CustomNetwork) else variant,
@@ -247,15 +257,16 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         in_channels=variant.in_channels,
         size=variant.size,
         weights=loaded.record,
-        labels=known_labels,
+        labels=known_labels if needs_classifier(outputs) else None,
         preprocessing=preprocessing,
         dataset=dataset_name or loaded.dataset,
-        vectors=Vectors(inputs, reference_logits(model, floats)),
+        vectors=Vectors(inputs, expected),
         images=images,
         data=data,
         raw=request.raw,
         seed=request.seed,
         expected=request.expected,
+        outputs=outputs,
     )
 
 
@@ -265,6 +276,20 @@ def _build(variant: Variant, loaded: LoadedWeights) -> nn.Module:
     model = build(variant)
     model.load_state_dict(loaded.state)
     return model
+
+
+def _check_use_of_outputs(request: ExportRequest, outputs: tuple[str, ...]) -> None:
+    """Raise ``UsageError`` if the user gives what only missing outputs use."""
+    if request.labels is not None and not needs_classifier(outputs):
+        raise UsageError(
+            "labels name classes, and no chosen output has classes",
+            code="labels-without-classes",
+            hint="omit --labels, or add --output logits",
+        )
+    if request.expected is not None and LOGITS not in outputs:
+        raise UsageError(
+            "--expect-top1 needs the logits", code="expected-top1-needs-logits", hint="--output logits adds them"
+        )
 
 
 def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportRequest, LoadedWeights]:
@@ -322,7 +347,7 @@ def _inputs(
         inputs = noise_inputs((variant.in_channels, *variant.size), IMAGES, request.seed, request.raw)
         return inputs, f"seeded noise, seed {request.seed}", None, None
     dataset = open_dataset(data, IMAGES)
-    if len(dataset.classes) != variant.classes:
+    if needs_classifier(request.outputs) and len(dataset.classes) != variant.classes:
         raise ModelMismatchError(
             f"the dataset {quote(data)!r} has {len(dataset.classes)} classes, but the network has {variant.classes}",
             code="data-class-count",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.models.custom import AnyNetwork
+from exporter.models.outputs import DEFAULT_OUTPUTS, check_outputs, needs_classifier
 from exporter.models.variants import VARIANTS, Shortcut, Stride, Variant
 from exporter.models.variants import variant as find_variant
 from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest
@@ -58,6 +59,7 @@ def export(
     weights: str | os.PathLike[str] | None = None,
     key: str | None = None,
     strip_prefix: str | None = None,
+    outputs: str | Sequence[str] = DEFAULT_OUTPUTS,
     precision: str = "fp32",
     calibration: str | os.PathLike[str] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -98,7 +100,7 @@ def export(
     """Exports a network to one file, checked against PyTorch; blocks for seconds, for int8 up to minutes.
 
     The file takes normalised images (batch, channels, height, width) float32 and gives logits (batch, classes) float32.
-    It is written only if its logits are PyTorch's and, below fp32, if its precision passes the gate. A manifest and
+    It is written only if its outputs are PyTorch's and, below fp32, if its precision passes the gate. A manifest and
     test vectors lie beside it. What fails leaves no file. Notices go to the logger ``rexport``.
 
     Args:
@@ -120,6 +122,10 @@ def export(
             default ``state_dict``, ``model``, ``net`` or another usual name.
         strip_prefix: The beginning of the names of the network's tensors; tensors with other names are left out. By
             default the one that all layers of the network have.
+        outputs: Of ``logits``, ``features``, ``stages`` and ``cam``, one or several: the input of the classifier (batch,
+            channels), the map after each stage ``stage1`` and so on (batch, channels, height, width), and a heat map
+            for each class (batch, classes, height, width). All are float32, in this order. A checkpoint without a
+            classifier has features and stages.
         precision: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``int8``. Input and output stay float32.
         calibration: Training images for int8: a name or folder, as ``data``. By default the bundled ones where they
             fit, and noise for untrained weights.
@@ -223,6 +229,9 @@ def export(
         ).with_file(None if transform is None else Path(transform), size)
         options = VariantOptions(variant, num_classes, in_channels, size or chosen.input_size(), stride, shortcut)
         named = _Named(model, None if weights is None else os.fspath(weights), Selection(key, strip_prefix))
+        chosen_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        check_outputs(chosen_outputs)
+        named = replace(named, selection=replace(named.selection, headless=not needs_classifier(chosen_outputs)))
         row, source = _find_network(named, options, seed, listener)
         request = ExportRequest(
             row,
@@ -239,6 +248,7 @@ def export(
             raw=raw_input,
             preprocessing=chosen,
             expected=ExpectedAccuracy.from_percent(expect_top1, tolerance),
+            outputs=chosen_outputs,
         )
         return _write(request, place.suffix, _at_least_one("opset", opset), precision_spec, listener)
 
@@ -328,7 +338,7 @@ def _find_network(
         RexportError: as ``from_checkpoint`` and ``from_module``.
     """
     model, weights = named.model, named.weights
-    if named.selection != ANY_ENTRY and not named.is_checkpoint and weights in (None, *ORIGINS):
+    if replace(named.selection, headless=False) != ANY_ENTRY and not named.is_checkpoint and weights in (None, *ORIGINS):
         raise UsageError("key and strip_prefix are for checkpoints", code="selection-needs-checkpoint")
     if isinstance(model, str) and not _is_path(model):
         _refuse_second("variant", options.name, f"the model {quote(model)!r} names a variant already")
@@ -346,7 +356,7 @@ def _find_network(
             code="model-kind-unknown",
         )
     listener.step("comparing the module with the variants")
-    built = from_module(NamedModule.of(model), options, seed, listener.notice)
+    built = from_module(NamedModule.of(model), options, seed, listener.notice, named.selection.headless)
     return built.network, built.weights
 
 

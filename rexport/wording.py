@@ -17,6 +17,7 @@ _PARAMETERS = {
     "--input raw": "raw_input=True",
     "--backend": "backends",
     "--float-layer": "float_layers",
+    "--output": "outputs",
     "--antialias": "antialias=True",
     "--no-antialias": "antialias=False",
 }
@@ -24,7 +25,8 @@ _PARAMETERS = {
 
 _TEXTS = r"(?<=--key )[^\s,)]+|(?<=--strip-prefix )[^\s,)]+"
 _VALUES = (
-    rf"{_TEXTS}|[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random"
+    rf"{_TEXTS}|[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random|logits|features"
+    r"|stages|cam"
 )
 _OPTION = re.compile(rf"--input raw|(?<![\w-])(--[a-z][a-z0-9-]*|-o)(?: ({_VALUES}))?")
 _TUPLE = re.compile(r"\d+x\d+|[\d.]+(,[\d.]+)+")

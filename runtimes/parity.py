@@ -1,20 +1,25 @@
-"""The parity check: the logits of an artifact compared with those of the PyTorch network it was exported from."""
+"""The parity check: the outputs of an artifact compared with those of the PyTorch network it was exported from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.artifacts.artifact import Vectors
-from runtimes.artifacts.manifest import Parity
-from runtimes.errors import CheckFailedError
+from runtimes.artifacts.manifest import OutputParity, Parity
+from runtimes.artifacts.rebuild_command import EXPORT_AGAIN
+from runtimes.errors import ArtifactError, CheckFailedError
 from runtimes.runtime import Runtime
 from runtimes.tensors.spec import Array
 
 IMAGES = 7
 """The number of images in the test vectors of an artifact."""
+
+LOGITS = "logits"
+"""The name of the output of a classifier."""
 
 BATCHES = (1, 2, 3, 7)
 """The batch sizes of the check. A network that mixes images or has a frozen batch fails at some of them."""
@@ -22,12 +27,13 @@ BATCHES = (1, 2, 3, 7)
 
 @dataclass(frozen=True)
 class LogitComparison:
-    """The differences between the logits of two runs over the same images.
+    """The differences between the logits, or another output, of two runs over the same images.
 
     Attributes:
         max_difference: The largest absolute difference of two logits; infinite if a difference is not finite.
         max_logit: The largest absolute logit of the reference.
-        agreement: The share of images with the same top-1 class, 0 to 1; 1 for no images.
+        agreement: The share of images with the same top-1 class, 0 to 1; 1 for no images. It has no meaning for other
+            outputs than logits.
     """
 
     max_difference: float
@@ -41,7 +47,7 @@ class LogitComparison:
 
     @classmethod
     def compare(cls, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> LogitComparison:
-        """Compare ``logits`` with ``reference``, both float32 (n, classes)."""
+        """Compare ``logits`` with ``reference``, both float32 (n, classes) or (n, c, h, w)."""
         difference = np.abs(logits.astype(np.float64) - reference)
         return cls(
             float(np.where(np.isfinite(difference), difference, np.inf).max(initial=0.0)),
@@ -50,58 +56,98 @@ class LogitComparison:
         )
 
 
-def logits_of(runtime: Runtime, inputs: Array, batch: int) -> NDArray[np.float32]:
-    """Return the first output of the runtime for all inputs, as float32 (n, classes).
+def outputs_of(
+    runtime: Runtime, inputs: Array, batch: int, names: Sequence[str] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Return outputs of the runtime for all inputs by name, each as float32 (n, ...).
 
     Args:
         runtime: The runtime, which has one input.
         inputs: The inputs (n, ...), of the dtype that the artifact takes. At least one is needed.
         batch: The number of inputs in one call. The last batch is filled with inputs from the beginning.
+        names: The names of the outputs, or ``None`` for all.
     """
-    name, output = runtime.inputs[0].name, runtime.outputs[0].name
-    rows = []
+    entry, names = runtime.inputs[0].name, names or [spec.name for spec in runtime.outputs]
+    rows: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, len(inputs), batch):
-        indices = np.arange(start, start + batch) % len(inputs)
-        rows.append(runtime.infer({name: inputs[indices]})[output][: len(inputs) - start])
-    return np.concatenate(rows).astype(np.float32)
+        values = runtime.infer({entry: inputs[np.arange(start, start + batch) % len(inputs)]})
+        for name in names:
+            rows[name].append(values[name][: len(inputs) - start])
+    return {name: np.concatenate(parts).astype(np.float32) for name, parts in rows.items()}
 
 
-def compare(runtime: Runtime, vectors: Vectors) -> tuple[LogitComparison, tuple[int, ...]]:
-    """Compare the logits of the runtime with its test vectors at each batch size that it takes.
+def logits_of(runtime: Runtime, inputs: Array, batch: int) -> NDArray[np.float32]:
+    """Return the first output of the runtime for all inputs, as float32 (n, classes).
+
+    Args:
+        runtime: As for ``outputs_of``.
+        inputs: As for ``outputs_of``.
+        batch: As for ``outputs_of``.
+    """
+    name = runtime.outputs[0].name
+    return outputs_of(runtime, inputs, batch, (name,))[name]
+
+
+def compare(runtime: Runtime, vectors: Vectors) -> tuple[dict[str, LogitComparison], tuple[int, ...]]:
+    """Compare the outputs of the runtime with its test vectors at each batch size that it takes.
 
     Returns:
-        The comparison, with the largest difference and the lowest agreement over all batch sizes, and the batch sizes.
+        The comparison of each output by name, in the order of the runtime, with the largest difference and the lowest
+        agreement over all batch sizes; and the batch sizes.
+
+    Raises:
+        ArtifactError: The test vectors have other outputs than the runtime.
     """
+    names = [spec.name for spec in runtime.outputs]
+    if set(names) != set(vectors.outputs):
+        raise ArtifactError(
+            f"the test vectors have the outputs {', '.join(vectors.outputs)}, but the model has {', '.join(names)}",
+            code="vectors-other-outputs",
+            path=runtime.artifact.path,
+            hint=EXPORT_AGAIN,
+        )
     fixed = runtime.inputs[0].fixed_batch
     batches = BATCHES if fixed is None else (fixed,)
-    results = [LogitComparison.compare(logits_of(runtime, vectors.inputs, batch), vectors.logits) for batch in batches]
+    results: dict[str, list[LogitComparison]] = {name: [] for name in names}
+    for batch in batches:
+        for name, values in outputs_of(runtime, vectors.inputs, batch).items():
+            results[name].append(LogitComparison.compare(values, vectors.outputs[name]))
+    return {name: _worst(rows) for name, rows in results.items()}, batches
+
+
+def _worst(results: Sequence[LogitComparison]) -> LogitComparison:
     worst = max(results, key=lambda result: result.max_difference)
-    return LogitComparison(worst.max_difference, worst.max_logit, min(result.agreement for result in results)), batches
+    return LogitComparison(worst.max_difference, worst.max_logit, min(result.agreement for result in results))
 
 
 def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, images: str) -> Parity:
-    """Check the logits of a runtime against test vectors and return the record for the manifest.
+    """Check the outputs of a runtime against test vectors and return the record for the manifest.
 
     Args:
         runtime: The opened artifact.
-        vectors: The inputs and the expected logits.
-        tolerance: The largest difference allowed, as a share of the largest absolute logit of the reference.
+        vectors: The inputs and the expected outputs.
+        tolerance: The largest difference allowed in each output, as a share of its largest absolute number in the
+            reference.
         reference: A description of the reference, for the record and the message.
         images: A description of the images, for the record and the message.
 
     Raises:
-        CheckFailedError: The largest difference exceeds ``tolerance``, or a logit is not finite.
+        CheckFailedError: The largest difference of an output exceeds ``tolerance``, or a number is not finite.
+        ArtifactError: As for ``compare``.
     """
-    result, batches = compare(runtime, vectors)
+    results, batches = compare(runtime, vectors)
     description = runtime.description
-    if not result.relative_difference <= tolerance:
+    for name, result in results.items():
+        if result.relative_difference <= tolerance:
+            continue
+        top1 = f"; top-1 agrees on {result.agreement:.0%} of the images" if name == LOGITS else ""
         raise CheckFailedError(
-            f"parity failed on {description.backend} {description.version}: the logits differ from {reference} by "
-            f"{result.relative_difference:.2e} of the largest logit (limit {tolerance:.0e}); top-1 agrees on "
-            f"{result.agreement:.0%} of {len(vectors.inputs)} images ({images}) at batch sizes "
-            f"{', '.join(map(str, batches))}",
+            f"parity failed on {description.backend} {description.version}: the {name} differ from {reference} by "
+            f"{result.relative_difference:.2e} of the largest number (limit {tolerance:.0e}) on {len(vectors.inputs)} "
+            f"images ({images}) at batch sizes {', '.join(map(str, batches))}{top1}",
             code="parity-failed",
         )
+    (first, result), *others = results.items()
     return Parity(
         reference=reference,
         runtime=f"{description.backend} {description.version}",
@@ -110,5 +156,9 @@ def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, 
         max_difference=result.max_difference,
         relative_difference=result.relative_difference,
         tolerance=tolerance,
-        agreement=result.agreement,
+        agreement=result.agreement if first == LOGITS else None,
+        output=first,
+        others=tuple(
+            OutputParity(name, each.max_difference, each.relative_difference, tolerance) for name, each in others
+        ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,8 +29,10 @@ from exporter.commands.values import (
     VARIANT_OR_FILE,
     WEIGHTS,
     BatchSize,
+    Names,
     Size,
 )
+from exporter.models.outputs import DEFAULT_OUTPUTS, OUTPUTS, needs_classifier
 from exporter.precision.recipes import RECIPES
 from exporter.precision.table import (
     CALIBRATION_IMAGES,
@@ -113,6 +116,16 @@ def network_options(command: Command) -> Command:
             type=NameChoice(("float", "raw")),
             default="float",
             help="Input: normalised float32, or raw uint8 pixels (n, h, w, channels) that the graph normalises.",
+        ),
+        MODEL.option(
+            "--output",
+            "outputs",
+            type=Names(OUTPUTS),
+            multiple=True,
+            metavar="NAME,...",
+            show_default="logits",
+            help="Outputs of the graph: logits; features, the pooled input of the classifier; stages, the map after "
+            "each stage; cam, a heat map for each class. The option can be repeated.",
         ),
         DATA.option(
             "--data",
@@ -247,7 +260,9 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     same = ("out", "seed", "batch", "labels", "data", "force")
     given = {name: options[name] for name in same} | {"raw": options["input"] == "raw", "preprocessing": preprocessing}
     given["expected"] = ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"])
-    fields, selection = VariantOptions(**_variant_fields(options)), selection_of(options)
+    given["outputs"] = outputs = tuple(name for names in options["outputs"] for name in names) or DEFAULT_OUTPUTS
+    fields = VariantOptions(**_variant_fields(options))
+    selection = replace(selection_of(options), headless=not needs_classifier(outputs))
     context = click.get_current_context()
     if factory.is_factory(network):
         file = options["weights"] if given_options(context, ("weights",)) else None

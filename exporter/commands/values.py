@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exporter.commands.command import NameChoice
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,6 +108,21 @@ class Resize(click.ParamType["int | tuple[int, int]"]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, int]:
         height, width = Size().convert(value, param, ctx)
         return (height, width) if "x" in str(value).lower() else height
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Some of a few words, separated by commas."""
+
+    name = "names"
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._word = NameChoice(tuple(words))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return tuple(self._word.convert(word.strip(), param, ctx) for word in str(value).split(","))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return self._word.shell_complete(ctx, param, incomplete)
 
 
 class Numbers(click.ParamType[tuple[float, ...]]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.format import count
@@ -28,7 +28,7 @@ class CheckpointFacts:
         parameters: The number of numbers in these tensors.
         dtypes: Their dtypes.
         variants: The variants that have exactly these tensors. There can be several.
-        classes: The number of classes, or ``None`` if no variant matches.
+        classes: The number of classes, 0 for a trunk without a classifier, or ``None`` if no variant matches.
         in_channels: The number of input channels, or ``None`` if no variant matches.
         left_out: The names of the tensors that an export leaves out, by the reason.
     """
@@ -58,7 +58,7 @@ def inspect(path: Path, selection: Selection) -> CheckpointFacts:
     Raises:
         RexportError: As for ``exporter.weights.translation.read``.
     """
-    foreign = translation.read(path, selection)
+    foreign = translation.read(path, replace(selection, headless=True))
     translated = foreign.translation
     fitting = matching.recognise(translated.tensors)
     return CheckpointFacts(
@@ -90,7 +90,7 @@ def as_text(facts: CheckpointFacts) -> str:
         "averaged weights": ", ".join(facts.averaged) or "none",
         "layout": facts.layout or "unknown",
         "prefix": facts.prefix or "none",
-        "classifier": facts.classifier or "unknown",
+        "classifier": facts.classifier or ("none" if facts.classes == 0 else "unknown"),
         "variant": " or ".join(facts.variants) or "unknown (rexport list shows the variants)",
         "classes": "unknown" if facts.classes is None else str(facts.classes),
         "input channels": "unknown" if facts.in_channels is None else str(facts.in_channels),

@@ -180,8 +180,9 @@ def layers(variant: Variant) -> Iterator[VariantLayer]:
         yield from _block_layers(variant, plan, size)
         size = _halve(size) if plan.stride == 2 else size
     last = "norm" if variant.order == "pre" and variant.final_norm else ""
+    head = bool(variant.classes)  # a trunk has no classifier, but its last norm
     yield VariantLayer(
-        "fc", "head", variant.features, variant.classes, (), 1, (), norm=last, norm_first=True, bias=True
+        "fc", "head", variant.features, variant.classes, (), 1, (), norm=last, norm_first=True, bias=head, learnt=head
     )
 
 

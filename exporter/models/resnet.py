@@ -355,15 +355,21 @@ class ResNet(nn.Module):
         self.norm = nn.Identity() if activated else _norm(variant, variant.features)
         self.last_relu = nn.Identity() if activated else nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(variant.features, variant.classes)
+        self.fc = nn.Linear(variant.features, variant.classes) if variant.classes else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (n, classes) for images ``x``, float32 (n, in_channels, h, w)."""
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the map after each stage, (n, c, h, w), for images ``x``. The last one is what is pooled."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (n, c, h/4, w/4); with a CIFAR stem (n, c, h, w)
+        result = []
         for stage in self.stages:
             x = self.get_submodule(stage)(x)  # each stage but the first halves h and w
-        x = self.last_relu(self.norm(x))  # an identity, except at the end of most pre-activation networks
-        x = torch.flatten(self.avgpool(x), 1)  # (n, features)
+            result.append(x)
+        result[-1] = self.last_relu(self.norm(x))  # an identity, except in most pre-activation networks
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (n, classes) for images ``x``, float32 (n, in_channels, h, w); of a trunk the features."""
+        x = torch.flatten(self.avgpool(self.maps(x)[-1]), 1)  # (n, features)
         return self.fc(x)  # type: ignore[no-any-return]  # (n, classes)
 
 
@@ -374,8 +380,7 @@ def initialise(model: ResNet, seed: int) -> None:
     """Draw He et al.'s initialisation in place: normal weights of variance 2 / fan-in, and biases of 0.
 
     Norms get scale 1 and shift 0, and batch norms also mean 0 and variance 1. The source is arXiv 1502.01852, equation
-    10; section 3.4 of the paper refers to it. One seed gives the same weights on each kind of processor, up to
-    rounding.
+    10; section 3.4 of the paper refers to it. One seed gives the same weights on each processor, up to rounding.
 
     Args:
         model: The module to change.
@@ -441,8 +446,5 @@ def settle_statistics(model: ResNet, seed: int, images: int = 4) -> None:
 
 
 def build(variant: Variant) -> ResNet:
-    """Return the variant's module in evaluation mode.
-
-    The parameters are PyTorch's defaults. Load or initialise them before use.
-    """
+    """Return the variant's module in evaluation mode, with PyTorch's default parameters."""
     return ResNet(variant).eval()

@@ -95,7 +95,7 @@ class Variant:
         shortcut: The shortcut option. It has no effect on a plain network.
         residual: Whether the network has shortcuts. A plain network has the same layers without them.
         stride: The position of the stride in bottlenecks.
-        classes: The number of classes.
+        classes: The number of classes, or 0 for a trunk without a classifier.
         in_channels: The number of input channels.
         size: The (height, width) of the input in pixels.
         paper: The figures in the paper.
@@ -402,7 +402,7 @@ def customise(
         shortcut=row.shortcut if shortcut is None else shortcut,
     )
     for name, value in (
-        ("classes", changed.classes),
+        ("classes", 1 if classes is None else classes),
         ("input channels", changed.in_channels),
         *zip(("height", "width"), changed.size, strict=True),
     ):

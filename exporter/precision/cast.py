@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.network import INPUT, OUTPUT
+from exporter.network import INPUT
 from runtimes.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
-    """Return a copy of a graph that computes in a 16-bit float type. Its input and output stay float32.
+    """Return a copy of a graph that computes in a 16-bit float type. Its input and outputs stay float32.
 
     The batch norms of the graph must be folded in float32 before. Folding afterwards would round twice. In addition,
     torch's exporter leaves float32 weights beside bfloat16 activations, which is not a valid graph.
@@ -35,14 +35,14 @@ def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
     for tensor in result.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             _cast_tensor(tensor, kind)
-    entry, result_value = f"{INPUT}/Cast", f"{OUTPUT}/Cast"
-    for node in result.graph.node:
-        node.input[:] = [entry if name == INPUT else name for name in node.input]
-        node.output[:] = [result_value if name == OUTPUT else name for name in node.output]
+    narrow = {value.name: f"{value.name}/Cast" for value in (result.graph.input[0], *result.graph.output)}
+    for node in result.graph.node:  # an output may be read inside the graph, too
+        node.input[:] = [narrow.get(name, name) for name in node.input]
+        node.output[:] = [narrow.get(name, name) for name in node.output]
+    entry = narrow.pop(INPUT)
     result.graph.node.insert(0, helper.make_node("Cast", [INPUT], [entry], entry, to=kind))
-    result.graph.node.append(
-        helper.make_node("Cast", [result_value], [OUTPUT], result_value, to=onnx.TensorProto.FLOAT)
-    )
+    for name, value in narrow.items():
+        result.graph.node.append(helper.make_node("Cast", [value], [name], value, to=onnx.TensorProto.FLOAT))
     return result
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.models.layers import foldable_norms, layers
 from exporter.models.tracing import EXAMPLE_BATCH, trace
-from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
+from exporter.network import INPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.gate import gate_of
 from exporter.precision.recipe_search import Quantisation, export_calibrated
 from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
@@ -65,7 +65,7 @@ def export(
     """Export ``request.variant`` to ONNX, check the file and publish it.
 
     The graph takes ``input``, float32 (batch, channels, height, width), or uint8 (batch, height, width, channels) for a
-    request with raw input. It returns ``logits``, float32 (batch, classes). Batch norms are folded into the
+    request with raw input. It returns the outputs of the request in float32, by default ``logits`` (batch, classes). Batch norms are folded into the
     convolutions in float32 before the precision is converted. The call blocks for some seconds, for int8 up to minutes.
 
     Args:
@@ -184,8 +184,10 @@ def _quiet() -> Iterator[None]:
 def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
     import torch
 
+    from exporter.models.several_outputs import with_outputs
+
     example = torch.zeros(batch or EXAMPLE_BATCH, network.in_channels, *network.size)
-    traced = trace(network.model, example, batch)
+    traced = trace(with_outputs(network.model, network.outputs), example, batch)
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -194,7 +196,7 @@ def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(network.outputs),
                 dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
                 verbose=False,
             )

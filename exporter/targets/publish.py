@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import runtimes
-from exporter.network import INPUT, OUTPUT, ExportListener, Network
+from exporter.network import INPUT, ExportListener, Network
 from exporter.precision.gate import AccuracyGate, gate_of
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import expected_accuracy
@@ -126,7 +126,7 @@ def _run_gate(
 
 def _pack_vectors(network: Network) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, inputs=network.vectors.inputs, logits=network.vectors.logits)
+    np.savez_compressed(buffer, inputs=network.vectors.inputs, **network.vectors.outputs)
     return buffer.getvalue()
 
 
@@ -146,7 +146,10 @@ def manifest_of(draft: Draft, network: Network) -> Manifest:
         weights=network.weights,
         precision=draft.precision_spec.precision,
         inputs=(_input(network, "batch" if draft.batch is None else draft.batch),),
-        outputs=(TensorSpec(OUTPUT, "float32", ("batch" if draft.batch is None else draft.batch, network.classes)),),
+        outputs=tuple(
+            TensorSpec(name, "float32", ("batch" if draft.batch is None else draft.batch, *values.shape[1:]))
+            for name, values in network.vectors.outputs.items()
+        ),
         labels=network.labels,
         preprocessing=network.preprocessing,
         dataset=network.dataset,

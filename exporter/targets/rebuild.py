@@ -11,14 +11,15 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME
 from exporter.models.layers import foldable_norms
+from exporter.models.outputs import LOGITS
 from exporter.models.variants import Variant
-from exporter.network import ExportListener, Network, reference_logits
+from exporter.network import ExportListener, Network
 from exporter.precision.table import PRECISIONS
 from exporter.targets.torch_program import write_program
 from exporter.weights.entries import Selection
 from exporter.weights.sources import from_file, resolve
 from runtimes import Artifact, codec
-from runtimes.artifacts.manifest import Manifest, Weights
+from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, CompatibilityError, RexportError, quote
 from runtimes.images.preprocessing import normalise
 from runtimes.parity import LogitComparison
@@ -105,7 +106,7 @@ def _export_command(manifest: Manifest, command: str) -> str:
 def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     """Return the fp32 network of an artifact in PyTorch, with the artifact's test vectors.
 
-    A float32 ONNX file contains the weights. Each folded convolution gets its weights and a batch norm that adds the
+    A float32 ONNX file with logits, or of a trunk, contains the weights. Each folded convolution gets its weights and a batch norm that adds the
     folded bias, which is the same function with the operators of the original network. Artifacts of other precisions
     and formats do not contain the fp32 weights, and neither do those with group norms, which the exporter merges with
     constants. These weights are loaded from the origin in the manifest.
@@ -130,13 +131,15 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     variant = codec.decode(Variant, manifest.variant)
     row = PRECISIONS.get(manifest.precision)
     float32 = row is not None and row.element == "float32"
-    contains_weights = manifest.format == "onnx" and float32 and variant.norm == "batch"
+    outputs = tuple(spec.name for spec in manifest.outputs)
+    complete = LOGITS in outputs or not variant.classes
+    contains_weights = manifest.format == "onnx" and float32 and variant.norm == "batch" and complete
     if contains_weights:
         artifact.check_digest()
     return Network(
         model=_rebuild_network(artifact, variant)
         if contains_weights
-        else _reload_network(artifact, variant, manifest.weights, listener),
+        else _reload_network(artifact, variant, outputs, listener),
         variant=variant,
         name=variant.name,
         classes=variant.classes,
@@ -151,6 +154,7 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
         data=BUNDLED_NAME if manifest.dataset == BUNDLED_NAME else None,
         raw=manifest.inputs[0].dtype == "uint8",
         seed=manifest.weights.seed or 0,
+        outputs=outputs,
     )
 
 
@@ -162,10 +166,13 @@ def _manifest(artifact: Artifact) -> Manifest:
     return artifact.manifest
 
 
-def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, listener: ExportListener) -> ResNet:
+def _reload_network(
+    artifact: Artifact, variant: Variant, outputs: tuple[str, ...], listener: ExportListener
+) -> ResNet:
     """Return the network with the weights loaded from their origin."""
     from exporter.models.resnet import build
 
+    weights = _manifest(artifact).weights
     spec: str = weights.origin
     hint = "use the fp32 artifact of the same weights"
     if spec == "module":
@@ -179,7 +186,8 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
         if spec == "file":  # the manifest has only the name: search the folder of the artifact, then the current folder
             beside = artifact.path.with_name(weights.source or "")
             spec = str(beside) if beside.is_file() else weights.source or ""
-            loaded = from_file(spec, variant, listener.notice, Selection(weights.key, weights.prefix))
+            selection = Selection(weights.key, weights.prefix, headless=not variant.classes)
+            loaded = from_file(spec, variant, listener.notice, selection)
         else:
             loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)
     except RexportError as error:
@@ -192,7 +200,7 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
     model = build(variant)
     model.load_state_dict(loaded.state)
     # Digests do not help, because random weights differ by rounding between kinds of processors.
-    if not _logit_error(model, artifact) <= PRECISIONS["fp32"].tolerance:
+    if not _output_error(model, artifact, outputs) <= PRECISIONS["fp32"].tolerance:
         raise CompatibilityError(
             f"the artifact does not contain the fp32 weights, and {quote(spec)} now contains other weights",
             code="fp32-weights-changed",
@@ -202,12 +210,17 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
     return model
 
 
-def _logit_error(model: ResNet, artifact: Artifact) -> float:
-    """Return the relative difference of the network's logits from the test vectors, as in the parity check."""
+def _output_error(model: ResNet, artifact: Artifact, outputs: tuple[str, ...]) -> float:
+    """Return the largest relative difference of the network's outputs from the test vectors, as in the parity check."""
+    from exporter.models.several_outputs import reference_outputs, with_outputs
+
     vectors, preprocessing = artifact.vectors(), _manifest(artifact).preprocessing
     raw = vectors.inputs.dtype == np.uint8 and preprocessing is not None
     inputs = normalise(vectors.inputs, preprocessing) if raw and preprocessing is not None else vectors.inputs
-    return LogitComparison.compare(reference_logits(model, inputs), vectors.logits).relative_difference
+    values = reference_outputs(with_outputs(model, outputs), outputs, inputs)
+    return max(
+        LogitComparison.compare(value, vectors.outputs[name]).relative_difference for name, value in values.items()
+    )
 
 
 def _rebuild_network(artifact: Artifact, variant: Variant) -> ResNet:

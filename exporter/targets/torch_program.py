@@ -109,7 +109,10 @@ def _element(precision_spec: PrecisionSpec) -> str:
 def _program(network: Network, batch: int | None, element: str) -> bytes:
     import torch
 
-    module = network.model if element == "float32" else _narrow(network, batch, element)
+    from exporter.models.several_outputs import with_outputs
+
+    typed = network.model if element == "float32" else _narrow(network, batch, element)
+    module = with_outputs(typed, network.outputs)
     example = _example(network, batch)
     if network.raw and network.preprocessing is not None:
         module = _with_raw_input(module, network.preprocessing)
@@ -160,7 +163,7 @@ def _with_raw_input(model: torch.nn.Module, preprocessing: Preprocessing) -> tor
             self.register_buffer("mean", mean)
             self.register_buffer("std", std)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
             ordered = x.flip(3) if swaps else x  # (n, h, w, c)
             scaled = ordered.permute(0, 3, 1, 2).to(torch.float32) / scale  # (n, c, h, w)
             return self.model((scaled - self.mean) / self.std)  # type: ignore[no-any-return]

@@ -40,10 +40,12 @@ class Selection:
     Attributes:
         key: The entry that holds the weights, with dots for entries inside others.
         prefix: The beginning of the names of the network's tensors.
+        headless: Whether the network may be a trunk without a classifier.
     """
 
     key: str | None = None
     prefix: str | None = None
+    headless: bool = False
 
 
 ANY_ENTRY = Selection()

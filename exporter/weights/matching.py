@@ -232,7 +232,8 @@ def describe_variant(variant: Variant) -> str:
     """Return the name of a variant with the options that determine its shapes, as text."""
     channels = f", {variant.in_channels} input channels" if variant.in_channels != 3 else ""
     shortcut = f", shortcut {variant.shortcut}" if variant.shortcut != VARIANTS[variant.name].shortcut else ""
-    return f"{variant.name} with {variant.classes} classes{channels}{shortcut}"
+    head = f"with {variant.classes} classes" if variant.classes else "without a classifier"
+    return f"{variant.name} {head}{channels}{shortcut}"
 
 
 def _suggest_options(candidate: Variant, requested: Variant) -> str:
@@ -240,6 +241,8 @@ def _suggest_options(candidate: Variant, requested: Variant) -> str:
 
     For another variant no options are needed, because classes, channels and shortcut are read from the file.
     """
+    if not candidate.classes and requested.classes:
+        return "--output features without --num-classes"
     if candidate.name != requested.name:
         return candidate.name
     fields = (("--num-classes", "classes"), ("--in-channels", "in_channels"), ("--shortcut", "shortcut"))
@@ -256,11 +259,11 @@ def _candidates(given: Mapping[str, Tensor], requested: str | None) -> Iterator[
     The variants named ``requested`` come first, and those with the shortcut option of their row before others.
     """
     stem, head = given.get("conv1.weight", given.get("conv1.0.weight")), given.get("fc.weight")
-    if stem is None or head is None or stem.dim() != 4 or head.dim() != 2:
+    if stem is None or stem.dim() != 4 or (head is not None and head.dim() != 2):
         return
-    depths = _depths(given)
+    depths, classes = _depths(given), 0 if head is None else head.shape[0]
     rows = [
-        replace(row, classes=head.shape[0], in_channels=stem.shape[1], shortcut=shortcut)
+        replace(row, classes=classes, in_channels=stem.shape[1], shortcut=shortcut)
         for row in VARIANTS.values()
         if row.depths == depths
         for shortcut in (SHORTCUTS if row.residual and row.order == "post" else (row.shortcut,))

@@ -122,7 +122,7 @@ def from_factory(request: FactoryRequest, options: VariantOptions, seed: int, no
         named = load_state(named, Path(weights), request.selection, notify)
     else:
         notify(Reason("module-own-weights", f"{name}: the weights are the module's own and count as trained"))
-    return from_module(named, options, seed, notify)
+    return from_module(named, options, seed, notify, request.selection.headless)
 
 
 def load_state(named: NamedModule, path: Path, selection: Selection, notify: Notify) -> NamedModule:
@@ -152,7 +152,9 @@ def load_state(named: NamedModule, path: Path, selection: Selection, notify: Not
     return replace(named, module=loaded, record=record_of_file(foreign, state))
 
 
-def from_module(named: NamedModule, options: VariantOptions, seed: int, notify: Notify) -> ModuleWeights:
+def from_module(
+    named: NamedModule, options: VariantOptions, seed: int, notify: Notify, headless: bool = False
+) -> ModuleWeights:
     """Return the network of a module: the variant that it computes, else the module as it is.
 
     A module is a variant if it is from ``exporter.models.resnet``, or has the tensors and the outputs of a variant: on
@@ -164,6 +166,7 @@ def from_module(named: NamedModule, options: VariantOptions, seed: int, notify: 
         options: The options of the user. With a name, the module must be this variant.
         seed: The seed of the noise.
         notify: Receives notices for the user: which of the two it is, and what was assumed.
+        headless: Whether the module may be a trunk without a classifier, which returns pooled features.
 
     Raises:
         ModelMismatchError: The module is not the named variant, or does not return logits for images.
@@ -176,7 +179,7 @@ def from_module(named: NamedModule, options: VariantOptions, seed: int, notify: 
     own = _tensors(module)
     own_record = Weights("module", True, matching.state_digest(own), source=named.name)
     try:
-        state = translation.translate(own).tensors
+        state = translation.translate(own, headless=headless).tensors
         candidates = tuple(_candidates_of(named.module, state, options))
     except ModelMismatchError:
         if options.name is not None:

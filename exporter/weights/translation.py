@@ -39,7 +39,7 @@ class Translation:
         tensors: The tensors. Those with names that no rule concerns keep their names.
         layout: The layout, or ``None`` if no layout was recognised. The names then lose only wrappers' prefixes.
         prefix: The prefix that was removed.
-        head: The name of the classifier in the file, or ``None`` if no layout was recognised.
+        head: The name of the classifier in the file, or ``None`` if no layout was recognised or there is no classifier.
         left_out: The names in the file of the tensors that belong to no network, by the reason.
         averaged: The prefixes of copies with averaged weights, which were left out.
     """
@@ -102,18 +102,19 @@ def read(path: str | os.PathLike[str], selection: Selection = ANY_ENTRY) -> Fore
     file = Path(path)
     stored = checkpoint.read(file, selection.key)
     try:
-        return ForeignWeights(file, stored, translate(stored.tensors, selection.prefix))
+        return ForeignWeights(file, stored, translate(stored.tensors, selection.prefix, selection.headless))
     except RexportError as error:
         raise type(error)(error.what, code=error.code, path=file, hint=error.hint) from error
 
 
-def translate(state: Mapping[str, Tensor], prefix: str | None = None) -> Translation:
+def translate(state: Mapping[str, Tensor], prefix: str | None = None, headless: bool = False) -> Translation:
     """Return the tensors under the names of ``exporter.models.resnet``.
 
     Args:
         state: The tensors under their names in the file.
         prefix: The beginning of the names of the network, or ``None`` to search for it. If it is given, tensors with
             other names are left out, except a classifier.
+        headless: Whether the network may have no classifier.
 
     Raises:
         ModelMismatchError: The network is of an unsupported kind, has no classifier or one of several layers, or occurs
@@ -134,7 +135,7 @@ def translate(state: Mapping[str, Tensor], prefix: str | None = None) -> Transla
             continue
         prefixes = _prefixes(layout, state) if given is None else _prefixes(layout, state) & {given}
         if prefixes:
-            return _translate(state, layout, prefixes, explicit=given is not None)
+            return _translate(state, layout, prefixes, explicit=given is not None, headless=headless)
     return _unwrap(state, given)
 
 
@@ -197,7 +198,9 @@ def _unwrap(state: Mapping[str, Tensor], prefix: str | None) -> Translation:
     return Translation({name[len(common) :]: tensor for name, tensor in state.items()}, prefix=common)
 
 
-def _translate(state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], *, explicit: bool) -> Translation:
+def _translate(
+    state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], *, explicit: bool, headless: bool
+) -> Translation:
     prefix, averaged = _choose_prefix(prefixes)
     left_out: dict[str, list[str]] = {}
     kept: dict[str, Tensor] = {}
@@ -210,16 +213,16 @@ def _translate(state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], 
         else:
             left_out.setdefault(reason, []).append(name)
     head = _find_head(kept, layout, prefix, explicit=explicit)
-    if head is None:
+    if head is None and not headless:
         extras = f"; besides it the file holds: {', '.join(left_out)}" if left_out else ""
         raise ModelMismatchError(
-            f"the network ({layout.title}) has no classifier and gives features, which cannot be exported{extras}",
+            f"the network ({layout.title}) has no classifier, so it gives features and no logits{extras}",
             code="classifier-missing",
-            hint="train a linear layer on the features, and save both as one network",
+            hint="--output features exports the trunk",
         )
     translated: dict[str, Tensor] = {}
     for name, tensor in kept.items():
-        if name.rpartition(".")[0] == head:
+        if head is not None and name.rpartition(".")[0] == head:
             new = f"fc.{name[len(head) + 1 :]}"
         elif name.startswith(prefix):
             new = _rename(name[len(prefix) :], layout)
@@ -240,7 +243,8 @@ def _translate(state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], 
             code="tensors-outside-prefix",
             hint=f"--strip-prefix {shlex.quote(prefix)} leaves them out",
         )
-    _check_head_width(translated)
+    if head is not None:
+        _check_head_width(translated)
     groups = {reason: tuple(names) for reason, names in left_out.items()}
     return Translation(translated, layout, prefix, head, groups, averaged)
 

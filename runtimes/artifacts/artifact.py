@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,11 +43,17 @@ class Vectors:
 
     Attributes:
         inputs: The inputs: float32 (7, c, h, w), or uint8 (7, h, w, c) for an artifact that takes raw pixels.
-        logits: The logits of PyTorch in fp32: float32 (7, classes).
+        outputs: The outputs of PyTorch in fp32 by name, float32: ``logits`` (7, classes), ``features`` (7, d), and maps
+            (7, c, h, w).
     """
 
     inputs: Array
-    logits: Array
+    outputs: Mapping[str, Array]
+
+    @property
+    def logits(self) -> Array:
+        """The logits of PyTorch in fp32: float32 (7, classes). A trunk without a classifier has none."""
+        return self.outputs["logits"]
 
 
 def manifest_path(path: Path) -> Path:
@@ -210,13 +217,15 @@ def _unpack_vectors(content: bytes) -> Vectors:
         if sum(member.file_size for member in archive.infolist()) > VECTORS_LIMIT_BYTES:
             raise ValueError(f"the arrays have more than {VECTORS_LIMIT_BYTES:,} bytes")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        vectors = Vectors(arrays["inputs"], arrays["logits"])
-    dtypes = {4: ("float32", "uint8"), 2: ("float32",)}
-    for array, dimensions in ((vectors.inputs, 4), (vectors.logits, 2)):
-        fits = array.dtype in dtypes[dimensions] and array.ndim == dimensions
-        if not fits or len(array) != len(vectors.inputs):
+        inputs = arrays["inputs"]
+        outputs = {name: arrays[name] for name in arrays.files if name != "inputs"}
+    if not outputs:
+        raise ValueError("there are no outputs")
+    rows = [(inputs, ("float32", "uint8"), (4,)), *((array, ("float32",), (2, 4)) for array in outputs.values())]
+    for array, dtypes, dimensions in rows:
+        if array.dtype not in dtypes or array.ndim not in dimensions or len(array) != len(inputs):
             raise ValueError(f"unexpected array of {array.dtype} with shape {array.shape}")
-    return vectors
+    return Vectors(inputs, outputs)
 
 
 def _sibling(path: Path, name: str) -> Path:

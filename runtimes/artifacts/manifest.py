@@ -64,18 +64,39 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class OutputParity:
+    """The passed parity check of an output beside the first one.
+
+    Attributes:
+        name: The name of the output.
+        max_difference: The largest absolute difference of two numbers.
+        relative_difference: The largest difference divided by the largest absolute number of the reference.
+        tolerance: The limit for ``relative_difference``.
+    """
+
+    name: str
+    max_difference: float
+    relative_difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class Parity:
-    """The passed parity check: an artifact's logits compared with those of PyTorch in fp32.
+    """The passed parity check: an artifact's outputs compared with those of PyTorch in fp32.
+
+    The figures are those of the first output, which is the logits of each classifier.
 
     Attributes:
         reference: A description of the reference.
         runtime: The backend that ran the artifact, with its version.
         images: A description of the images.
         batches: The batch sizes of the comparison.
-        max_difference: The largest absolute difference of two logits.
-        relative_difference: The largest difference divided by the largest absolute logit of the reference.
+        max_difference: The largest absolute difference of two numbers.
+        relative_difference: The largest difference divided by the largest absolute number of the reference.
         tolerance: The limit for ``relative_difference``.
-        agreement: The share of images with the same top-1 class, 0 to 1.
+        agreement: The share of images with the same top-1 class, 0 to 1. ``None`` if the output is not the logits.
+        output: The name of the output, left out of the file for the logits.
+        others: The checks of the other outputs, left out of the file if there are none.
     """
 
     reference: str
@@ -85,19 +106,47 @@ class Parity:
     max_difference: float
     relative_difference: float
     tolerance: float
-    agreement: float
+    agreement: float | None
+    output: str = field(default="logits", metadata=OMIT_DEFAULT)
+    others: tuple[OutputParity, ...] = field(default=(), metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True)
+class OutputGate:
+    """The check of a precision on an output besides the logits, over the images of ``Gate``.
+
+    Attributes:
+        name: The name of the output.
+        error: The root mean square of the differences, divided by that of the fp32 output.
+        compared: What is compared for ``flips``: ``nearest neighbour`` for features, among the images and by cosine
+            similarity; ``peak`` for class maps, the place of the largest value in the map of the best class. ``None``
+            for the maps of stages, and for noise, which has no neighbours and no classes.
+        flips: The number of confident changes: what is compared differs, and fp32 was confident.
+        near_ties: The number of borderline changes: it differs, but fp32 gave both nearly the same value.
+        bounds: The limits, by the names of these fields.
+    """
+
+    name: str
+    error: float
+    compared: str | None
+    flips: int
+    near_ties: int
+    bounds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Gate:
     """The accuracy check of a precision: predictions of the artifact compared with PyTorch in fp32 over many images.
 
+    A graph without logits has no predictions. The figures are then those of its first output.
+
     Attributes:
         runtime: The backend that ran the artifact.
         data: A description of the images.
         images: The number of images.
         error: The root mean square of the differences of the logits, divided by that of the fp32 logits.
-        agreement: The share of images with the same top-1 class as fp32, 0 to 1.
+        agreement: The share of images with the same top-1 class as fp32, 0 to 1. Without logits, the share of images
+            with the same nearest neighbour or peak, as in ``OutputGate``; ``None`` if neither was compared.
         flips: The number of confident changes: the top-1 class differs, and fp32 was confident.
         near_ties: The number of borderline changes: the top-1 class differs, but fp32 gave both classes nearly the same
             probability.
@@ -107,13 +156,15 @@ class Gate:
         drop_interval: The (low, high) of the 95 % interval of ``drop``, from pairs of predictions for the same image.
         bounds: The limits, by the names of these fields.
         asked: Whether the user asked for the limit of ``drop``. The measured drop is then at most this limit.
+        output: The name of the output, left out of the file for the logits.
+        others: The checks of the other outputs, left out of the file if there are none.
     """
 
     runtime: str
     data: str
     images: int
     error: float
-    agreement: float
+    agreement: float | None
     flips: int
     near_ties: int
     top1: float | None
@@ -122,6 +173,8 @@ class Gate:
     drop_interval: tuple[float, float] | None
     bounds: Mapping[str, float]
     asked: bool = field(default=False, metadata=OMIT_DEFAULT)
+    output: str = field(default="logits", metadata=OMIT_DEFAULT)
+    others: tuple[OutputGate, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -323,7 +376,7 @@ class Manifest:
         producers: The libraries that wrote the file, with their versions.
         parent: The digest of the artifact that this artifact was made from, or ``None``.
         parity: The passed parity check, or ``None`` if the check is still to be done.
-        vectors: The test vectors: inputs and expected logits of PyTorch in fp32, as ``.npz``.
+        vectors: The test vectors: inputs and expected outputs of PyTorch in fp32, as ``.npz``.
         external: The files that hold the weights of an ONNX file beyond 2 GiB.
         gate: The accuracy check of a precision below fp32.
         calibration: The calibration of an int8 graph.

@@ -26,6 +26,8 @@ from runtimes.tensors.spec import Arrays
 if TYPE_CHECKING:
     import torch
 
+    from runtimes.backends.pytorch.session import Call
+
 
 def check_gpu() -> None:
     """Check that PyTorch can use a GPU.
@@ -140,7 +142,7 @@ def _session(
     program: torch.export.ExportedProgram,
     artifact: Artifact,
     options: Options,
-    make_call: Callable[[torch.fx.GraphModule], Callable[[torch.Tensor], torch.Tensor]],
+    make_call: Callable[[torch.fx.GraphModule], Call],
 ) -> TorchSession:
     """Return a session that runs ``make_call(module)`` for the module of the program."""
     import torch
@@ -185,7 +187,7 @@ def _time_operators(
     synchronize: Callable[[], None],
     layers: list[Layer],
     precision_of: Callable[[torch.dtype], str] = _name,
-) -> Callable[[torch.Tensor], torch.Tensor]:
+) -> Call:
     """Return a function that runs the module operator by operator and appends the steps of each call to ``layers``.
 
     ``precision_of`` returns the precision in which convolutions and matrix products of a type are computed.

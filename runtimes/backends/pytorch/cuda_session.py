@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,12 +12,15 @@ from torch.utils.dlpack import from_dlpack
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.session import TorchSession, translate_error
-from runtimes.backends.pytorch.streams import Call, Lanes, Pool, Recording, TorchLane
+from runtimes.backends.pytorch.streams import Lanes, Pool, Recording, TorchLane
 from runtimes.backends.pytorch.tf32 import LAUNCH_LOCK, set_float32_precision
 from runtimes.errors import InputError
 from runtimes.protocol import Description
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
 from runtimes.tensors.spec import Arrays
+
+if TYPE_CHECKING:
+    from runtimes.backends.pytorch.session import Call, Outputs
 
 LANES = 4
 """The largest number of calls that run at once. More calls would only wait for the device."""
@@ -66,7 +70,7 @@ class CudaTorchSession(TorchSession):
         with _translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
             staged = lane.incoming.fill(arrays[self.inputs[0].name])
             with lane.current():
-                return self._fetch_output(lane, self._output(lane, staged))
+                return self._fetch_outputs(lane, self._launch(lane, staged))
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         """Run the program on a device tensor, as ``DeviceSession.run_tensors``.
@@ -85,7 +89,7 @@ class CudaTorchSession(TorchSession):
             # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
             wait_for_producer(tensor, lane.stream.cuda_stream)
             with lane.current():
-                return self._fetch_output(lane, self._compute(from_dlpack(tensor.source)))
+                return self._fetch_outputs(lane, self._compute(from_dlpack(tensor.source)))
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the program on the arrays, as ``Session.bind``."""
@@ -125,7 +129,7 @@ class CudaTorchSession(TorchSession):
         with LAUNCH_LOCK, _translate_errors():
             torch.cuda.empty_cache()
 
-    def _prepare(self, arrays: Arrays) -> Callable[[], Tensor]:
+    def _prepare(self, arrays: Arrays) -> Callable[[], Outputs]:
         """Copy the arrays to the device and return a function that launches a run on them.
 
         The function is called with the lane of all bound runs current. Bound runs share this lane, so that memory for
@@ -140,8 +144,8 @@ class CudaTorchSession(TorchSession):
                 lane.stream.synchronize()
         return (lambda: self._compute(tensor)) if recording is None else recording.replay
 
-    def _output(self, lane: TorchLane, staged: Tensor) -> Tensor:
-        """Launch a run on the staged input and return its output, valid once the lane's stream reaches this point."""
+    def _launch(self, lane: TorchLane, staged: Tensor) -> Outputs:
+        """Launch a run on the staged input and return its outputs, valid once the lane's stream reaches this point."""
         recording = self._recording(lane, staged)
         if recording is None:
             return self._compute(staged.to(self._device, non_blocking=True))
@@ -162,13 +166,16 @@ class CudaTorchSession(TorchSession):
         with set_float32_precision(self._tf32):
             return Recording(self._call, staged, self._device, lane, pool)
 
-    def _compute(self, tensor: Tensor) -> Tensor:
+    def _compute(self, tensor: Tensor) -> Outputs:
         self._set_threads()
         with set_float32_precision(self._tf32):
             return self._call(tensor)
 
-    def _fetch_output(self, lane: TorchLane, output: Tensor) -> Arrays:
-        """Return the output as a fresh host array, after waiting for the lane's stream."""
-        values = lane.outgoing.fetch(output)
-        lane.stream.synchronize()
-        return {self.outputs[0].name: values.numpy().copy()}
+    def _fetch_outputs(self, lane: TorchLane, outputs: Outputs) -> Arrays:
+        """Return the outputs as fresh host arrays, after waiting for the lane's stream."""
+        arrays: Arrays = {}
+        for name, output in self._by_name(outputs):
+            values = lane.outgoing.fetch(output)  # all outputs share the staging memory
+            lane.stream.synchronize()
+            arrays[name] = values.numpy().copy()
+        return arrays

@@ -24,6 +24,8 @@ from runtimes.protocol import Backend, Description, Options
 if TYPE_CHECKING:
     import torch
 
+    from runtimes.backends.pytorch.session import Call, Outputs
+
 FIXED_BATCHES = 6
 """The number of batch sizes with their own code on CUDA. ``torch.compile`` allows 8 variants of a function."""
 
@@ -51,12 +53,12 @@ class InductorSession(TorchSession):
     """
 
     def __init__(
-        self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, description: Description
+        self, call: Call, artifact: Artifact, description: Description
     ) -> None:
         super().__init__(call, artifact, description)
         self._lock = threading.Lock()
 
-    def _forward(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _forward(self, tensor: torch.Tensor) -> Outputs:
         with self._lock:
             return super()._forward(tensor)
 
@@ -72,9 +74,9 @@ class CompiledPrograms:
         make: Compiles a new copy of the program, for fixed batch sizes (true) or for any batch size (false).
     """
 
-    def __init__(self, make: Callable[[bool], Callable[[torch.Tensor], torch.Tensor]]) -> None:
+    def __init__(self, make: Callable[[bool], Call]) -> None:
         self._make = make
-        self._compiled: dict[bool, Callable[[torch.Tensor], torch.Tensor]] = {}
+        self._compiled: dict[bool, Call] = {}
         self._fixed: set[int] = set()
         self._seen: set[int] = set()
         self._lock = threading.Lock()
@@ -86,7 +88,7 @@ class CompiledPrograms:
                 self._fixed.add(batch)
             return batch in self._fixed
 
-    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+    def __call__(self, tensor: torch.Tensor) -> Outputs:
         """Run the program, after compiling it if needed."""
         fixed = self.is_fixed(len(tensor))
         if fixed not in self._compiled:
@@ -121,7 +123,7 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
     return CudaTorchSession(compiled, artifact, description, is_recorded=compiled.is_fixed)
 
 
-def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Call:
     import torch
 
     # With fullgraph, a part that cannot be compiled is an error and not a silent fallback to eager execution.

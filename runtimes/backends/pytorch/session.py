@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import ArtifactError, CompatibilityError, DeviceLostError, ResourceError, RexportError, quote
 from runtimes.protocol import Description
-from runtimes.tensors.spec import Array, Arrays, TensorSpec
+from runtimes.tensors.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     import torch
+
+    Outputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+    """The outputs of a program: one tensor, or several in the order of the manifest."""
+
+    Call: TypeAlias = Callable[[torch.Tensor], Outputs]
+    """A function that runs a program on a tensor."""
 
 
 class TorchSession:
-    """A PyTorch program with one input and one output on the CPU.
+    """A PyTorch program with one input on the CPU.
 
     PyTorch's number of threads is a setting of the calling thread. Every call sets it, so that runtimes with different
     numbers of threads can be open at once.
@@ -26,16 +34,14 @@ class TorchSession:
         description: The description of what runs.
 
     Raises:
-        ArtifactError: The program does not have one input and one output.
+        ArtifactError: The program does not have one input.
     """
 
-    def __init__(
-        self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, description: Description
-    ) -> None:
+    def __init__(self, call: Call, artifact: Artifact, description: Description) -> None:
         manifest = artifact.manifest
-        if manifest is None or len(manifest.inputs) != 1 or len(manifest.outputs) != 1:
+        if manifest is None or len(manifest.inputs) != 1 or not manifest.outputs:
             raise ArtifactError(
-                "a .pt2 artifact must have one input and one output",
+                "a .pt2 artifact must have one input and at least one output",
                 code="program-needs-one-input",
                 path=artifact.path,
             )
@@ -56,7 +62,7 @@ class TorchSession:
         if torch.get_num_threads() != self.description.threads:
             torch.set_num_threads(self.description.threads)
 
-    def _forward(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _forward(self, tensor: torch.Tensor) -> Outputs:
         import torch
 
         self._set_threads()
@@ -68,8 +74,12 @@ class TorchSession:
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the program, as ``Session.run``."""
-        output: Array = self._forward(self._tensor(arrays)).numpy()
-        return {self.outputs[0].name: output}
+        return {name: output.numpy() for name, output in self._by_name(self._forward(self._tensor(arrays)))}
+
+    def _by_name(self, outputs: Outputs) -> Iterator[tuple[str, torch.Tensor]]:
+        """Return each output with its name. A program of one output returns it alone."""
+        values = outputs if isinstance(outputs, tuple) else (outputs,)
+        return zip((spec.name for spec in self.outputs), values, strict=True)
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the program on the arrays, as ``Session.bind``."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from runtimes.tensors.spec import Array
 
-Call = Callable[[Tensor], Tensor]
-"""A function that runs a program on a tensor."""
+if TYPE_CHECKING:
+    from runtimes.backends.pytorch.session import Call, Outputs
 
 Pool: TypeAlias = tuple[int, int]
 """PyTorch's handle of memory that recordings share."""
@@ -109,8 +109,8 @@ class Recording:
         ):
             self._output = call(self.input)
 
-    def replay(self) -> Tensor:
-        """Launch the run on the current stream and return its output, which the next replay overwrites."""
+    def replay(self) -> Outputs:
+        """Launch the run on the current stream and return its outputs, which the next replay overwrites."""
         self._graph.replay()
         return self._output
 
