@@ -32,9 +32,12 @@ def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
     kind = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}[element]
     result = onnx.ModelProto()
     result.CopyFrom(graph)
+    scales = {name for node in result.graph.node if node.op_type == "Resize" for name in node.input[1:]}
     for tensor in result.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name not in scales:
             _cast_tensor(tensor, kind)
+    for node in result.graph.node:
+        _cast_node(node, kind)
     entry, result_value = f"{INPUT}/Cast", f"{OUTPUT}/Cast"
     for node in result.graph.node:
         node.input[:] = [entry if name == INPUT else name for name in node.input]
@@ -44,6 +47,17 @@ def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
         helper.make_node("Cast", [result_value], [OUTPUT], result_value, to=onnx.TensorProto.FLOAT)
     )
     return result
+
+
+def _cast_node(node: onnx.NodeProto, kind: int) -> None:
+    """Let a node of a fixed type compute in ``kind``: a constant, or a conversion to float32 in the network."""
+    import onnx
+
+    for attribute in node.attribute:
+        if attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+            attribute.i = kind
+        elif attribute.name == "value" and attribute.t.data_type == onnx.TensorProto.FLOAT:
+            _cast_tensor(attribute.t, kind)
 
 
 def _cast_tensor(tensor: onnx.TensorProto, kind: int) -> None:
