@@ -295,8 +295,8 @@ def _custom_network(
     notify(
         Reason(
             "module-is-custom",
-            f"{name} is exported as it is, because {reason}: images of {channels} channels and {size[0]}x{size[1]} pixels, "
-            f"{classes} classes{note}",
+            f"{name} is exported as it is, because {reason}: images of {channels} channels and {size[0]}x{size[1]} "
+            f"pixels, {classes} classes{note}",
         )
     )
     return CustomNetwork(module, name, classes, channels, size)
