@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -49,10 +50,11 @@ def build_module(name: str, notify: Callable[[Reason], None]) -> nn.Module:
 
     module_name, _, path = name.partition(":")
     with _current_folder_first():
-        owner = _import(module_name)
-        source = getattr(owner, "__file__", None) or "no file"
-        notify(Reason("user-code-runs", f"{name}: runs your code from {quote(source)}"))
-        found = _attribute(owner, path)
+        importlib.invalidate_caches()
+        package = importlib.util.find_spec(module_name.partition(".")[0])
+        if package is not None:
+            notify(Reason("user-code-runs", f"{name}: runs your code from {quote(package.origin or 'a folder')}"))
+        found = _attribute(_import(module_name), path)
         if not isinstance(found, nn.Module) and callable(found):
             try:
                 found = found()
@@ -86,7 +88,6 @@ def _current_folder_first() -> Iterator[None]:
 
 def _import(name: str) -> ModuleType:
     try:
-        importlib.invalidate_caches()
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

@@ -32,11 +32,13 @@ def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
     kind = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}[element]
     result = onnx.ModelProto()
     result.CopyFrom(graph)
+    scales = {name for node in result.graph.node if node.op_type == "Resize" for name in node.input[1:]}
     for tensor in result.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name not in scales:
             _cast_tensor(tensor, kind)
     narrow = {value.name: f"{value.name}/Cast" for value in (result.graph.input[0], *result.graph.output)}
     for node in result.graph.node:  # an output may be read inside the graph, too
+        _cast_node(node, kind)
         node.input[:] = [narrow.get(name, name) for name in node.input]
         node.output[:] = [narrow.get(name, name) for name in node.output]
     entry = narrow.pop(INPUT)
@@ -44,6 +46,17 @@ def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
     for name, value in narrow.items():
         result.graph.node.append(helper.make_node("Cast", [value], [name], value, to=onnx.TensorProto.FLOAT))
     return result
+
+
+def _cast_node(node: onnx.NodeProto, kind: int) -> None:
+    """Let a node of a fixed type compute in ``kind``: a constant, or a conversion to float32 in the network."""
+    import onnx
+
+    for attribute in node.attribute:
+        if attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+            attribute.i = kind
+        elif attribute.name == "value" and attribute.t.data_type == onnx.TensorProto.FLOAT:
+            _cast_tensor(attribute.t, kind)
 
 
 def _cast_tensor(tensor: onnx.TensorProto, kind: int) -> None:

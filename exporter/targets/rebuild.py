@@ -98,9 +98,14 @@ def _export_command(manifest: Manifest, command: str) -> str:
     """Return the command that exports the module of a manifest in fp32 again."""
     if ":" not in manifest.name:
         return f"rexport.export(module, ...) or rexport {command} package.module:factory"
-    weights = f" --weights {quote(manifest.weights.source)}" if manifest.weights.origin == "file" else ""
-    raw = " --input raw" if manifest.inputs[0].dtype == "uint8" else ""
-    return f"rexport {command} {manifest.name}{weights}{raw}"
+    weights, spec = manifest.weights, manifest.inputs[0]
+    raw = spec.dtype == "uint8"
+    channels, size = (spec.shape[3], spec.shape[1:3]) if raw else (spec.shape[1], spec.shape[2:])
+    parts = [f"rexport {command} {manifest.name} --in-channels {channels} --size {size[0]}x{size[1]}"]
+    if weights.origin == "file":
+        given = (("--weights", weights.source), ("--key", weights.key), ("--strip-prefix", weights.prefix))
+        parts += [f"{option} {quote(value)}" for option, value in given if value]
+    return " ".join([*parts, "--input raw"] if raw else parts)
 
 
 def network_of(artifact: Artifact, listener: ExportListener) -> Network:

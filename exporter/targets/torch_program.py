@@ -16,7 +16,7 @@ from exporter.network import ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.targets.publish import Draft, finish
 from runtimes import Artifact, files
-from runtimes.errors import UsageError
+from runtimes.errors import CompatibilityError, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -134,16 +134,30 @@ def _example(network: Network, batch: int | None) -> Tensor:
 
 
 def _narrow(network: Network, batch: int | None, element: str) -> torch.nn.Module:
-    """Return the network in a narrower float type. Its batch norms are known by the variant, else by the program."""
+    """Return the network in a narrower float type. Its batch norms are known by the variant, else by the program.
+
+    Raises:
+        CompatibilityError: A module of the user mixes float types.
+    """
     import torch
 
     from exporter.precision.fold import narrow, traced_norms
 
+    dtype = getattr(torch, element)
     if network.variant is not None:
-        norms = foldable_norms(network.variant)
-    else:
-        norms = traced_norms(trace(network.model, _example(network, batch), batch), network.model)
-    return narrow(network.model, norms, getattr(torch, element))
+        return narrow(network.model, foldable_norms(network.variant), dtype)
+    example = _example(network, batch)
+    norms = traced_norms(trace(network.model, example, batch), network.model)
+    result = narrow(network.model, norms, dtype)
+    try:
+        result(example)
+    except RuntimeError as error:
+        raise CompatibilityError(
+            f"the module {network.name} cannot compute in {element}: {quote(error)}",
+            code="module-not-narrow",
+            hint="use x.dtype in place of torch.float32 in forward, or rexport onnx, whose graph is converted",
+        ) from error
+    return result
 
 
 def _with_raw_input(model: torch.nn.Module, preprocessing: Preprocessing) -> torch.nn.Module:

@@ -268,7 +268,7 @@ def _custom_network(
     for option in ("stride", "shortcut"):
         if getattr(options, option) is not None:
             raise UsageError(
-                f"--{option} changes a variant, but {name} is none: {reason}",
+                f"--{option} changes a variant, but {name} is exported as it is, because {reason}",
                 code="option-needs-variant",
                 hint=f"leave --{option} out",
             )
@@ -298,8 +298,8 @@ def _custom_network(
     notify(
         Reason(
             "module-is-custom",
-            f"{name} is no variant, as {reason}: it is exported as it is, from images of {channels} channels and "
-            f"{size[0]}x{size[1]} pixels to {classes} classes{note}",
+            f"{name} is exported as it is, because {reason}: images of {channels} channels and {size[0]}x{size[1]} "
+            f"pixels, {classes} classes{note}",
         )
     )
     return CustomNetwork(module, name, classes, channels, size)

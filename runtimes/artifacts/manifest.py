@@ -21,6 +21,9 @@ FORMAT_VERSION = 1
 TF32 = "tf32"
 """The precision of a float32 graph that a GPU may compute in TensorFloat-32. All other graphs rule this out."""
 
+FP16 = "fp16"
+"""The precision of a graph that computes in float16."""
+
 
 @dataclass(frozen=True)
 class FileRecord:

@@ -9,11 +9,11 @@ import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import runtimes
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from exporter.data.dataset import open_dataset
-from exporter.models.resnet import ResNet
 from exporter.models.variants import VARIANTS
 from exporter.network import ExpectedAccuracy, ExportRequest, prepare
 from exporter.preprocessing.options import PreprocessingOptions
@@ -103,7 +103,7 @@ def _stretch(source: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def _loop(model: ResNet, paths: Sequence[str]) -> Classes:
+def _loop(model: nn.Module, paths: Sequence[str]) -> Classes:
     """What a user's own evaluation does: Pillow resizes to the size of the input, PyTorch normalises and computes."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_STATISTICS.mean, IMAGENET_STATISTICS.std))
     classes = []

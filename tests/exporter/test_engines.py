@@ -100,6 +100,7 @@ def test_every_network_is_built_in_its_precisions(
         assert parent.manifest.parity.relative_difference < 1e-5
     assert artifact.path.read_bytes()[:4] == b"vtrt"
     # The weights lie in it in the graph's own type: a wider one's would not fit, and kernels take some megabytes.
+    assert traced.network.variant is not None
     weights = parameters(traced.network.variant) * BYTES[precision]
     assert 0.95 * weights < manifest.size_bytes < 1.5 * weights + 4e6
     for place in (artifact.path, parent.path):

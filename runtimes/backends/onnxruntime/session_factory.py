@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from runtimes.artifacts.artifact import Artifact
+from runtimes.artifacts.manifest import FP16
 from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_opening_error
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
@@ -124,7 +125,11 @@ def open_session(
         settings.enable_profiling = True
         settings.profile_file_prefix = profile
     load_failures = ""
-    if not isinstance(provider, CpuProvider):
+    if isinstance(provider, CpuProvider):
+        if artifact.manifest is not None and artifact.manifest.precision == FP16:
+            # ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
+            settings.add_session_config_entry("optimization.disable_specified_optimizers", "MatmulTransposeFusion")
+    else:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")

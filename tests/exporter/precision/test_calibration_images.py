@@ -110,7 +110,7 @@ def test_a_broken_picture_is_named(untrained: Network, tmp_path: Path) -> None:
 
 
 def test_data_of_other_classes_are_refused(trained: Network) -> None:
-    other = dataclasses.replace(trained, variant=dataclasses.replace(trained.variant, classes=7))
+    other = dataclasses.replace(trained, classes=7)
     with refuses(ModelMismatchError, "class-count-mismatch", "10", "7"):
         for_gate(other, None, 300, 20)
 

@@ -85,7 +85,7 @@ def test_an_existing_program_needs_force(tmp_path: Path) -> None:
 def test_wrong_logits_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoilt(network: Network, batch: int | None, element: str) -> bytes:
         with torch_library.no_grad():
-            network.model.fc.bias[0] += 1
+            network.model.get_parameter("fc.bias")[0] += 1
         return program(network, batch, element)
 
     program = torch_program._program

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from exporter.models.resnet import ResNet, build, initialise, settle_statistics
 from exporter.models.variants import Variant, customise, variant
 from exporter.weights import matching
-from exporter.weights.recognition import VariantOptions, from_checkpoint, from_module
-from runtimes.errors import ModelMismatchError, Reason, RexportError, UnsafeArtifactError, UsageError
+from exporter.weights.recognition import VariantOptions, from_checkpoint
+from runtimes.errors import ModelMismatchError, Reason, UnsafeArtifactError, UsageError
 from tests.exporter.small import reason_codes
 from tests.refusals import refuses
 
@@ -27,18 +26,6 @@ def filled(row: Variant) -> ResNet:
     initialise(model, 0)
     settle_statistics(model, 0)
     return model
-
-
-class Foreign(nn.Module):
-    """A module that is none of ours, computes by one of ours and then by a function."""
-
-    def __init__(self, model: nn.Module, then: Callable[[Tensor], object] = lambda logits: logits) -> None:
-        super().__init__()
-        self.model = model
-        self.then = then
-
-    def forward(self, x: Tensor) -> object:
-        return self.then(self.model(x))
 
 
 def saved(folder: Path, model: nn.Module, name: str = "best.pth") -> Path:
@@ -131,90 +118,7 @@ def test_tensors_besides_the_network_are_listed(tmp_path: Path, resnet20: ResNet
         from_checkpoint(tmp_path / "best.pth", ANY, ignore)
 
 
-def test_a_module_without_a_classifier_is_refused(resnet20: ResNet) -> None:
-    headless = filled(resnet20.variant)
-    headless.fc = nn.Identity()  # type: ignore[assignment]
-    with refuses(ModelMismatchError, "classifier-missing", "features"):
-        from_module(headless, VariantOptions("resnet20"), 0, ignore)
-
-
 def test_a_file_that_holds_a_module_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 3), tmp_path / "whole.pth")
     with pytest.raises(UnsafeArtifactError):
         from_checkpoint(tmp_path / "whole.pth", ANY, ignore)
-
-
-def test_one_of_our_modules_is_its_own_variant(resnet20: ResNet) -> None:
-    found = from_module(resnet20, ANY, 0, ignore)
-    assert found.variant == resnet20.variant
-    assert (found.weights.record.origin, found.weights.record.source) == ("module", "ResNet")
-    torch.testing.assert_close(found.weights.state, dict(resnet20.state_dict()))
-
-
-@pytest.mark.parametrize("wrap", [Foreign, nn.DataParallel])
-def test_a_foreign_module_is_told_apart_by_its_outputs(
-    resnet20: ResNet, wrap: Callable[[nn.Module], nn.Module]
-) -> None:
-    assert from_module(wrap(resnet20), ANY, 0, ignore).variant.name == "resnet20"
-    assert from_module(wrap(filled(variant("plain20"))), ANY, 0, ignore).variant.name == "plain20"
-
-
-def test_the_stride_is_told_apart_by_the_outputs(bottleneck: ResNet) -> None:
-    found = from_module(Foreign(bottleneck), VariantOptions(size=(32, 32)), 0, ignore)
-    assert (found.variant.stride, found.variant.classes) == ("v1", 7)
-
-
-def test_the_module_stays_as_it_is(resnet20: ResNet) -> None:
-    foreign = Foreign(resnet20).double().train()
-    resnet20.get_submodule("layer1").eval()
-    modes = [module.training for module in foreign.modules()]
-    before = {name: tensor.clone() for name, tensor in foreign.state_dict().items()}
-    found = from_module(foreign, ANY, 0, ignore)
-    assert [module.training for module in foreign.modules()] == modes
-    torch.testing.assert_close(dict(foreign.state_dict()), before, rtol=0, atol=0)
-    assert found.weights.state["fc.weight"].dtype == torch.float32
-    resnet20.float().eval()
-
-
-@pytest.mark.parametrize(
-    ("then", "code", "word"),
-    [
-        (lambda logits: logits.softmax(1), "module-outputs-differ", "resnet20"),
-        (lambda logits: logits * torch.nan, "module-outputs-differ", "inf"),
-        (lambda logits: [logits], "module-output-shape", "list"),
-        (lambda logits: logits[:, :3], "module-output-shape", "(2, 3)"),
-        (lambda logits: logits.view(3, 3), "module-not-callable", "RuntimeError"),
-    ],
-)
-def test_a_module_of_other_outputs_is_refused(
-    resnet20: ResNet, then: Callable[[Tensor], object], code: str, word: str
-) -> None:
-    with refuses(ModelMismatchError, code, "Foreign", word):
-        from_module(Foreign(resnet20, then), ANY, 0, ignore)
-
-
-def test_a_module_that_cannot_be_copied_is_refused(resnet20: ResNet) -> None:
-    foreign = Foreign(resnet20)
-    foreign.lock = torch.zeros(1, requires_grad=True) * 2
-    with refuses(ModelMismatchError, "module-not-callable", "Foreign"):
-        from_module(foreign, ANY, 0, ignore)
-
-
-def test_a_module_of_other_tensors_is_refused() -> None:
-    with refuses(ModelMismatchError, "module-unrecognised", "Linear"):
-        from_module(nn.Linear(3, 3), ANY, 0, ignore)
-
-
-@pytest.mark.parametrize(
-    ("options", "code"),
-    [
-        (VariantOptions("resnet32"), "other-variant"),
-        (VariantOptions(classes=7), "other-variant"),
-        (VariantOptions("plain20"), "module-outputs-differ"),
-        (VariantOptions("resnet21"), "variant-unknown"),
-    ],
-)
-def test_options_that_contradict_the_module_are_refused(resnet20: ResNet, options: VariantOptions, code: str) -> None:
-    with pytest.raises(RexportError) as caught:
-        from_module(resnet20, options, 0, ignore)
-    assert caught.value.code == code
