@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,25 +14,31 @@ from exporter.weights.checkpoint import is_weights_file, stem
 from runtimes import Artifact, files
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.manifest import FileRecord, Tuning
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError
 
 
-def target_of(name: str, out: str | None, force: bool) -> Path:
+def target_of(names: Sequence[str], out: str | None, force: bool) -> Path:
     """Return the path of the file to write, in a folder that exists and is writable.
 
     Args:
-        name: The name of the variant, or the path of the artifact or checkpoint that is tuned.
+        names: The names of the variants, or the paths of the artifacts and checkpoints that are tuned.
         out: The file to write, or a folder if it exists as one or ends in a slash; ``None`` for the current folder.
         force: Whether an existing file is replaced.
 
     Raises:
-        UsageError: The file exists and must not be replaced, or the path is a folder.
+        UsageError: The file exists and must not be replaced, the path is a folder, or the files to tune are of several
+            formats.
         ResourceError: The folder cannot be created or written.
     """
-    if name in VARIANTS or is_weights_file(name):
-        return target_file(out or "./", f"{stem(name)}.tuned.onnx", force)
-    own = f"{Path(name).stem}.tuned{Path(name).suffix}"
-    return target_file(out or "./", own, force)
+    exported = {name for name in names if name in VARIANTS or is_weights_file(name)}
+    suffixes = {".onnx" if name in exported else Path(name).suffix for name in names}
+    if len(suffixes) > 1:
+        raise UsageError(
+            f"the files to tune are of several formats: {', '.join(sorted(suffixes))}", code="tuning-formats-differ"
+        )
+    stems = {stem(name) if name in exported else Path(name).stem for name in names}
+    name = f"{stems.pop()}.tuned" if len(stems) == 1 else "tuned"
+    return target_file(out or "./", f"{name}{suffixes.pop()}", force)
 
 
 def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
@@ -51,6 +58,7 @@ def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
         objective=objective,
         p50_s=0.0 if figures.p50 is None else figures.p50.value,
         images_per_s=figures.images_per_s or 0.0,
+        streams=result.asked.streams,
         machine=f"{machine.cpu}, {machine.usable_processors} of {machine.processors} processors",
     )
 
