@@ -100,9 +100,9 @@ def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint
     return (
         *((network,) if several else ()),
         Column("file", lambda one: one.figures.result.identity.file or ABSENT, left=True),
-        Column("backend", lambda one: one.figures.result.identity.backend, left=True),
-        Column("precision", lambda one: one.figures.result.identity.precision or ABSENT, left=True),
-        Column("threads", lambda one: str(one.figures.result.ran.threads)),
+        Column("backend", lambda one: one.figures.result.identity.backend, left=True, stacked=several),
+        Column("precision", lambda one: one.figures.result.identity.precision or ABSENT, left=True, stacked=True),
+        Column("threads", lambda one: str(one.figures.result.ran.threads), stacked=True),
         Column("streams", _format_streams),
         batch,
         Column("p50 ms" if latency else "ms/image", lambda one: spread(duration, one.cost_s)),

@@ -61,11 +61,10 @@ class _Tradeoff:
             _draw_point(axes, one, look, 0.3 if dominated else 0.8)
         for one, (x, y) in zip(ordered, line, strict=True):
             if (words := self.labels.get(id(one))) is not None:
-                axes.annotate(words, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8, color=INK)
+                axes.annotate(words, (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8, color=INK)
         if self.best is not None:
             at = 1e3 * self.best.cost_s.value, -100 * self.best.accuracy_drop.value
-            ring = {"color": INK, "marker": "o", "markersize": 15, "fillstyle": "none", "linestyle": "none"}
-            axes.plot(*at, label="chosen", **ring)
+            axes.plot(*at, label="chosen", color=INK, marker="o", markersize=15, fillstyle="none", linestyle="none")
         canvas.legend_below(figure, axes)
         low, high = axes.get_ylim()
         middle, half = (low + high) / 2, max(high - low, 1) / 2  # less than a point is not blown up
@@ -110,21 +109,21 @@ def tuning_front(findings: TuningResult, choice: Choice, look: PlotStyle, place:
     points, latency = findings.points, findings.goal.objective == "latency"
     several = len(findings.subjects) > 1
     words = {
-        id(one): f"{of.subject}, {threads}" if several else threads
+        id(one): (result.identity.subject or "") if several else count(result.ran.threads, "thread")
         for one in choice.front
-        for of, threads in [(one.figures.result.identity, count(one.figures.result.ran.threads, "thread"))]
+        for result in [one.figures.result]
     }
     baseline = findings.baseline
     against = "fp32" if baseline is None or not several else f"{baseline.identity.subject} in fp32"
-    accuracy = f"change in top-1 against {against}, pp" if findings.labelled else "minus the logit error, %"
+    accuracy = "change in top-1, pp" if findings.labelled else "minus the logit error, %"
     limit = -100 * findings.goal.max_drop if findings.labelled and findings.goal.relative_to == "best" else None
     cost = "p50, ms per call" if latency else "ms per image"
     drawn = _Tradeoff(points, choice.front, (cost, accuracy), words, choice.best, limit)
     named = ", ".join(f"{short_name(one.figures.result)} {words[id(one)]}" for one in choice.front)
     spoken = f"Accuracy against latency of {len(points)} candidates. Pareto-optimal: {named}"
     caption = (
-        "Left is faster, up is more accurate. Bars: 95 % intervals; a time that was measured in one process has none. "
-        "Faint: another candidate is both faster and more accurate. Ring: the chosen one."
+        f"Left is faster, up is more accurate, against {against}. Bars: 95 % intervals; a time that was measured in "
+        "one process has none. Faint: another candidate is both faster and more accurate. Ring: the chosen one."
     )
     return _render(drawn, look, f"{place}-front", caption, spoken)
 
