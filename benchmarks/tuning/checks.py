@@ -104,7 +104,7 @@ def check_subjects(subjects: Sequence[Subject], request: BenchmarkRequest, goal:
     if goal.objective == "latency" and len(batches) > 1 and not request.batches:
         raise UsageError(
             f"the latencies of different batch sizes cannot be compared: {', '.join(map(str, sorted(batches)))}",
-            code="fixed-batches-differ",
+            code="tuning-batches-differ",
             hint="--objective throughput",
         )
 

@@ -65,14 +65,13 @@ class TuningGoal:
                 hint="--objective throughput",
             )
         usable = usable_processors()
-        for name, numbers in (("threads", self.threads), ("streams", self.streams)):
-            for number in numbers:
-                if not 1 <= number <= usable:
-                    raise UsageError(
-                        f"{name} must be between 1 and {usable}, the number of processors that this process may use, "
-                        f"not {number}",
-                        code=f"{name}-out-of-range",
-                    )
+        for number in (*self.threads, *self.streams):
+            if not 1 <= number <= usable:
+                raise UsageError(
+                    f"threads and streams must be between 1 and {usable}, the number of processors that this process "
+                    f"may use, not {number}",
+                    code="tuning-threads-out-of-range",
+                )
 
     def thread_counts(self, device: str = "cpu") -> tuple[int, ...]:
         """Return the thread counts to try on a ``device``, the largest first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.records.request import BenchmarkRequest, Configuration, Subject
 from benchmarks.records.result import Result
 from benchmarks.records.samples import LoadResult, Series
 from benchmarks.report.tuning import FrontPlot, tuning_document
+from benchmarks.report_html.page import html
 from benchmarks.tuning import checks
 from benchmarks.tuning import findings as found_so_far
 from benchmarks.tuning.artifact import target_of, tuning_of
@@ -25,6 +27,7 @@ from runtimes.errors import UsageError
 from tests.benchmarks.comparisons import predicting
 from tests.benchmarks.results import change_facts, processes
 from tests.benchmarks.searches import TRIED, ScriptedHarness, subject, typed
+from tests.documents import numbers, remarks
 from tests.refusals import refuses
 
 REQUEST = BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch")
@@ -49,8 +52,17 @@ class Networks(ScriptedHarness):
                 if trial.load is None:
                     yield result
                     continue
-                load = LoadResult("clients", (), (0.001,), self.rate_per_s, clients=trial.load.clients)
-                yield change_facts(result, load=load, samples=(), streams=trial.configurations[0].streams)
+                configuration = trial.configurations[0]
+                open_s = 0.125 if configuration.model_cache is None else 0.0625
+                load = LoadResult(
+                    trial.load.shape,
+                    services_s=(),
+                    responses_s=(0.001,),
+                    achieved_per_s=self.rate_per_s,
+                    clients=trial.load.clients,
+                    steps_s=(("open", open_s),),
+                )
+                yield change_facts(result, load=load, samples=(), streams=configuration.streams)
 
     def row(self, configuration: Configuration) -> Result:
         name, precision = configuration.pair.subject.name, configuration.pair.typed.precision or ""
@@ -84,7 +96,7 @@ def tuned(bench: ScriptedHarness, of: tuple[Subject, ...], goal: TuningGoal) -> 
 RIGHT = {("net@24", "fp32"): 80, ("net@24", "int8"): 79, ("net@32", "fp32"): 90, ("net@32", "int8"): 89}
 
 
-def test_the_limit_counts_from_the_most_accurate_or_from_each_own(sizes: tuple[Subject, ...]) -> None:
+def test_the_limit_counts_from_the_best_or_from_each_own(sizes: tuple[Subject, ...]) -> None:
     for relative_to, expected in (("best", "net@32"), ("own", "net@24")):
         goal = TuningGoal(max_drop=0.015, relative_to=relative_to)  # type: ignore[arg-type]
         findings = tuned(Networks({"net@24": 1.0, "net@32": 2.0}, RIGHT), sizes, goal)
@@ -114,6 +126,12 @@ def test_networks_take_turns_and_are_one_front(sizes: tuple[Subject, ...]) -> No
     assert [row.attributes["words"].split()[0] for row in marked] == ["net@32"]
     assert len(document.sections[0].all_of(FrontPlot)) == 1
     assert max(map(len, as_text(document).splitlines())) <= 100
+    page = html(document)
+    assert page.count('<figure class="plot" data-kind="front">') == 1
+    (spoken,) = re.findall(r'aria-label="(Accuracy[^"]*)"', page)
+    assert numbers(spoken)[0] == str(len(findings.points)) == "8"
+    assert {"net@24", "net@32"} <= set(spoken.replace(",", "").split())
+    assert all(word in page for word in ("chosen", "accuracy limit"))
 
 
 def test_a_spent_budget_begins_nothing_more(sizes: tuple[Subject, ...]) -> None:
@@ -147,6 +165,21 @@ def test_calls_at_the_same_time_win_only_by_more_than_noise(sizes: tuple[Subject
         assert tuning_of(best, "throughput").streams == (expected or 1)
 
 
+def test_the_best_is_opened_without_a_cache_and_with_it(sizes: tuple[Subject, ...], tmp_path: Path) -> None:
+    for backend, count, times in (("openvino", 2, ["62.5", "125", "1"]), ("onnxruntime", 0, [])):
+        request = BenchmarkRequest(("resnet20",), backends=(backend,), baseline="pytorch")
+        findings = TuningResult(TuningGoal(max_drop=0.015, threads=(2,), model_cache=tmp_path))
+        bench = Networks({"net@24": 1.0, "net@32": 2.0}, RIGHT)
+        for result in bench.measure(TuningSearch(sizes, request, findings).trials()):
+            findings.results.append(result)
+        assert len(findings.openings) == count
+        assert len(findings.left_out) == 1 - count / 2
+        (section, *_) = tuning_document(findings).sections
+        assert [numbers(line) for line in remarks(section, "note") if line.startswith("model cache")] == [times] * (
+            count // 2
+        )
+
+
 def test_networks_that_cannot_be_compared_are_refused(sizes: tuple[Subject, ...]) -> None:
     small, large = sizes
     request, goal = BenchmarkRequest(("a", "b")), TuningGoal()
@@ -154,7 +187,7 @@ def test_networks_that_cannot_be_compared_are_refused(sizes: tuple[Subject, ...]
         checks.check_subjects((small, replace(large, data=None)), request, goal)
     with refuses(UsageError, "tuning-data-differ", "fashion-mnist", "photos"):
         checks.check_subjects((small, replace(large, data="photos")), request, goal)
-    with refuses(UsageError, "fixed-batches-differ", "1, 4"):
+    with refuses(UsageError, "tuning-batches-differ", "1, 4"):
         checks.check_subjects((small, replace(large, fixed_batch=4)), request, goal)
     checks.check_subjects((replace(small, data=None),), request, goal)
 
@@ -163,7 +196,7 @@ def test_networks_that_cannot_be_compared_are_refused(sizes: tuple[Subject, ...]
     ("wrong", "code"),
     [
         ({"streams": (2,)}, "streams-need-throughput"),
-        ({"streams": (3,), "objective": "throughput"}, "streams-out-of-range"),
+        ({"streams": (3,), "objective": "throughput"}, "tuning-threads-out-of-range"),
     ],
 )
 def test_impossible_streams_are_refused(wrong: dict[str, object], code: str) -> None:

@@ -244,8 +244,8 @@ def test_a_pytorch_program_is_refused(pt2_artifact: Artifact, tmp_path: Path) ->
     [
         ({"max_drop": -0.1}, "drop-out-of-range", "-10"),
         ({"max_drop": float("nan")}, "drop-out-of-range", "nan"),
-        ({"threads": (5,)}, "threads-out-of-range", "5"),
-        ({"threads": (0,)}, "threads-out-of-range", "0"),
+        ({"threads": (5,)}, "tuning-threads-out-of-range", "5"),
+        ({"threads": (0,)}, "tuning-threads-out-of-range", "0"),
     ],
 )
 def test_impossible_aims_are_refused(wrong: dict[str, float], code: str, value: str) -> None:
@@ -270,10 +270,11 @@ TIMED = replace(SCRIPT, delays_s=(0.001,))
 
 
 def test_the_command_prints_the_path_on_the_last_line(tmp_path: Path) -> None:
-    out, lines = tmp_path / "best.fake", tmp_path / "lines.jsonl"
-    done = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--json", lines)
+    out, lines, page = tmp_path / "best.fake", tmp_path / "lines.jsonl", tmp_path / "page.html"
+    done = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--json", lines, "--page", page)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, str(out))
     assert "fake     fp32" in done.stdout
+    assert page.read_text().count('<figure class="plot" data-kind="front">') == 1
     results = store.read(lines)
     assert [(each.identity.backend, each.status) for each in results] == [("pytorch", "skipped"), ("fake", "ok")]
     found = Artifact.read(out)
