@@ -100,6 +100,8 @@ class Classifier:
         device: str | None = None,
         threads: int | None = None,
         *,
+        streams: int | None = None,
+        model_cache: str | os.PathLike[str] | None = None,
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] | None = None,
     ) -> Classifier:
@@ -113,6 +115,8 @@ class Classifier:
             backend: As for ``runtimes.open``.
             device: As for ``runtimes.open``.
             threads: As for ``runtimes.open``.
+            streams: As for ``runtimes.open``.
+            model_cache: As for ``runtimes.open``.
             preprocessing: The preparation of images, in place of the manifest's. A model needs it that has neither a
                 manifest nor, as the ONNX files of rexport have, a description in its metadata.
             labels: The names of the classes, in place of the manifest's.
@@ -127,7 +131,7 @@ class Classifier:
             ArtifactError: The network is not an image classifier; or as for ``runtimes.open``.
             RexportError: As for ``runtimes.open``.
         """
-        runtime = opening.open(path, backend, device, threads)
+        runtime = opening.open(path, backend, device, threads, streams=streams, model_cache=model_cache)
         try:
             known = runtime.artifact.manifest or read_embedded(runtime.artifact)
             if isinstance(known, Embedded) and (preprocessing is None or labels is None):

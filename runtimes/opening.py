@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from runtimes import files
@@ -13,7 +15,7 @@ from runtimes.backends.registry import available_backends, find_backend
 from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
 from runtimes.protocol import Layer, Options
 from runtimes.runtime import Runtime, example
-from runtimes.selection import first_session, select_candidates
+from runtimes.selection import BackendCandidate, first_session, select_candidates
 from runtimes.tensors.spec import Feeds
 from runtimes.tensors.validation import check_feeds
 
@@ -24,14 +26,17 @@ def open(
     device: str | None = None,
     threads: int | None = None,
     cuda_graphs: bool = True,
+    *,
+    streams: int | None = None,
+    model_cache: str | os.PathLike[str] | None = None,
 ) -> Runtime:
     """Open the artifact at ``path`` for inference.
 
     The backend is chosen as follows:
 
     - A named backend runs the artifact on the named device, or ``open`` raises an error.
-    - Without a backend, a tuned artifact (``Manifest.tuning``) is opened with its tuned backend, device and threads,
-      unless ``device`` names another device.
+    - Without a backend, a tuned artifact (``Manifest.tuning``) is opened with its tuned backend, device, threads and
+      streams, unless ``device`` names another device.
     - Otherwise the most preferred backend that is installed and can run the artifact is used. With ``device="cuda"``,
       the backends on the CPU follow after those on the GPU.
 
@@ -44,16 +49,21 @@ def open(
         device: ``cpu`` or ``cuda``. The default is ``cpu``, or ``cuda`` for an artifact that runs only there.
         threads: The number of processors that one call may use. The default is all that this process may use.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one.
+        streams: The number of calls that are expected at the same time, from 1 to ``threads``. OpenVINO divides the
+            threads among them, which raises the throughput and the latency; other backends ignore it. The default is 1.
+        model_cache: An existing folder in which OpenVINO keeps compiled models, so that the same file opens faster the
+            next time; other backends ignore it. By default nothing is kept. Whoever may write to this folder decides
+            what is run.
 
     Returns:
         A runtime, which the caller closes. A ``with`` statement closes it.
 
     Raises:
-        ResourceError: The file cannot be read, or memory is lacking.
+        ResourceError: The file cannot be read, memory is lacking, or the folder of the cache is missing or read-only.
         ArtifactError: The file is not a model, is damaged, or needs a manifest that is missing.
         CompatibilityError: This machine or the installed libraries cannot run the artifact.
         BackendUnavailableError: A library or the device is missing.
-        UsageError: The backend or device is unknown, or ``threads`` is out of range.
+        UsageError: The backend or device is unknown, or ``threads`` or ``streams`` is out of range.
 
     Example:
         Run one batch of zeros:
@@ -61,9 +71,34 @@ def open(
             with runtimes.open("resnet50.onnx") as runtime:
                 logits = runtime.infer({"input": numpy.zeros((1, 3, 224, 224), "float32")})["logits"]
     """
-    return _retry_until_unchanged(
-        path, lambda artifact: open_artifact(artifact, backend, device, threads, cuda_graphs), Runtime.close
-    )
+    if model_cache is not None:
+        files.require_folder(Path(model_cache))
+        files.check_writable(Path(model_cache))
+
+    def open_once(artifact: Artifact) -> Runtime:
+        candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
+        return _open_first(artifact, tuple(_complete(each, streams, model_cache) for each in candidates))
+
+    return _retry_until_unchanged(path, open_once, Runtime.close)
+
+
+def _complete(
+    candidate: BackendCandidate, streams: int | None, model_cache: str | os.PathLike[str] | None
+) -> BackendCandidate:
+    """Return the candidate with the rest of its options.
+
+    Raises:
+        UsageError: There are fewer threads than streams.
+    """
+    options = replace(candidate.options, model_cache=None if model_cache is None else Path(model_cache))
+    if streams is None:
+        return candidate._replace(options=options)
+    if not 1 <= streams <= options.threads:
+        raise UsageError(
+            f"streams must be between 1 and {options.threads}, the number of threads, not {streams}",
+            code="streams-out-of-range",
+        )
+    return candidate._replace(options=replace(options, streams=streams))
 
 
 def profile(
@@ -178,7 +213,11 @@ def open_artifact(
     Raises:
         RexportError: As for ``open``.
     """
-    candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
+    return _open_first(artifact, select_candidates(artifact, backend, device, threads, cuda_graphs))
+
+
+def _open_first(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) -> Runtime:
+    """Open an artifact with the first candidate that runs it, and check its digest."""
     digest = _DigestCheck(artifact)
     if artifact.format.runs_code:
         digest.result()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runtimes.errors import Reason
@@ -111,11 +112,17 @@ class Options:
         threads: The number of processors that one call may use, at least 1.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one. Backends
             without CUDA graphs ignore this option.
+        streams: The number of calls that are expected at the same time, at least 1. A backend with streams divides the
+            threads among them; others ignore this option.
+        model_cache: The folder for compiled models, which exists, or ``None`` for no cache. Backends without such a
+            cache ignore this option.
     """
 
     device: str
     threads: int
     cuda_graphs: bool = True
+    streams: int = 1
+    model_cache: Path | None = None
 
 
 class Session(Protocol):
@@ -192,6 +199,7 @@ class Backend:
         aliases: Other names that users may type, in lower case.
         reference: Whether all other backends are compared with this one.
         for_tests: Whether the backend exists only for tests. Lists for users leave it out.
+        caches_models: Whether ``Options.model_cache`` has an effect.
         named_only: Whether a benchmark measures it only if it is named, because it compiles a network for minutes.
     """
 
@@ -207,4 +215,5 @@ class Backend:
     aliases: tuple[str, ...] = ()
     reference: bool = False
     for_tests: bool = False
+    caches_models: bool = False
     named_only: bool = False

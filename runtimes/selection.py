@@ -95,7 +95,8 @@ def select_candidates(
     tuning = artifact.manifest.tuning if artifact.manifest is not None and backend is None else None
     if tuning is not None and device in (None, tuning.device):
         allowed = threads or max(1, min(tuning.threads, usable))
-        return (BackendCandidate(_find_tuned_backend(artifact, tuning), Options(tuning.device, allowed, cuda_graphs)),)
+        options = Options(tuning.device, allowed, cuda_graphs, min(tuning.streams, allowed))
+        return (BackendCandidate(_find_tuned_backend(artifact, tuning), options),)
     if backend is None or backend.lower() == AUTO:
         rows = _able(artifact)
         return _rank_candidates(

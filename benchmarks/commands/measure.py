@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import options
-from benchmarks.records.plan import FORMER_SHAPES, SHAPES
+from benchmarks.records.plan import FORMER_SHAPES, RELATIVE_TO, SHAPES
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
-from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
+from exporter.commands.command import MEASURING, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import force_option
 from exporter.commands.values import VARIANT_OR_FILE
 from exporter.precision.table import PRECISIONS
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from benchmarks.records.plan import ShapeName
     from benchmarks.records.request import RunListener
     from benchmarks.records.result import Result
-    from benchmarks.tuning.pareto import Objective
 
 MEASURE = "Measure"
 """The heading under which these commands are listed."""
@@ -241,14 +240,16 @@ def load(
     heading=MEASURE,
     examples=(
         "rbench tune resnet20.onnx --max-drop 0.3",
-        "rbench tune resnet20 --weights bundled --objective throughput -o tuned/",
+        "rbench tune resnet20 --weights bundled --size 24,28,32 --page front.html -o tuned/",
     ),
 )
 @click.argument(
-    "subject",
-    metavar="ARTIFACT|VARIANT|CHECKPOINT",
+    "subjects",
+    nargs=-1,
+    required=True,
+    metavar="ARTIFACT|VARIANT|CHECKPOINT...",
     type=VARIANT_OR_FILE,
-    help="ONNX file that rexport wrote, or a network or weights file that is exported first.",
+    help="ONNX files that rexport wrote, or networks and weights files that are exported first.",
 )
 @options.model_options(precisions="all")
 @options.runtime_options
@@ -259,6 +260,12 @@ def load(
     help="What is made fast: one call, or one image in a call.",
 )
 @options.max_drop_option(help="Largest loss of top-1 accuracy against fp32, in percentage points.")
+@MEASURING.option(
+    "--relative-to",
+    type=NameChoice(RELATIVE_TO),
+    default="best",
+    help="Network in fp32 that the loss counts from: the most accurate of all networks and sizes, or each one's own.",
+)
 @options.batches_option(
     show_default="1; for throughput 1, 8 and 32", help="Number of images in one call; repeatable for throughput."
 )
@@ -270,8 +277,39 @@ def load(
     show_default="powers of two, and all usable processors",
     help="Number of CPU threads to try; repeatable.",
 )
+@MEASURING.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="N",
+    show_default="1",
+    help="Number of calls at the same time to try, for throughput; repeatable. OpenVINO divides its threads by it.",
+)
 @options.measuring_options(limit=2000, duration_s=0.5, processes=1)
+@MEASURING.option(
+    "--budget",
+    "budget_s",
+    type=options.POSITIVE,
+    metavar="S",
+    show_default="none",
+    help="Time in seconds after which no further configuration is begun; those near the best are still measured again.",
+)
+@RUNTIME.option(
+    "--model-cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    show_default="none",
+    help="Folder in which OpenVINO keeps the compiled model of the best configuration; its load time is measured with "
+    "and without.",
+)
 @options.json_file_option
+@OUTPUT.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    show_default="none",
+    help="HTML file to write, with the table and a plot of accuracy against latency.",
+)
 @OUTPUT.option(
     "-o",
     "out",
@@ -283,33 +321,40 @@ def load(
 @options.explain_option
 @options.show_errors_option
 def tune(
-    subject: str,
-    objective: Objective,
+    subjects: tuple[str, ...],
     max_drop: float,
-    threads: tuple[int, ...],
-    out: str | None,
-    force: bool,
     json_file: Path | None,
+    page: Path | None,
     explain: bool,
     **common: Any,
 ) -> None:
-    """Find the fastest backend, precision and thread count within an accuracy limit.
+    """Find the fastest network, input size, backend, precision and thread count within an accuracy limit.
 
     Prints the measured configurations, and at the end the path of the best one as a model file, which runtimes.open
-    opens with the options that were found. The candidates that come near the best are measured again, side by side.
-    Without labelled images, each precision has to pass its export gate in place of the limit. PyTorch is measured as
-    the reference and never chosen, since an ONNX file cannot carry it.
+    opens with the options that were found. The candidates near the best and on the Pareto front are measured again,
+    side by side. Several networks or sizes need labelled images. Without them, each precision has to pass its export
+    gate in place of the limit. PyTorch is measured as the reference and never chosen, since an ONNX file cannot carry
+    it.
     """
+    from benchmarks.commands import outputs
     from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning import search
+    from benchmarks.tuning.findings import TuningGoal, TuningResult
     from exporter.document.terminal import print_document
+    from runtimes.files import require_folder
 
-    findings = search.TuningResult(search.TuningGoal(objective, max_drop / 100, threads, out, force))
-    request = options.request_of((subject,), common)
+    names = ("objective", "relative_to", "threads", "streams", "budget_s", "model_cache", "out", "force")
+    goal = TuningGoal(max_drop=max_drop / 100, **{name: common.pop(name) for name in names})
+    findings = TuningResult(goal)
+    request = options.request_of(subjects, common)
     typed = replace(request, precisions=request.precisions or tuple(PRECISIONS))
     options.announce_unused(options.unused_options(typed))
+    if page is not None:
+        require_folder(page.parent)
     with _measuring(lambda listener: search.tune(request, findings, listener), None, json_file) as (_, complete):
         print_document(tuning_document(findings, complete, explain), sys.stdout)
+        if page is not None:
+            outputs.write_page(page, tuning_document(findings, complete, explain=True))
     if findings.artifact is not None:
         click.echo(findings.artifact.path)
     sys.exit(search.exit_code(findings, request))

@@ -13,6 +13,7 @@ from benchmarks.report.markdown import markdown
 from benchmarks.report.run import SHORT
 from benchmarks.report_html import svg
 from benchmarks.report_html.page import html
+from exporter.document.blocks import Document
 from runtimes.files import write_atomically
 
 HEADING = "rbench"
@@ -46,7 +47,22 @@ def write_file(path: Path, rows: Sequence[Figures], complete: bool, heading: str
         ArtifactError: the answers in a row are damaged.
     """
     put(path, RENDERERS[path.suffix](rows, complete, heading))
-    if path.suffix == ".html" and (reason := svg.missing()) is not None:
+    if path.suffix == ".html":
+        _announce_missing_plots(path)
+
+
+def write_page(path: Path, document: Document) -> None:
+    """Writes the page of a document, as ``write_file``.
+
+    Raises:
+        ResourceError: it cannot be written; it is as it was.
+    """
+    put(path, html(document))
+    _announce_missing_plots(path)
+
+
+def _announce_missing_plots(path: Path) -> None:
+    if (reason := svg.missing()) is not None:
         _LOGGER.warning("%s has no plots: %s", path.name, reason)
 
 

@@ -57,7 +57,7 @@ def cold_start(
     starts = []
     for number in range(repeats):
         step(f"cold start {number + 1} of {repeats}")
-        asked = (job.artifact, job.runtime, job.device, str(job.threads), repr(time.monotonic()))
+        asked = (job.artifact, job.runtime, job.device, str(job.threads), job.model_cache or "", repr(time.monotonic()))
         reply = isolated.run((*program, *asked), ColdStart, silence_s, variables)
         if isinstance(reply, Failure):
             kind = _RAISED.get(reply.exit_code, CheckFailedError)

@@ -203,6 +203,8 @@ class Harness:
             seed=request.seed,
             plan=Plan(max_samples=request.max_samples, warmup_limit_s=request.warmup_limit_s),
             cuda_graphs=configuration.cuda_graphs,
+            streams=configuration.streams,
+            model_cache=None if configuration.model_cache is None else str(configuration.model_cache.absolute()),
             began_s=self._began_s,
         )
 
@@ -283,4 +285,5 @@ def _describe_configuration(configuration: Configuration, named: bool) -> str:
     backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision, pair.typed.file)))
     threads = count(configuration.threads, "thread")
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
+    graphs += "" if configuration.model_cache is None else " · model cache"
     return f"{network}{backend} · batch {configuration.batch} · {threads}{graphs}"

@@ -63,6 +63,8 @@ class Job:
         seed: The seed of the noise.
         plan: The duration of the warm-up and of one turn, for each of latency, compute and device time.
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
+        streams: The number of calls at the same time, as ``runtimes.open`` takes it.
+        model_cache: The folder of compiled models, as ``runtimes.open`` takes it.
         load: How requests arrive in a load test; ``None`` for turns.
         number: The number of the process in its configuration, from 0. Only the first one evaluates, profiles and
             measures energy, because the results of all would be the same.
@@ -80,6 +82,8 @@ class Job:
     seed: int
     plan: Plan
     cuda_graphs: bool = True
+    streams: int = 1
+    model_cache: str | None = None
     load: ArrivalPlan | None = None
     number: int = 0
     began_s: float = 0.0

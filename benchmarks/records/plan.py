@@ -21,6 +21,11 @@ FORMER_SHAPES: dict[str, ShapeName] = {"closed": "single-stream", "open": "serve
 RATED_SHAPES: tuple[ShapeName, ...] = ("server", "fixed-rate")
 """The shapes in which requests arrive at a rate, whether or not the last one has ended."""
 
+RelativeTo: TypeAlias = Literal["best", "own"]
+RELATIVE_TO: tuple[RelativeTo, ...] = get_args(RelativeTo)
+"""The network whose accuracy in fp32 the limit of a search counts from: the most accurate one of all, or each one's
+own."""
+
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """The limits of the number of processes of each configuration, if none is requested. The time budget decides."""
 

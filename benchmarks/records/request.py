@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from benchmarks.records.plan import BUDGET_S, DEVICES, ROUNDS, SILENCE_S, Plan
@@ -216,12 +217,16 @@ class Configuration:
         batch: The number of images in one call.
         threads: The number of threads that one call may use.
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
+        streams: The number of calls at the same time, as ``runtimes.open`` takes it.
+        model_cache: The folder of compiled models, as ``runtimes.open`` takes it.
     """
 
     pair: Pair
     batch: int
     threads: int
     cuda_graphs: bool = True
+    streams: int = 1
+    model_cache: Path | None = None
 
     @property
     def reference(self) -> bool:

@@ -11,6 +11,7 @@ from benchmarks.records.result import Result
 from benchmarks.report.findings import FindingsPlots
 from benchmarks.report.load import LoadPlots
 from benchmarks.report.run import RunPlots
+from benchmarks.report.tuning import FrontPlot
 from benchmarks.report_html import findings_plots, latency, svg, tradeoffs
 from benchmarks.report_html.bars import bar_charts
 from benchmarks.report_html.markup import text
@@ -248,6 +249,8 @@ def _plots(block: Block, place: str, look: PlotStyle) -> Iterator[Plot | None]:
             yield tradeoffs.front(results, look, place)
             words = ("Throughput by batch", "images per call")
             yield tradeoffs.sweep(results, look, place, "throughput", lambda each: each.result.identity.batch, words)
+        case FrontPlot(findings, choice):
+            yield tradeoffs.tuning_front(findings, choice, look, place)
         case LoadPlots(results):
             yield from latency.load_plots(results, look, place)
         case FindingsPlots(findings):

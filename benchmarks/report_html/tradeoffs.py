@@ -3,23 +3,83 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.analysis.figures import Figures, negate
 from benchmarks.analysis.ranking import name
+from benchmarks.format import count
 from benchmarks.records.result import Result
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle, short_name, shorten
 from benchmarks.stats.knee import KNEE, knee
 from benchmarks.tuning import pareto
-from benchmarks.tuning.pareto import ParetoPoint
+from benchmarks.tuning.findings import TuningResult
+from benchmarks.tuning.pareto import Choice, ParetoPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class _Tradeoff:
+    """Candidates with their cost and accuracy as a plot shows them.
+
+    Attributes:
+        points: The candidates.
+        front: The Pareto-optimal ones.
+        labels: The words beside a candidate, by its identity.
+        best: The chosen candidate, which has a ring.
+        limit: The accuracy limit as a change in percentage points; ``None`` for none.
+        axes: The labels of both axes.
+    """
+
+    points: Sequence[ParetoPoint]
+    front: Sequence[ParetoPoint]
+    axes: tuple[str, str]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    best: ParetoPoint | None = None
+    limit: float | None = None
+
+    def draw(self, figure: Figure, look: PlotStyle) -> None:
+        """Draws all of it on an empty figure."""
+        axes = figure.subplots()
+        axes.set(xscale="log", xlabel=self.axes[0], ylabel=self.axes[1])
+        ordered = sorted(self.front, key=lambda one: one.cost_s.value)
+        line = [(1e3 * one.cost_s.value, -100 * one.accuracy_drop.value) for one in ordered]
+        axes.step(
+            *zip(*line, strict=True), where="post", color=FAINT, linewidth=1.2, linestyle="--", label="Pareto front"
+        )
+        if self.limit is not None:
+            axes.axhline(self.limit, color=FAINT, linewidth=1.0, linestyle=":", label="accuracy limit")
+        for one in self.points:
+            dominated = bool(self.labels) and not any(one is other for other in self.front)
+            _draw_point(axes, one, look, 0.3 if dominated else 0.8)
+        for one, (x, y) in zip(ordered, line, strict=True):
+            if (words := self.labels.get(id(one))) is not None:
+                axes.annotate(words, (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8, color=INK)
+        if self.best is not None:
+            at = 1e3 * self.best.cost_s.value, -100 * self.best.accuracy_drop.value
+            axes.plot(*at, label="chosen", color=INK, marker="o", markersize=15, fillstyle="none", linestyle="none")
+        canvas.legend_below(figure, axes)
+        low, high = axes.get_ylim()
+        middle, half = (low + high) / 2, max(high - low, 1) / 2  # less than a point is not blown up
+        axes.set(xlim=_pad_limits(axes.get_xlim()), ylim=(middle - half, middle + half))
+        canvas.plain_ticks(axes, "x")
+
+    @property
+    def legend(self) -> set[str]:
+        """The entries of its legend."""
+        extra = {"Pareto front"} | {name for name, there in self._marks.items() if there}
+        return extra | {short_name(one.figures.result) for one in self.points}
+
+    @property
+    def _marks(self) -> dict[str, bool]:
+        return {"chosen": self.best is not None, "accuracy limit": self.limit is not None}
 
 
 def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
@@ -32,40 +92,55 @@ def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | Non
         return None
     batch = min(one.figures.result.identity.batch for one in candidates)
     candidates = [one for one in candidates if one.figures.result.identity.batch == batch]
-    best = sorted(pareto.front(candidates), key=lambda one: one.cost_s.value)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set(xscale="log", xlabel="p50, ms per call", ylabel="top-1, %")
-        line = [(1e3 * one.cost_s.value, -100 * one.accuracy_drop.value) for one in best]
-        axes.step(
-            *zip(*line, strict=True), where="post", color=FAINT, linewidth=1.2, linestyle="--", label="Pareto front"
-        )
-        for one in candidates:
-            _point(axes, one, look)
-        canvas.legend_below(figure, axes)
-        low, high = axes.get_ylim()
-        middle, half = (low + high) / 2, max(high - low, 1) / 2  # less than a point is not blown up
-        axes.set(xlim=_pad_limits(axes.get_xlim()), ylim=(middle - half, middle + half))
-        canvas.plain_ticks(axes, "x")
-
-    names = ", ".join(short_name(one.figures.result) for one in best)
+    best = pareto.front(candidates)
+    drawn = _Tradeoff(candidates, best, ("p50, ms per call", "top-1, %"))
+    names = ", ".join(short_name(one.figures.result) for one in sorted(best, key=lambda one: one.cost_s.value))
     spoken = f"Top-1 against p50 of {len(candidates)} configurations at batch {batch}. Pareto-optimal: {names}"
     caption = (
         f"Left is faster, up is more accurate, at batch {batch}. Bars: 95 % intervals. No configuration is both faster "
         "and more accurate than one on the dashed Pareto front."
     )
-    height_in = 3.0 + canvas.legend_in({"Pareto front", *(short_name(one.figures.result) for one in candidates)})
-    return canvas.render(f"{place}-front", "front", "Latency against accuracy", caption, spoken, height_in, draw)
+    return _render(drawn, look, f"{place}-front", caption, spoken)
 
 
-def _point(axes: Axes, point: ParetoPoint, look: PlotStyle) -> None:
+def tuning_front(findings: TuningResult, choice: Choice, look: PlotStyle, place: str) -> Plot:
+    """Latency against the change in accuracy of all candidates of a search, with the Pareto front and the chosen one;
+    without labels against the error of the logits."""
+    points, latency = findings.points, findings.goal.objective == "latency"
+    several = len(findings.subjects) > 1
+    words = {
+        id(one): (result.identity.subject or "") if several else count(result.ran.threads, "thread")
+        for one in choice.front
+        for result in [one.figures.result]
+    }
+    baseline = findings.baseline
+    against = "fp32" if baseline is None or not several else f"{baseline.identity.subject} in fp32"
+    accuracy = "change in top-1, pp" if findings.labelled else "minus the logit error, %"
+    limit = -100 * findings.goal.max_drop if findings.labelled and findings.goal.relative_to == "best" else None
+    cost = "p50, ms per call" if latency else "ms per image"
+    drawn = _Tradeoff(points, choice.front, (cost, accuracy), words, choice.best, limit)
+    named = ", ".join(f"{short_name(one.figures.result)} {words[id(one)]}" for one in choice.front)
+    spoken = f"Accuracy against latency of {len(points)} candidates. Pareto-optimal: {named}"
+    caption = (
+        f"Left is faster, up is more accurate, against {against}. Bars: 95 % intervals; a time that was measured in "
+        "one process has none. Faint: another candidate is both faster and more accurate. Ring: the chosen one."
+    )
+    return _render(drawn, look, f"{place}-front", caption, spoken)
+
+
+def _render(drawn: _Tradeoff, look: PlotStyle, place: str, caption: str, spoken: str) -> Plot:
+    height_in = 3.0 + canvas.legend_in(drawn.legend)
+    title = "Latency against accuracy"
+    return canvas.render(place, "front", title, caption, spoken, height_in, lambda figure: drawn.draw(figure, look))
+
+
+def _draw_point(axes: Axes, point: ParetoPoint, look: PlotStyle, alpha: float) -> None:
     result, cost, drop = point.figures.result, point.cost_s, point.accuracy_drop
     x, y = 1e3 * cost.value, -100 * drop.value
     (low, high), (least, most) = (each.interval or (each.value, each.value) for each in (cost, drop))
     sides = [[max(0.0, x - 1e3 * low)], [max(0.0, 1e3 * high - x)]]
     ends = [[max(0.0, y + 100 * most)], [max(0.0, -100 * least - y)]]
-    dots = {**look.of(result), "markersize": 7, "alpha": 0.8, "elinewidth": 0.9, "linestyle": "none"}
+    dots = {**look.of(result), "markersize": 7, "alpha": alpha, "elinewidth": 0.9, "linestyle": "none"}
     axes.errorbar(x, y, xerr=sides, yerr=ends, label=short_name(result), **dots)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,27 +16,39 @@ from exporter.weights.checkpoint import is_weights_file, stem
 from runtimes import Artifact, files
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.manifest import FileRecord, Tuning
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError
 
 
-def target_of(name: str, out: str | None, force: bool) -> Path:
+def target_of(names: Sequence[str], out: str | None, force: bool) -> Path:
     """Return the path of the file to write, in a folder that exists and is writable.
 
     Args:
-        name: The variant, the reference to a module, or the path of the artifact or checkpoint that is tuned.
+        names: The names of the variants, the references to modules, or the paths of the artifacts and checkpoints that
+            are tuned.
         out: The file to write, or a folder if it exists as one or ends in a slash; ``None`` for the current folder.
         force: Whether an existing file is replaced.
 
     Raises:
-        UsageError: The file exists and must not be replaced, or the path is a folder.
+        UsageError: The file exists and must not be replaced, the path is a folder, or the files to tune are of several
+            formats.
         ResourceError: The folder cannot be created or written.
     """
+    stems = {name: _stem(name) for name in names}
+    suffixes = {Path(name).suffix if own is None else ".onnx" for name, own in stems.items()}
+    if len(suffixes) > 1:
+        raise UsageError(
+            f"the files to tune are of several formats: {', '.join(sorted(suffixes))}", code="tuning-formats-differ"
+        )
+    different = {own or Path(name).stem for name, own in stems.items()}
+    name = f"{different.pop()}.tuned" if len(different) == 1 else "tuned"
+    return target_file(out or "./", f"{name}{suffixes.pop()}", force)
+
+
+def _stem(name: str) -> str | None:
+    """Return the name of the file without its suffix, or ``None`` for an artifact, which is not exported first."""
     if is_factory(name):
-        return target_file(out or "./", f"{factory_stem(name)}.tuned.onnx", force)
-    if name in VARIANTS or is_weights_file(name):
-        return target_file(out or "./", f"{stem(name)}.tuned.onnx", force)
-    own = f"{Path(name).stem}.tuned{Path(name).suffix}"
-    return target_file(out or "./", own, force)
+        return factory_stem(name)
+    return stem(name) if name in VARIANTS or is_weights_file(name) else None
 
 
 def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
@@ -55,6 +68,7 @@ def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
         objective=objective,
         p50_s=0.0 if figures.p50 is None else figures.p50.value,
         images_per_s=figures.images_per_s or 0.0,
+        streams=result.asked.streams,
         machine=f"{machine.cpu}, {machine.usable_processors} of {machine.processors} processors",
     )
 

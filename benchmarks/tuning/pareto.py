@@ -27,13 +27,24 @@ class ParetoPoint:
     Attributes:
         figures: The figures of its result.
         cost_s: The median time of a call in seconds; for the objective throughput, of one image in a call.
-        accuracy_drop: The decrease of top-1 accuracy against fp32. Without labels, the error of the logits, which has
-            no interval.
+        accuracy_drop: The decrease of top-1 accuracy against fp32, of all candidates against the same network. Without
+            labels, the error of the logits, which has no interval.
+        own_drop: The decrease against fp32 of the candidate's own network, if the limit applies to that.
     """
 
     figures: Figures
     cost_s: Estimate
     accuracy_drop: Estimate
+    own_drop: Estimate | None = None
+
+    @property
+    def limited_drop(self) -> Estimate:
+        """The decrease that the limit applies to."""
+        return self.own_drop or self.accuracy_drop
+
+    def is_within(self, bound: float) -> bool:
+        """Return whether the decrease is accepted, by the rule for a limit that the user asks for."""
+        return DropLimit(bound, asked=True).accepts(self.limited_drop.value, self.limited_drop.interval)
 
     @property
     def images_per_call(self) -> float:
@@ -59,29 +70,25 @@ class Choice:
     beyond: tuple[ParetoPoint, ...]
 
 
-def candidate(figures: Figures, objective: Objective, accuracy_drop: Estimate) -> ParetoPoint | None:
+def candidate(
+    figures: Figures, objective: Objective, accuracy_drop: Estimate, own_drop: Estimate | None = None
+) -> ParetoPoint | None:
     """Return the result as a candidate, or ``None`` if it has too few samples for a median.
 
     Args:
-        figures: The figures of the result.
+        figures: The figures of the result. The cost of calls at the same time follows from their throughput.
         objective: The objective, which decides the cost.
-        accuracy_drop: The decrease of accuracy against fp32.
+        accuracy_drop: As in ``ParetoPoint``.
+        own_drop: As in ``ParetoPoint``.
     """
+    if figures.result.load is not None:
+        rate = figures.images_per_s
+        return ParetoPoint(figures, Estimate(1 / rate), accuracy_drop, own_drop) if rate else None
     p50, images = figures.p50, figures.result.identity.batch if objective == "throughput" else 1
     if p50 is None:
         return None
     ends = () if p50.interval is None else (end / images for end in p50.interval)
-    return ParetoPoint(figures, Estimate(p50.value / images, *ends), accuracy_drop)
-
-
-def is_within(accuracy_drop: Estimate, bound: float) -> bool:
-    """Return whether an accuracy drop is accepted: the rule for a limit that the user asks for.
-
-    Args:
-        accuracy_drop: The measured drop.
-        bound: The largest accuracy drop.
-    """
-    return DropLimit(bound, asked=True).accepts(accuracy_drop.value, accuracy_drop.interval)
+    return ParetoPoint(figures, Estimate(p50.value / images, *ends), accuracy_drop, own_drop)
 
 
 def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice:
@@ -94,8 +101,8 @@ def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice
         candidates: The candidates.
         bound: The largest accuracy drop.
     """
-    within = [candidate for candidate in candidates if is_within(candidate.accuracy_drop, bound)]
-    beyond = tuple(candidate for candidate in candidates if not is_within(candidate.accuracy_drop, bound))
+    within = [candidate for candidate in candidates if candidate.is_within(bound)]
+    beyond = tuple(candidate for candidate in candidates if not candidate.is_within(bound))
     best, tied = _best_of(within, _overlap) if within else (None, ())
     return Choice(best, tied, front(candidates), beyond)
 
@@ -121,17 +128,52 @@ def close_to_best(candidates: Sequence[ParetoPoint], times: float, bound: float 
         bound: The largest accuracy drop.
     """
     within = sorted(
-        (candidate for candidate in candidates if is_within(candidate.accuracy_drop, bound)),
+        (candidate for candidate in candidates if candidate.is_within(bound)),
         key=lambda candidate: candidate.cost_s.value,
     )
     limit_s = times * within[0].cost_s.value if within else 0.0
     return [candidate for candidate in within if candidate.cost_s.value <= limit_s or _overlap(candidate, within[0])]
 
 
-def choose_among_finalists(choice: Choice, finalists: Sequence[ParetoPoint]) -> Choice:
-    """Return the ``choice`` with the best of the ``finalists``, which took turns, and the ties among them."""
-    best, tied = _best_of(finalists, _is_no_slower)
+def choose_among_finalists(choice: Choice, finalists: Sequence[ParetoPoint], bound: float = math.inf) -> Choice:
+    """Return the ``choice`` with the best of the ``finalists`` within the limit, and the ties among these.
+
+    Args:
+        choice: The choice among all candidates.
+        finalists: Candidates that took turns.
+        bound: The largest accuracy drop.
+    """
+    within = [finalist for finalist in finalists if finalist.is_within(bound)]
+    if not within:
+        return choice
+    best, tied = _best_of(within, _is_no_slower)
     return replace(choice, best=best, tied=tied)
+
+
+def prefer_streams(choice: Choice, concurrent: Sequence[ParetoPoint]) -> Choice:
+    """Return the ``choice`` with the best of the ``concurrent`` candidates if it is clearly better.
+
+    Its cost must be lower than that of the best so far by more than single processes differ.
+
+    Args:
+        choice: The choice among the other candidates.
+        concurrent: Candidates within the limit that answer several calls at the same time.
+    """
+    if choice.best is None or not concurrent:
+        return choice
+    fastest = min(concurrent, key=lambda candidate: candidate.cost_s.value)
+    if fastest.cost_s.value >= choice.best.cost_s.value or _overlap(fastest, choice.best):
+        return choice
+    return replace(choice, best=fastest, tied=())
+
+
+def is_hopeless(candidate: ParetoPoint, others: Sequence[ParetoPoint], times: float) -> bool:
+    """Return whether another candidate is at least as accurate at less than ``1 / times`` of the cost."""
+    return any(
+        other.accuracy_drop.value <= candidate.accuracy_drop.value
+        and times * other.cost_s.value < candidate.cost_s.value
+        for other in others
+    )
 
 
 def _is_no_slower(point: ParetoPoint, fastest: ParetoPoint) -> bool:

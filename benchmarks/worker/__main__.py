@@ -64,7 +64,14 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
         wire.step("open")
         baseline, gpu, machine = resident_peak_bytes(), GpuMonitor(job.device), MachineMonitor()
         runtime, load_s = time_call(
-            lambda: runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs)
+            lambda: runtimes.open(
+                job.artifact,
+                job.runtime,
+                job.device,
+                job.threads,
+                job.cuda_graphs,
+                streams=job.streams,
+            )
         )
         with runtime:
             wire.wait_for_start()

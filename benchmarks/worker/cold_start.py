@@ -1,8 +1,9 @@
-"""One cold start: ``python -P cold_start.py ARTIFACT RUNTIME DEVICE THREADS LAUNCHED REPLY``.
+"""One cold start: ``python -P cold_start.py ARTIFACT RUNTIME DEVICE THREADS CACHE LAUNCHED REPLY``.
 
 The program is run as a file. It imports only ``sys`` and ``time`` before the first step has ended, because an earlier
 import would not count in its step. ``LAUNCHED`` is the parent's monotonic clock right before it started this process.
-On Linux all processes share this clock. The file ``REPLY`` receives a ``benchmarks.records.samples.ColdStart`` as JSON.
+On Linux all processes share this clock. ``CACHE`` is a folder of compiled models, or empty. The file ``REPLY`` receives
+a ``benchmarks.records.samples.ColdStart`` as JSON.
 """
 
 import sys
@@ -15,7 +16,7 @@ STEADY_LIMIT_S = 1.0
 """The total time of the calls after the first, at which no further call begins."""
 
 
-def main(path: str, name: str, device: str, threads: int, launched_s: float) -> str:
+def main(path: str, name: str, device: str, threads: int, model_cache: str, launched_s: float) -> str:
     """Take the steps and return their times as JSON. No step includes the making of an input.
 
     Args:
@@ -23,6 +24,7 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
         name: The name of the backend.
         device: The device.
         threads: The number of threads.
+        model_cache: The folder of compiled models, or empty.
         launched_s: The parent's monotonic clock right before it started this process.
     """
     clock = time.monotonic
@@ -34,7 +36,7 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
     import_s = clock() - start
 
     start = clock()
-    runtime = runtimes.open(path, name, device, threads)
+    runtime = runtimes.open(path, name, device, threads, model_cache=model_cache or None)
     open_s = clock() - start
 
     from runtimes.runtime import example
@@ -64,9 +66,9 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
 
 if __name__ == "__main__":
     try:
-        reply = main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
+        reply = main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5], float(sys.argv[6]))
     except Exception as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(getattr(error, "exit_code", 70))
-    with open(sys.argv[6], "w", encoding="utf-8") as file:
+    with open(sys.argv[7], "w", encoding="utf-8") as file:
         file.write(reply)

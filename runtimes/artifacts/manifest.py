@@ -244,6 +244,7 @@ class Tuning:
         p50_s: The median latency of one call in seconds.
         images_per_s: The throughput at this batch size.
         machine: A description of the machine of the measurement.
+        streams: The number of calls at the same time, as for ``runtimes.open``. Left out of the file if it is 1.
     """
 
     runtime: str
@@ -254,6 +255,7 @@ class Tuning:
     p50_s: float
     images_per_s: float
     machine: str
+    streams: int = field(default=1, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)

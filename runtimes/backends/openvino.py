@@ -8,11 +8,13 @@ type that the processor does not support is computed in float32.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
 from runtimes.libraries import importing, missing_library
@@ -184,10 +186,24 @@ def _compile(
             "INFERENCE_PRECISION_HINT": precision_hint(types, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
             "EXECUTION_MODE_HINT": "ACCURACY",
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": options.streams,
             "INFERENCE_NUM_THREADS": options.threads,
         }
+        if options.model_cache is not None:
+            # OpenVINO knows a file by its path, size and date. The digest is that of the content.
+            folder = options.model_cache / _digest(artifact)
+            settings["CACHE_DIR"] = os.fspath(folder)
+            return core.compile_model(os.fspath(artifact.path), "CPU", settings | dict(more))
         return core.compile_model(core.read_model(os.fspath(artifact.path)), "CPU", settings | dict(more))
+
+
+def _digest(artifact: Artifact) -> str:
+    """Return the digest of the model file and of the files of its weights, as its manifest has them."""
+    manifest = artifact.manifest
+    if manifest is None:
+        return files.sha256_of(artifact.path)
+    parts = (manifest.sha256, *(record.sha256 for record in manifest.external))
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
@@ -287,4 +303,5 @@ BACKEND = Backend(
     open=_open,
     profile=_profile,
     aliases=("ov",),
+    caches_models=True,
 )

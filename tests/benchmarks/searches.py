@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.harness.harness import Trial
 from benchmarks.records.request import BenchmarkRequest, Configuration, PrecisionVariant, Refusal, Subject
 from benchmarks.records.result import Estimate, RecordedFigures, Result
-from benchmarks.tuning.search import TuningGoal, TuningResult, TuningSearch
+from benchmarks.tuning.findings import TuningGoal, TuningResult
+from benchmarks.tuning.search import TuningSearch
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Gate
@@ -67,6 +68,7 @@ class ScriptedHarness:
         self.graphs.append(configuration.cuda_graphs)
         named = change_facts(
             EMPTY,
+            subject=pair.subject.name,
             backend=key[0],
             precision=precision,
             threads=key[2],
@@ -91,11 +93,11 @@ class ScriptedHarness:
 
 
 def searched(
-    harness: ScriptedHarness, of: Subject, goal: TuningGoal, request: BenchmarkRequest | None = None
+    harness: ScriptedHarness, of: Subject | Sequence[Subject], goal: TuningGoal, request: BenchmarkRequest | None = None
 ) -> TuningResult:
     """What a search finds in what the script says, before the finals."""
     findings = TuningResult(goal)
     asked = request or BenchmarkRequest(subjects=("resnet20",), backends=TRIED, baseline="pytorch")
-    for result in harness.measure(TuningSearch(of, asked, findings).one_by_one()):
+    for result in harness.measure(TuningSearch([of] if isinstance(of, Subject) else of, asked, findings).one_by_one()):
         findings.results.append(result)
     return findings

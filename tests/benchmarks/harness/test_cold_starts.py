@@ -77,7 +77,7 @@ def test_the_first_step_pays_for_nothing_of_the_harness(tmp_path: Path) -> None:
     program = Path(cold_starts.PROGRAM[-1]).read_text()
     before = program[: program.index("    import runtimes")]
     code = before + "    print(sorted(n for n in ('numpy', 'benchmarks', 'json', 'dataclasses') if n in sys.modules))\n"
-    (tmp_path / "program.py").write_text(f"{code}\n\nmain('', '', '', 1, 0.0)\n")
+    (tmp_path / "program.py").write_text(f"{code}\n\nmain('', '', '', 1, '', 0.0)\n")
     done = subprocess.run([sys.executable, "-I", tmp_path / "program.py"], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.records.request import PrecisionVariant, Refusal
 from benchmarks.report.tuning import tuning_document
-from benchmarks.tuning import search
+from benchmarks.tuning import findings
+from benchmarks.tuning.findings import TuningGoal, TuningResult
 from benchmarks.tuning.pareto import Objective
-from benchmarks.tuning.search import TuningGoal, TuningResult
 from exporter.document.blocks import Table
 from exporter.document.terminal import as_text
 from runtimes.errors import Reason
@@ -18,7 +18,7 @@ from tests.documents import lines, remarks
 
 @pytest.fixture(autouse=True)
 def four_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "usable_processors", lambda: 4)
+    monkeypatch.setattr(findings, "usable_processors", lambda: 4)
 
 
 @pytest.mark.parametrize("objective", ["latency", "throughput"])

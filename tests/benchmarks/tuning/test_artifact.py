@@ -56,7 +56,7 @@ def test_a_checkpoints_tuned_file_is_an_onnx_file(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     torch.save({"w": torch.ones(1)}, "best.pth.tar")
     names = ("best.pth.tar", "net.engine", "resnet20")
-    targets = [tuned.target_of(name, None, False).name for name in names]
+    targets = [tuned.target_of([name], None, False).name for name in names]
     assert targets == ["best.tuned.onnx", "net.tuned.engine", "resnet20.tuned.onnx"]
 
 
@@ -108,7 +108,7 @@ def test_where_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, out: str | None, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tuned.target_of(name, out, force=False) == Path(expected)
+    assert tuned.target_of([name], out, force=False) == Path(expected)
 
 
 def test_what_is_there_is_replaced_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,15 +116,15 @@ def test_what_is_there_is_replaced_only_if_asked_for(tmp_path: Path, monkeypatch
     (tmp_path / "best.onnx").write_text("x")
     (tmp_path / "resnet20.tuned.onnx").mkdir()
     with refuses(UsageError, "target-exists", "best.onnx", "--force"):
-        tuned.target_of("resnet20", "best.onnx", force=False)
-    assert tuned.target_of("resnet20", "best.onnx", force=True) == Path("best.onnx")
+        tuned.target_of(["resnet20"], "best.onnx", force=False)
+    assert tuned.target_of(["resnet20"], "best.onnx", force=True) == Path("best.onnx")
     with refuses(UsageError, "target-is-folder", "resnet20.tuned.onnx"):
-        tuned.target_of("resnet20", None, force=True)
+        tuned.target_of(["resnet20"], None, force=True)
 
 
 def test_a_folder_that_takes_no_files_is_told_first() -> None:
     with pytest.raises(ResourceError, match="cannot write into"):
-        tuned.target_of("resnet20", "/proc/nothing/", force=False)
+        tuned.target_of(["resnet20"], "/proc/nothing/", force=False)
 
 
 def test_the_manifest_says_what_was_measured() -> None:

@@ -17,9 +17,12 @@ from benchmarks.commands.measure import tune as tune_command
 from benchmarks.records import store
 from benchmarks.records.request import BenchmarkRequest, PrecisionVariant, Refusal, RunListener
 from benchmarks.report.tuning import tuning_document
+from benchmarks.tuning import checks
+from benchmarks.tuning import findings as found_so_far
 from benchmarks.tuning import search as tune
+from benchmarks.tuning.findings import TuningGoal, TuningResult
 from benchmarks.tuning.pareto import ParetoPoint
-from benchmarks.tuning.search import TuningGoal, TuningResult, TuningSearch
+from benchmarks.tuning.search import TuningSearch
 from exporter.document.blocks import Table
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
@@ -43,11 +46,11 @@ def describe(point: ParetoPoint) -> tuple[str, str | None, int, int]:
 
 @pytest.fixture(autouse=True)
 def four_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "usable_processors", lambda: 4)
+    monkeypatch.setattr(found_so_far, "usable_processors", lambda: 4)
 
 
 def test_everything_is_tried_and_the_reference_first(tmp_path: Path) -> None:
-    bench = ScriptedHarness({("openvino", "int8", 2, 1): 1.0, ("openvino", "int8", 4, 1): 2.0}, {"int8": 0.002})
+    bench = ScriptedHarness({("openvino", "int8", 2, 1): 1.0}, {"int8": 0.002})
     found = searched(bench, subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8")), TuningGoal())
     assert bench.asked[0] == ("pytorch", "fp32", 4, 1)
     expected = {
@@ -59,7 +62,7 @@ def test_everything_is_tried_and_the_reference_first(tmp_path: Path) -> None:
     assert best is not None
     assert (describe(best), best.accuracy_drop.value) == (("openvino", "int8", 2, 1), 0.002)
     assert found.labelled
-    assert found.left_out == []
+    assert found.left_out == {}
 
 
 def test_inductor_is_never_tried(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_what_is_beyond_the_bound_is_not_tried_further(tmp_path: Path) -> None:
         bench, subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8")), TuningGoal(max_drop=0.01)
     )
     assert [key for key in bench.asked if key[1] == "int8"] == [(runtime, "int8", 4, 1) for runtime in TRIED]
-    assert any(line.startswith("onnxruntime int8: ") for line in found.left_out)
+    assert list(found.left_out.values()) == [["onnxruntime int8", "openvino int8"]]
     best = found.choice().best
     assert best is not None
     assert best.figures.result.identity.precision == "fp32"
@@ -104,7 +107,7 @@ def test_each_trial_says_how_many_are_still_to_come(tmp_path: Path) -> None:
     harness = ScriptedHarness({("onnxruntime", "fp32", 4, 1): -1.0}, {"int8": 0.02})
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
     searched(harness, of, TuningGoal(max_drop=0.01))
-    assert harness.later == [13, 12, 9, 6, 5, 4, 3]
+    assert harness.later == [13, 12, 11, 10, 9, 2, 1]
 
 
 def test_throughput_tries_the_batches_before_fewer_threads(tmp_path: Path) -> None:
@@ -170,7 +173,7 @@ def test_a_reference_that_is_missing_leaves_the_gate(tmp_path: Path) -> None:
 
 def test_thread_counts_are_powers_of_two_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for usable, expected in ((1, (1,)), (2, (2, 1)), (6, (6, 4, 2, 1)), (8, (8, 4, 2, 1))):
-        monkeypatch.setattr(tune, "usable_processors", lambda usable=usable: usable)
+        monkeypatch.setattr(found_so_far, "usable_processors", lambda usable=usable: usable)
         assert TuningGoal().thread_counts() == expected
     assert TuningGoal(threads=(1, 3, 1)).thread_counts() == (3, 1)
 
@@ -196,7 +199,7 @@ def test_weights_in_files_of_their_own_are_a_row_and_not_copied(tmp_path: Path) 
     assert parted.made.manifest is not None
     large: Manifest = replace(parted.made.manifest, external=(FileRecord("x.data", "ab" * 32),))
     parted = replace(parted, made=replace(parted.made, manifest=large))
-    found = tune._portable(subject(tmp_path, parted, whole)).typed
+    found = checks.make_portable(subject(tmp_path, parted, whole)).typed
     assert isinstance(found[0].made, Refusal)
     assert found[0].made.status == "skipped"
     assert found[1] is whole
@@ -205,7 +208,7 @@ def test_weights_in_files_of_their_own_are_a_row_and_not_copied(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("make", "request_", "code", "value"),
     [
-        (artifact, {"subjects": ()}, "tuning-needs-one-subject", "0"),
+        (artifact, {"subjects": ()}, "tuning-needs-subject", ""),
         (artifact, {"backends": ("pytorch",)}, "backend-not-tunable", "pytorch"),
         (artifact, {"backends": ("inductor",)}, "backend-not-tunable", "inductor"),
         (artifact, {"backends": ("tensorflow",)}, "backend-unknown", "tensorflow"),
@@ -241,8 +244,8 @@ def test_a_pytorch_program_is_refused(pt2_artifact: Artifact, tmp_path: Path) ->
     [
         ({"max_drop": -0.1}, "drop-out-of-range", "-10"),
         ({"max_drop": float("nan")}, "drop-out-of-range", "nan"),
-        ({"threads": (5,)}, "threads-out-of-range", "5"),
-        ({"threads": (0,)}, "threads-out-of-range", "0"),
+        ({"threads": (5,)}, "tuning-threads-out-of-range", "5"),
+        ({"threads": (0,)}, "tuning-threads-out-of-range", "0"),
     ],
 )
 def test_impossible_aims_are_refused(wrong: dict[str, float], code: str, value: str) -> None:
@@ -267,10 +270,11 @@ TIMED = replace(SCRIPT, delays_s=(0.001,))
 
 
 def test_the_command_prints_the_path_on_the_last_line(tmp_path: Path) -> None:
-    out, lines = tmp_path / "best.fake", tmp_path / "lines.jsonl"
-    done = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--json", lines)
+    out, lines, page = tmp_path / "best.fake", tmp_path / "lines.jsonl", tmp_path / "page.html"
+    done = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--json", lines, "--page", page)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, str(out))
     assert "fake     fp32" in done.stdout
+    assert page.read_text().count('<figure class="plot" data-kind="front">') == 1
     results = store.read(lines)
     assert [(each.identity.backend, each.status) for each in results] == [("pytorch", "skipped"), ("fake", "ok")]
     found = Artifact.read(out)
@@ -318,7 +322,7 @@ def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
     milliseconds = {("onnxruntime", "fp32", 4, 1): 1.0, ("openvino", "fp32", 4, 1): 1.0}
     of = subject(tmp_path, typed(tmp_path, "fp32"))
     bench, findings = ScriptedHarness(milliseconds, {}), TuningResult(TuningGoal())
-    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
+    search = TuningSearch([of], BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
     for result in bench.measure(search.one_by_one()):
         findings.results.append(result)
     bench.milliseconds = {**milliseconds, ("onnxruntime", "fp32", 4, 1): -1.0}
@@ -335,7 +339,7 @@ def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
 def test_what_leads_clearly_is_not_measured_again(tmp_path: Path) -> None:
     harness, of = ScriptedHarness({("openvino", "fp32", 2, 1): 1.0}, {}), subject(tmp_path, typed(tmp_path, "fp32"))
     findings = TuningResult(TuningGoal())
-    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
+    search = TuningSearch([of], BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
     for result in harness.measure(search.trials()):
         findings.results.append(result)
     assert harness.together == []
@@ -396,7 +400,7 @@ def test_an_error_after_rows_still_shows_them(
         raise RexportError("no space left")
 
     monkeypatch.setattr(tune, "copy_with_tuning", full)
-    monkeypatch.setattr(tune, "usable_processors", lambda: 1)
+    monkeypatch.setattr(found_so_far, "usable_processors", lambda: 1)
     lines = tmp_path / "lines.jsonl"
     options = ["--precision", "fp32", "--threads", "1", "--duration", "0.02", "--json", str(lines)]
     arguments = [str(artifact(tmp_path)), *options, "-o", f"{tmp_path}/best.fake"]

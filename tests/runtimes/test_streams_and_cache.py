@@ -1,0 +1,102 @@
+"""The streams and the cache of compiled models that ``runtimes.open`` takes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+from numpy.typing import NDArray
+
+import runtimes
+from runtimes import Artifact
+from runtimes.artifacts.manifest import Tuning
+from runtimes.errors import ResourceError, UsageError
+from runtimes.selection import select_candidates
+from tests.exporter import small
+from tests.refusals import refuses
+
+IMAGES = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return small.export(small.BASIC, tmp_path_factory.mktemp("exported"))
+
+
+def logits(path: Path, cache: Path | None) -> NDArray[np.float32]:
+    with runtimes.open(path, "openvino", threads=1, model_cache=cache) as runtime:
+        result: NDArray[np.float32] = runtime.infer({"input": IMAGES})["logits"]
+        return result
+
+
+def test_a_compiled_model_is_kept_where_the_user_says(exported: Artifact, tmp_path: Path) -> None:
+    path = exported.path
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    before = small.content(path.parent)
+    expected = logits(path, None)
+    np.testing.assert_array_equal(logits(path, cache), expected)
+    (kept,) = cache.rglob("*.blob")
+    assert exported.manifest is not None
+    assert kept.parent.name == exported.manifest.sha256
+    written = kept.stat().st_mtime_ns
+    np.testing.assert_array_equal(logits(path, cache), expected)
+    assert [each.stat().st_mtime_ns for each in cache.rglob("*.blob")] == [written]
+    assert small.content(path.parent) == before
+
+
+def test_another_model_of_that_name_size_and_date_is_compiled(exported: Artifact, tmp_path: Path) -> None:
+    """OpenVINO's own key is the path with its size and date."""
+    path, cache = tmp_path / "net.onnx", tmp_path / "cache"
+    cache.mkdir()
+    path.write_bytes(exported.path.read_bytes())
+    first, stat = logits(path, cache), path.stat()
+    model = onnx.load(path)
+    classifier = next(one for one in model.graph.initializer if 10 in one.dims)
+    classifier.raw_data = (1 - onnx.numpy_helper.to_array(classifier)).tobytes()
+    path.write_bytes(model.SerializeToString())
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    second = logits(path, cache)
+    np.testing.assert_array_equal(second, logits(path, None))
+    assert np.abs(second - first).max() > 1e-3
+
+
+def test_the_folder_of_the_cache_must_exist(exported: Artifact, tmp_path: Path) -> None:
+    with refuses(ResourceError, "folder-missing", "mkdir -p"):
+        runtimes.open(exported.path, model_cache=tmp_path / "none")
+    with refuses(ResourceError, "file-access-failed", exported.path):
+        runtimes.open(exported.path, model_cache=exported.path)
+    assert not (tmp_path / "none").exists()
+
+
+def test_streams_are_those_that_were_tuned_or_asked_for(exported: Artifact) -> None:
+    assert exported.manifest is not None
+    tuning = Tuning("openvino", "cpu", 2, 1, "throughput", 0.001, 1000.0, "a machine", 2)
+    tuned = replace(exported, manifest=replace(exported.manifest, tuning=tuning))
+    (candidate,) = select_candidates(tuned, None, None, None)
+    assert candidate.options.streams == min(2, candidate.options.threads)
+    (fewer,) = select_candidates(tuned, None, None, 1)
+    assert fewer.options.streams == 1
+    assert {each.options.streams for each in select_candidates(exported, None, None, None)} == {1}
+
+
+@pytest.mark.parametrize("streams", [0, 2])
+def test_there_are_no_more_streams_than_threads(exported: Artifact, streams: int) -> None:
+    with refuses(UsageError, "streams-out-of-range", str(streams), "1"):
+        runtimes.open(exported.path, "openvino", threads=1, streams=streams)
+
+
+def test_openvino_has_the_streams(exported: Artifact) -> None:
+    with runtimes.open(exported.path, "openvino", threads=1, streams=1) as one:
+        expected = one.infer({"input": IMAGES})["logits"]
+    threads = min(2, os.cpu_count() or 1)
+    with runtimes.Classifier.open(exported.path, "openvino", threads=threads, streams=threads) as several:
+        native = several.runtime._session.native  # type: ignore[attr-defined]
+        assert native.get_property("NUM_STREAMS") == threads
+        np.testing.assert_allclose(several.runtime.infer({"input": IMAGES})["logits"], expected, rtol=1e-4, atol=1e-5)
