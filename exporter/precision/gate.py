@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.format import count
-from exporter.network import ExportListener, Network, reference_logits
+from exporter.models.outputs import LOGITS
+from exporter.network import ExportListener, Network
 from exporter.precision.calibration_images import Examples
+from exporter.precision.output_gate import OutputComparison, describe_output, output_failures
 from exporter.precision.table import Bounds
 from exporter.proportions import difference_interval, wilson
 from runtimes import Runtime
-from runtimes.artifacts.manifest import Gate
+from runtimes.artifacts.manifest import Gate, OutputGate
 from runtimes.classifier import softmax
 from runtimes.errors import CheckFailedError, Reason
-from runtimes.parity import logits_of
+from runtimes.parity import outputs_of
 
 NEAR_TIE = 0.1
 """The limit for a borderline change: fp32 gives the old class less than this probability above the new class."""
@@ -64,10 +66,16 @@ def check(
         CheckFailedError: A figure exceeds its limit. The message has the figures.
     """
     listener.step(f"comparing with fp32 on {examples.description}")
-    samples = _run_gate(runtime, network, examples)
+    samples, others = _run_gate(runtime, network, examples)
     description = runtime.description
-    record = summarise_gate(samples, bounds, f"{description.backend} {description.version}")
-    exceeded = failures(record, bounds, examples.real)
+    title = f"{description.backend} {description.version}"
+    records = others.records(bounds)
+    exceeded = output_failures(records, len(examples))
+    if samples is None:
+        record = _without_logits(records, examples, title)
+    else:
+        record = replace(summarise_gate(samples, bounds, title), others=records)
+        exceeded = failures(record, bounds, examples.real) + exceeded
     if exceeded:
         raise CheckFailedError(
             f"{name} failed its accuracy gate on {record.runtime}: {'; '.join(map(str, exceeded))}; "
@@ -78,15 +86,50 @@ def check(
     return record
 
 
-def _run_gate(runtime: Runtime, network: Network, examples: Examples) -> GateSamples:
+def _run_gate(runtime: Runtime, network: Network, examples: Examples) -> tuple[GateSamples | None, OutputComparison]:
+    """Return the logits of both networks, if there are any, and the comparison of their other outputs."""
+    from exporter.models.several_outputs import reference_outputs, with_outputs
+
     batch = runtime.inputs[0].fixed_batch or BATCH
-    reference, logits = [], []
+    module, names = with_outputs(network.model, network.outputs), network.outputs
+    others = OutputComparison([name for name in names if name != LOGITS], examples.real)
+    reference: list[Logits] = []
+    logits: list[Logits] = []
     for start in range(0, len(examples), BATCH):
         stop = min(start + BATCH, len(examples))
-        reference.append(reference_logits(network.model, examples.floats(start, stop)))
-        logits.append(logits_of(runtime, examples.feeds(start, stop, network.raw), batch))
-    return GateSamples(
+        expected = reference_outputs(module, names, examples.floats(start, stop))
+        given = outputs_of(runtime, examples.feeds(start, stop, network.raw), batch)
+        others.add(expected, given)
+        if LOGITS in names:
+            reference.append(expected[LOGITS])
+            logits.append(given[LOGITS])
+    if not logits:
+        return None, others
+    samples = GateSamples(
         examples.description, examples.real, examples.targets, np.concatenate(reference), np.concatenate(logits)
+    )
+    return samples, others
+
+
+def _without_logits(records: tuple[OutputGate, ...], examples: Examples, runtime: str) -> Gate:
+    """Return the record of a graph without logits: the figures of its first output, and the other outputs."""
+    first, *others = records
+    same = len(examples) - first.flips - first.near_ties
+    return Gate(
+        runtime=runtime,
+        data=examples.description,
+        images=len(examples),
+        error=first.error,
+        agreement=None if first.compared is None else same / len(examples),
+        flips=first.flips,
+        near_ties=first.near_ties,
+        top1=None,
+        reference_top1=None,
+        drop=None,
+        drop_interval=None,
+        bounds=first.bounds,
+        output=first.name,
+        others=tuple(others),
     )
 
 
@@ -164,8 +207,8 @@ def failures(record: Gate, bounds: Bounds, real: bool) -> list[Reason]:
 
 def describe_gate(record: Gate) -> str:
     """Return the figures as one line of text."""
-    parts = [f"logit error {_percent(record.error)} on {record.data}"]
-    if record.flips or record.near_ties or record.top1 is not None:
+    parts = [f"{'logit' if record.output == LOGITS else record.output} error {_percent(record.error)} on {record.data}"]
+    if record.agreement is not None and (record.flips or record.near_ties or record.top1 is not None):
         changed = f"{count(record.flips + record.near_ties, 'changed prediction')}"
         kinds = f"{record.flips} confident, {record.near_ties} borderline"
         parts.append(f"agreement with fp32 {_percent(record.agreement)} ({changed}: {kinds})")
@@ -175,7 +218,7 @@ def describe_gate(record: Gate) -> str:
             f"top-1 accuracy {_percent(record.top1)} (change {_change(record.drop)} pp from fp32, "
             f"95 % interval {low} to {high})"
         )
-    return ", ".join(parts)
+    return "; ".join([", ".join(parts), *(describe_output(other, record.images) for other in record.others)])
 
 
 def _percent(share: float) -> str:
