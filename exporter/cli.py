@@ -23,6 +23,7 @@ from exporter.commands.options import (
     calibration_options,
     customise_variant,
     export_options,
+    force_option,
     gate_options,
     labels_option,
     network_options,
@@ -162,7 +163,7 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
 @cli.command(
     heading=USE,
     examples=(
-        "rexport predict resnet20.onnx photos/ --top 3 --csv",
+        "rexport predict resnet20.onnx photos/ --top 3 --cam maps/",
         "rexport predict model.onnx photo.jpg --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5",
     ),
 )
@@ -184,6 +185,15 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
 @OUTPUT.option(
     "--top", type=click.IntRange(1), default=1, metavar="N", help="Number of labels for each image, best first."
 )
+@OUTPUT.option(
+    "--cam",
+    type=click.Path(),
+    metavar="FILE|DIR/",
+    show_default="none",
+    help="Picture of the heat map of the best label: a file for one image, a folder for several. The model needs the "
+    "output cam.",
+)
+@force_option
 @OUTPUT.option("--csv", "as_csv", is_flag=True, help="Print a CSV table with a header.")
 @json_option
 @debug_option
@@ -200,7 +210,9 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
         from exporter.inspect import predict as prediction
 
         files = prediction.find_images(images, sys.stdin.buffer)
-        same = ("top", "backend", "device", "threads", "labels")
+        if options["cam"] is None:
+            announce_idle(click.get_current_context(), "without --cam", ("force",), listener.notice)
+        same = ("top", "backend", "device", "threads", "labels", "cam", "force")
         request = prediction.PredictionRequest(
             model, preprocessing=preprocessing_of(options), **{name: options[name] for name in same}
         )

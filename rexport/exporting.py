@@ -122,10 +122,10 @@ def export(
             default ``state_dict``, ``model``, ``net`` or another usual name.
         strip_prefix: The beginning of the names of the network's tensors; tensors with other names are left out. By
             default the one that all layers of the network have.
-        outputs: Of ``logits``, ``features``, ``stages`` and ``cam``, one or several: the input of the classifier (batch,
-            channels), the map after each stage ``stage1`` and so on (batch, channels, height, width), and a heat map
-            for each class (batch, classes, height, width). All are float32, in this order. A checkpoint without a
-            classifier has features and stages.
+        outputs: One or several of ``logits``, ``features``, ``stages``, ``cam``. Features are the pooled input of the
+            classifier (batch, channels). Stages are the maps after the stages, called ``stage1`` and so on (batch,
+            channels, height, width). The heat maps ``cam`` have (batch, classes, height, width). All are float32, in
+            this order. A checkpoint without a classifier has features and stages.
         precision: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``int8``. Input and output stay float32.
         calibration: Training images for int8: a name or folder, as ``data``. By default the bundled ones where they
             fit, and noise for untrained weights.
@@ -338,7 +338,11 @@ def _find_network(
         RexportError: as ``from_checkpoint`` and ``from_module``.
     """
     model, weights = named.model, named.weights
-    if replace(named.selection, headless=False) != ANY_ENTRY and not named.is_checkpoint and weights in (None, *ORIGINS):
+    if (
+        replace(named.selection, headless=False) != ANY_ENTRY
+        and not named.is_checkpoint
+        and weights in (None, *ORIGINS)
+    ):
         raise UsageError("key and strip_prefix are for checkpoints", code="selection-needs-checkpoint")
     if isinstance(model, str) and not _is_path(model):
         _refuse_second("variant", options.name, f"the model {quote(model)!r} names a variant already")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from runtimes import opening
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
-from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
+from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError, quote
 from runtimes.images import prefetch
-from runtimes.images.preprocessing import Image, Pixels, fit_or_name, normalise
+from runtimes.images.heat_map import place_on_image
+from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_or_name, normalise
 from runtimes.images.spec import Preprocessing
 from runtimes.runtime import Runtime
-from runtimes.tensors.spec import TensorSpec
+from runtimes.tensors.spec import Arrays, TensorSpec
+
+LOGITS, FEATURES, CAM = "logits", "features", "cam"
+"""The names of the outputs that a classifier uses."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,9 @@ class Prediction:
 class Classifier:
     """An opened artifact that takes images.
 
-    ``Classifier.open`` opens an artifact. All methods may be called from many threads at once. A ``with`` statement
-    closes the classifier at its end.
+    ``Classifier.open`` opens an artifact. ``predict`` needs the output ``logits``, ``embed`` needs ``features``, and
+    ``explain`` needs ``cam``; ``rexport onnx --output`` chooses them. All methods may be called from many threads at
+    once. A ``with`` statement closes the classifier at its end.
 
     Args:
         runtime: The runtime. The classifier owns it and closes it.
@@ -87,8 +92,8 @@ class Classifier:
         self.preprocessing = preprocessing
         self.names = names
         self._input = _Input.find(runtime, preprocessing)
-        self._output = _logits_of(runtime)
-        classes = self._output.shape[1]
+        self._outputs = _find_outputs(runtime)
+        classes = self._outputs[LOGITS].shape[1] if LOGITS in self._outputs else None
         if isinstance(classes, int):
             self._check_names(classes)
 
@@ -182,33 +187,137 @@ class Classifier:
             CheckFailedError: An output of the network is not a finite number.
             ModelMismatchError: The number of outputs differs from the number of class names.
             UsageError: ``top`` or ``batch`` is below 1, or the classifier is closed.
+            ArtifactError: The network is a trunk without the output ``logits``.
         """
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1, not {top} and {batch}", code="top-or-batch-invalid")
         predictions: list[Prediction] = []
-        with closing(prefetch.prefetch(_iterate(images), self._input.batch or batch, self._pixels)) as batches:
-            for pixels in batches:
-                for row in self._probabilities(np.stack(pixels), first=len(predictions)):
+        with closing(self._run(_iterate(images), batch, LOGITS)) as rows:
+            for logits in rows:
+                for row in self._probabilities(logits, first=len(predictions)):
                     predictions.append(self._prediction(row, top))
         return predictions
+
+    def embed(self, images: Image | Iterable[Image], batch: int = 32) -> NDArray[np.float32]:
+        """Return the features of each image: the input of the classifier, which the network computes by pooling.
+
+        Images with similar content have similar features. Their cosine similarity is the usual measure. The call blocks
+        and decodes ahead as ``predict``.
+
+        Args:
+            images: As for ``predict``.
+            batch: As for ``predict``.
+
+        Returns:
+            A fresh array, float32 (n, d), in the order of the images. No images give (0, d).
+
+        Raises:
+            ArtifactError: The network has no output ``features``.
+            UsageError: ``batch`` is below 1, or the classifier is closed.
+            RexportError: As for ``predict``.
+        """
+        if batch < 1:
+            raise UsageError(f"batch must be at least 1, not {batch}", code="batch-invalid")
+        rows: list[NDArray[np.float32]] = []
+        with closing(self._run(_iterate(images), batch, FEATURES)) as batches:
+            for values in batches:
+                _check_finite(values, first=sum(map(len, rows)))
+                rows.append(values.astype(np.float32))
+        if rows:
+            return np.concatenate(rows)
+        (_, width) = self._outputs[FEATURES].shape
+        return np.zeros((0, width if isinstance(width, int) else 0), np.float32)
+
+    def explain(self, image: Image, label: str | int | None = None) -> NDArray[np.float32]:
+        """Return the heat map of a class for one image: how much each part of the image speaks for the class.
+
+        The values are those of the class activation map (Zhou et al. 2015, arXiv 1512.04150), in units of the logit:
+        the mean of the network's map plus the bias of the class is the logit of the class. Positive values speak for
+        the class, and negative ones against it. The map of a network is small, for example 7 x 7; it is interpolated
+        linearly, so it shows regions and no outlines. The call blocks.
+
+        Args:
+            image: One image.
+            label: The name or the index of the class. ``None`` means the most probable one, which needs the output
+                ``logits``.
+
+        Returns:
+            A fresh array, float32 (height, width), in the size of the decoded, upright image. Pixels that the
+            preprocessing cut away are NaN, because the network did not see them.
+
+        Raises:
+            ArtifactError: The network has no output ``cam``, or no output ``logits`` for ``None``.
+            UsageError: No class, or more than one, has the name or the index; or the classifier is closed.
+            RexportError: As for ``predict``.
+        """
+        self._require(CAM)
+        index = None if label is None else self._class_index(label)
+        if index is None:
+            self._require(LOGITS)
+        pixels = decode(image, self.preprocessing.channels)
+        outputs = self._infer(fit_image(pixels, self.preprocessing)[None])
+        if index is None:
+            index = int(self._probabilities(outputs[self._outputs[LOGITS].name], first=0)[0].argmax())
+        heat = outputs[self._outputs[CAM].name][0, index]
+        _check_finite(heat[None], first=0)
+        return place_on_image(heat, self.preprocessing, (pixels.shape[0], pixels.shape[1]))
+
+    def _class_index(self, label: str | int) -> int:
+        """Return the index of the class with this name or index."""
+        classes = self._outputs[CAM].shape[1]
+        count = classes if isinstance(classes, int) else len(self.names or ())
+        if isinstance(label, str):
+            found = [index for index, name in enumerate(self.names or ()) if name == label]
+        else:
+            found = [label] if 0 <= label < count else []
+        if len(found) != 1:
+            several = f"the classes {', '.join(map(str, found))} have" if found else f"none of {count} classes has"
+            kind = "name" if isinstance(label, str) else "index"
+            raise UsageError(
+                f"{several} the {kind} {quote(str(label))!r}",
+                code="class-ambiguous" if found else "class-unknown",
+                hint="pass the index of the class",
+            )
+        return found[0]
+
+    def _require(self, name: str) -> TensorSpec:
+        """Return the output of this name.
+
+        Raises:
+            ArtifactError: The network does not have it.
+        """
+        if name not in self._outputs:
+            there = ", ".join(spec.name for spec in self.runtime.outputs)
+            raise ArtifactError(
+                f"the network has no output {name}, only {there}",
+                code="output-absent",
+                path=self.runtime.artifact.path,
+                hint=f"rexport onnx --output {name} exports it",
+            )
+        return self._outputs[name]
+
+    def _run(self, images: Iterator[Image], batch: int, name: str) -> Generator[NDArray[Any], None, None]:
+        """Yield an output for one batch of images after the other."""
+        output = self._require(name).name
+        with closing(prefetch.prefetch(images, self._input.batch or batch, self._pixels)) as batches:
+            for pixels in batches:
+                yield self._infer(np.stack(pixels))[output][: len(pixels)]
+
+    def _infer(self, pixels: Pixels) -> Arrays:
+        """Return the outputs for one batch of fitted images (n, h, w, c). A fixed batch has more rows."""
+        return self.runtime.infer({self._input.spec.name: self._input.from_pixels(pixels, self.preprocessing)})
 
     def _pixels(self, number: int, image: Image) -> Pixels:
         pixels = fit_or_name(image, self.preprocessing, number)
         return pixels.copy() if isinstance(image, np.ndarray) else pixels  # the caller may reuse the array
 
-    def _probabilities(self, pixels: Pixels, first: int) -> NDArray[np.float64]:
-        """Return probabilities (n, classes) for one batch of fitted images (n, h, w, c)."""
-        feeds = {self._input.spec.name: self._input.from_pixels(pixels, self.preprocessing)}
-        outputs = self.runtime.infer(feeds)[self._output.name][: len(pixels)]
+    def _probabilities(self, outputs: NDArray[Any], first: int) -> NDArray[np.float64]:
+        """Return probabilities (n, classes) for the logits of one batch (n, classes)."""
         self._check_names(outputs.shape[1])
         without_manifest = self.runtime.artifact.manifest is None
         rows = outputs.astype(np.float64)
         probabilities = rows if without_manifest and _are_probabilities(rows) else softmax(rows)
-        broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
-        if broken.size:
-            raise CheckFailedError(
-                f"image {first + broken[0]}: the output of the network holds NaN or infinity", code="output-not-finite"
-            )
+        _check_finite(probabilities, first)
         return probabilities
 
     def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:
@@ -314,22 +423,37 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _logits_of(runtime: Runtime) -> TensorSpec:
-    """Return the output called ``logits``, or the first output.
+def _find_outputs(runtime: Runtime) -> dict[str, TensorSpec]:
+    """Return the outputs that a classifier uses, by what they are.
+
+    The logits are the output called ``logits``. A network without one is a trunk if an output is called ``features``,
+    ``cam`` or ``stage1``; in any other network, the first output is the logits.
 
     Raises:
-        ArtifactError: The output is not of shape (n, classes).
+        ArtifactError: An output has not the expected number of dimensions.
     """
-    named = [spec for spec in runtime.outputs if spec.name == "logits"]
-    spec = (named or list(runtime.outputs))[0]
-    if len(spec.shape) != 2:
-        raise ArtifactError(
-            f"the network is not a classifier: its output is {spec}, not one number for each class",
-            code="output-not-classes",
-            path=runtime.artifact.path,
-            hint="read the output with runtimes.open and Runtime.infer",
+    known = {spec.name: spec for spec in runtime.outputs}
+    result = {name: known[name] for name in (LOGITS, FEATURES, CAM) if name in known}
+    if not result and "stage1" not in known:
+        result = {LOGITS: runtime.outputs[0]}
+    for name, spec in result.items():
+        if len(spec.shape) != (4 if name == CAM else 2):
+            raise ArtifactError(
+                f"the network is not a classifier: its output {name} is {spec}",
+                code="output-not-classes",
+                path=runtime.artifact.path,
+                hint="read the output with runtimes.open and Runtime.infer",
+            )
+    return result
+
+
+def _check_finite(values: NDArray[Any], first: int) -> None:
+    """Raise ``CheckFailedError`` if a row of ``values`` is not finite. ``first`` is the number of its first image."""
+    broken = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if broken.size:
+        raise CheckFailedError(
+            f"image {first + broken[0]}: the output of the network holds NaN or infinity", code="output-not-finite"
         )
-    return spec
 
 
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:

@@ -27,13 +27,12 @@ BATCHES = (1, 2, 3, 7)
 
 @dataclass(frozen=True)
 class LogitComparison:
-    """The differences between the logits, or another output, of two runs over the same images.
+    """The differences between the logits of two runs over the same images.
 
     Attributes:
         max_difference: The largest absolute difference of two logits; infinite if a difference is not finite.
         max_logit: The largest absolute logit of the reference.
-        agreement: The share of images with the same top-1 class, 0 to 1; 1 for no images. It has no meaning for other
-            outputs than logits.
+        agreement: The share of images with the same top-1 class, 0 to 1; 1 for no images.
     """
 
     max_difference: float
@@ -47,12 +46,52 @@ class LogitComparison:
 
     @classmethod
     def compare(cls, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> LogitComparison:
-        """Compare ``logits`` with ``reference``, both float32 (n, classes) or (n, c, h, w)."""
+        """Compare ``logits`` with ``reference``, both float32 (n, classes)."""
         difference = np.abs(logits.astype(np.float64) - reference)
         return cls(
             float(np.where(np.isfinite(difference), difference, np.inf).max(initial=0.0)),
             float(np.abs(reference).max(initial=0.0)),
             float((logits.argmax(1) == reference.argmax(1)).mean()) if len(logits) else 1.0,
+        )
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """The difference of one output from a reference.
+
+    Attributes:
+        max_difference: The largest absolute difference of two numbers; infinite if one is not finite.
+        relative_difference: Of logits, the largest difference divided by the largest absolute logit of the reference.
+            Of another output, the largest distance of two images' values, divided by the root mean square of the
+            lengths of the reference's values: a map has so many numbers that a single one says little.
+        agreement: The share of images with the same top-1 class, 0 to 1. ``None`` if the output is not the logits.
+    """
+
+    max_difference: float
+    relative_difference: float
+    agreement: float | None
+
+    @classmethod
+    def compare(cls, name: str, values: NDArray[np.float32], reference: NDArray[np.float32]) -> OutputDifference:
+        """Compare the output ``name`` with its reference, both float32 (n, ...)."""
+        if name == LOGITS:
+            logits = LogitComparison.compare(values, reference)
+            return cls(logits.max_difference, logits.relative_difference, logits.agreement)
+        expected = reference.astype(np.float64).reshape(len(reference), -1)
+        difference = values.reshape(len(values), -1) - expected
+        difference = np.where(np.isfinite(difference), np.abs(difference), np.inf)
+        distance = float(np.linalg.norm(difference, axis=1).max(initial=0.0))
+        length = float(np.sqrt(np.square(expected).sum() / max(1, len(expected))))
+        return cls(float(difference.max(initial=0.0)), distance / length if length else distance, None)
+
+    @classmethod
+    def worst(cls, results: Sequence[OutputDifference]) -> OutputDifference:
+        """Return the largest differences and the lowest agreement of several comparisons of one output."""
+        agreements = [result.agreement for result in results if result.agreement is not None]
+        return cls(
+            max(result.max_difference for result in results),
+            max(result.relative_difference for result in results),
+            min(agreements) if agreements else None,
         )
 
 
@@ -88,12 +127,27 @@ def logits_of(runtime: Runtime, inputs: Array, batch: int) -> NDArray[np.float32
     return outputs_of(runtime, inputs, batch, (name,))[name]
 
 
-def compare(runtime: Runtime, vectors: Vectors) -> tuple[dict[str, LogitComparison], tuple[int, ...]]:
+def compare(runtime: Runtime, vectors: Vectors) -> tuple[dict[str, OutputDifference], tuple[int, ...]]:
     """Compare the outputs of the runtime with its test vectors at each batch size that it takes.
 
     Returns:
         The comparison of each output by name, in the order of the runtime, with the largest difference and the lowest
         agreement over all batch sizes; and the batch sizes.
+
+    Raises:
+        ArtifactError: As for ``compare_at``.
+    """
+    fixed = runtime.inputs[0].fixed_batch
+    batches = BATCHES if fixed is None else (fixed,)
+    runs = [compare_at(runtime, vectors, batch) for batch in batches]
+    return {name: OutputDifference.worst([run[name] for run in runs]) for name in runs[0]}, batches
+
+
+def compare_at(runtime: Runtime, vectors: Vectors, batch: int) -> dict[str, OutputDifference]:
+    """Compare the outputs of the runtime with its test vectors at one batch size.
+
+    Returns:
+        The comparison of each output by name, in the order of the runtime.
 
     Raises:
         ArtifactError: The test vectors have other outputs than the runtime.
@@ -106,18 +160,8 @@ def compare(runtime: Runtime, vectors: Vectors) -> tuple[dict[str, LogitComparis
             path=runtime.artifact.path,
             hint=EXPORT_AGAIN,
         )
-    fixed = runtime.inputs[0].fixed_batch
-    batches = BATCHES if fixed is None else (fixed,)
-    results: dict[str, list[LogitComparison]] = {name: [] for name in names}
-    for batch in batches:
-        for name, values in outputs_of(runtime, vectors.inputs, batch).items():
-            results[name].append(LogitComparison.compare(values, vectors.outputs[name]))
-    return {name: _worst(rows) for name, rows in results.items()}, batches
-
-
-def _worst(results: Sequence[LogitComparison]) -> LogitComparison:
-    worst = max(results, key=lambda result: result.max_difference)
-    return LogitComparison(worst.max_difference, worst.max_logit, min(result.agreement for result in results))
+    values = outputs_of(runtime, vectors.inputs, batch)
+    return {name: OutputDifference.compare(name, values[name], vectors.outputs[name]) for name in names}
 
 
 def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, images: str) -> Parity:
@@ -126,8 +170,7 @@ def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, 
     Args:
         runtime: The opened artifact.
         vectors: The inputs and the expected outputs.
-        tolerance: The largest difference allowed in each output, as a share of its largest absolute number in the
-            reference.
+        tolerance: The largest relative difference allowed in each output, as in ``OutputDifference``.
         reference: A description of the reference, for the record and the message.
         images: A description of the images, for the record and the message.
 
@@ -140,10 +183,10 @@ def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, 
     for name, result in results.items():
         if result.relative_difference <= tolerance:
             continue
-        top1 = f"; top-1 agrees on {result.agreement:.0%} of the images" if name == LOGITS else ""
+        top1 = "" if result.agreement is None else f"; top-1 agrees on {result.agreement:.0%} of the images"
         raise CheckFailedError(
-            f"parity failed on {description.backend} {description.version}: the {name} differ from {reference} by "
-            f"{result.relative_difference:.2e} of the largest number (limit {tolerance:.0e}) on {len(vectors.inputs)} "
+            f"parity failed on {description.backend} {description.version}: output {name} differs from {reference} by "
+            f"{result.relative_difference:.2e} of its size (limit {tolerance:.0e}) on {len(vectors.inputs)} "
             f"images ({images}) at batch sizes {', '.join(map(str, batches))}{top1}",
             code="parity-failed",
         )
@@ -156,7 +199,7 @@ def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, 
         max_difference=result.max_difference,
         relative_difference=result.relative_difference,
         tolerance=tolerance,
-        agreement=result.agreement if first == LOGITS else None,
+        agreement=result.agreement,
         output=first,
         others=tuple(
             OutputParity(name, each.max_difference, each.relative_difference, tolerance) for name, each in others

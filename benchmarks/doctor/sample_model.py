@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from runtimes import files
-from runtimes.artifacts.artifact import Vectors, publish, vectors_name
+from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.manifest import TF32, FileRecord, Manifest, Parity, Weights
 from runtimes.parity import BATCHES, IMAGES
 from runtimes.protocol import Array, TensorSpec
@@ -41,7 +41,7 @@ def write(format: str, folder: Path, tf32: bool) -> Path:
     model, packed = files.temporary_for(target), files.temporary_for(target)
     FORMATS[format](model)
     with packed.open("wb") as file:
-        np.savez(file, **vars(Vectors(images, logits(images))))
+        np.savez(file, inputs=images, logits=logits(images))
     digest = files.sha256_of(packed)
     record = FileRecord(vectors_name(target, digest), digest)
     tolerance = _TOLERANCE_TF32 if tf32 else _TOLERANCE

@@ -74,13 +74,15 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
     selection, options = Selection(request.key, request.strip_prefix), VariantOptions(size=place.size)
     weights: str | LoadedWeights = request.weights or "random"
     file_name: str | None = None
-    row: AnyNetwork | None = VARIANTS.get(name)
-    if row is None and factory.is_factory(name):
+    row: AnyNetwork
+    if name in VARIANTS:
+        row = options.apply(VARIANTS[name])
+    elif factory.is_factory(name):
         place.step("building the module")
         code = FactoryRequest(name, request.weights, selection)
-        built = from_factory(code, VariantOptions(), request.seed, place.listener.notice)
+        built = from_factory(code, options, request.seed, place.listener.notice)
         row, weights, file_name = built.network, built.weights, factory.stem(name)
-    elif row is None:
+    else:
         if request.weights is not None and not any(subject.lower() in VARIANTS for subject in request.subjects):
             raise UsageError(
                 f"--weights is given, and {quote(name)} has its own weights",
@@ -90,8 +92,6 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
         place.step("reading the checkpoint")
         recognised = from_checkpoint(name, options, place.listener.notice, selection)
         row, weights, file_name = recognised.variant, recognised.weights, stem(name)
-    else:
-        row = options.apply(row)
     return ExportRequest(
         row,
         out=f"{place.folder}/",
@@ -126,7 +126,7 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
         fixed_batch=None,
         data=request.data or (BUNDLED_NAME if known else None),
         programs=tuple(exports.make(precision, PROGRAM_FORMAT) for precision in _program_precisions(request)),
-        size=prepared.variant.size,
+        size=prepared.size,
     )
 
 

@@ -16,7 +16,8 @@ from exporter.precision.table import CALIBRATION_IMAGES, Target, precision
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, Reason, UsageError, quote
+from runtimes.errors import ArtifactError, ModelMismatchError, Reason, UsageError, quote
+from runtimes.parity import LOGITS
 
 REFERENCE = registry.reference_backend().name
 """The backend of PyTorch in eager mode. It is the baseline if it is measured and no other baseline is requested."""
@@ -324,8 +325,18 @@ def classes_of(artifact: Artifact) -> int:
 
     Raises:
         ArtifactError: The artifact has no manifest, or its manifest does not fix the number.
+        ModelMismatchError: The artifact has no logits.
     """
-    classes = None if artifact.manifest is None else artifact.manifest.outputs[0].shape[-1]
+    outputs = () if artifact.manifest is None else artifact.manifest.outputs
+    logits = next((spec for spec in outputs if spec.name == LOGITS), None)
+    if outputs and logits is None:
+        raise ModelMismatchError(
+            "the model has no logits: it is not a classifier and has no accuracy",
+            code="model-not-classifier",
+            path=artifact.path,
+            hint="leave --data out",
+        )
+    classes = None if logits is None else logits.shape[-1]
     if not isinstance(classes, int):
         raise ArtifactError(
             "the manifest does not say how many classes there are", code="classes-unknown", path=artifact.path

@@ -35,7 +35,7 @@ from exporter.data.dataset import Unreadable
 from runtimes import Manifest, Runtime, codec, files
 from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
-from runtimes.parity import LogitComparison, logits_of
+from runtimes.parity import LOGITS, compare_at
 from runtimes.protocol import Arrays, summarise_precisions
 
 DEFAULT_TOLERANCE = 1e-4
@@ -43,6 +43,9 @@ DEFAULT_TOLERANCE = 1e-4
 
 UNFINISHED = Reason("profiler-crashed", "not profiled: the profiler ended the process")
 """The note that is written before profiling, and stays if the profiler ends the process."""
+
+NOT_A_CLASSIFIER = Reason("not-a-classifier", "not a classifier, so it has no accuracy")
+"""The note about a model without logits."""
 
 UNVARIED = Reason("outputs-constant", "all inputs give the same output")
 """The warning about a model whose output does not depend on its input."""
@@ -168,6 +171,9 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
 
 
 def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Pipes) -> JobOutcome:
+    manifest = runtime.artifact.manifest
+    if manifest is not None and all(spec.name != LOGITS for spec in manifest.outputs):
+        return _add_note(outcome, NOT_A_CLASSIFIER)
     unreadable: list[Unreadable] = []
     predicted, taken_s = time_call(lambda: evaluate.evaluate(job, runtime, unreadable, wire.step))
     accuracy.save(predicted, predictions)
@@ -202,13 +208,13 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Rea
         return Reason("outputs-not-compared", "no test vectors: the outputs were only checked for finite values")
     vectors = runtime.artifact.vectors()
     tolerance = _tolerance(manifest)
-    logits = logits_of(runtime, vectors.inputs, batch)
-    difference = LogitComparison.compare(logits, vectors.logits).relative_difference
-    if not difference <= tolerance:
-        raise CheckFailedError(
-            f"the outputs do not match the test vectors: relative difference {difference:.1e}, limit {tolerance:.1e}",
-            code="vectors-not-matched",
-        )
+    for name, difference in compare_at(runtime, vectors, batch).items():
+        if not difference.relative_difference <= tolerance:
+            raise CheckFailedError(
+                f"output {name} does not match the test vectors: relative difference "
+                f"{difference.relative_difference:.1e}, limit {tolerance:.1e}",
+                code="vectors-not-matched",
+            )
     return None
 
 

@@ -67,10 +67,15 @@ def parity_as_text(path: Path, record: Parity) -> str:
 
 
 def _parity(record: Parity) -> str:
+    top1 = (
+        f"; top-1 agreement {100 * record.agreement:.0f} %" if record.agreement is not None else f" in {record.output}"
+    )
+    measure = "the largest logit" if record.agreement is not None else "its size"
+    others = "".join(f"; {other.name} {other.relative_difference:.1e}" for other in record.others)
     return (
-        f"{record.runtime} differs from {record.reference} by {record.relative_difference:.1e} of the largest logit "
-        f"(limit {record.tolerance:.0e}); top-1 agreement {100 * record.agreement:.0f} % on {record.images}; "
-        f"batch sizes {', '.join(map(str, record.batches))}"
+        f"{record.runtime} differs from {record.reference} by {record.relative_difference:.1e} of {measure} "
+        f"(limit {record.tolerance:.0e}){top1} on {record.images}; "
+        f"batch sizes {', '.join(map(str, record.batches))}{others}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import runtimes
 from exporter.data.class_folders import SUFFIXES
+from exporter.inspect.overlay import draw, picture_paths, write_picture
 from exporter.network import ExportListener, read_labels
 from exporter.preprocessing.description import describe_transform
 from exporter.preprocessing.options import (
@@ -25,6 +26,7 @@ from exporter.weights.sources import IMAGENET_PREPROCESSING
 from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
 from runtimes.artifacts.embedded import read_embedded, unverified
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
+from runtimes.images.preprocessing import decode
 
 STDIN = "-"
 """In place of a path: the paths on standard input."""
@@ -47,6 +49,8 @@ class PredictionRequest:
         labels: a text file with one class a line, in place of the manifest's.
         preprocessing: in place of the manifest's; a model that no manifest and no metadata describes needs mean and
             std, or a file.
+        cam: the file or folder for pictures of heat maps, or ``None``.
+        force: whether existing pictures are replaced.
     """
 
     path: Path
@@ -56,15 +60,18 @@ class PredictionRequest:
     threads: int | None = None
     labels: Path | None = None
     preprocessing: PreprocessingOptions = NOTHING_CHOSEN
+    cam: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """One image's labels, best first, or the reason why there are none."""
+    """One image's labels, best first, or the reason why there are none; and the picture of its heat map."""
 
     path: str
     labels: tuple[Label, ...]
     error: Reason | None
+    cam: str | None = None
 
 
 def find_images(arguments: Sequence[str], stdin: BinaryIO) -> list[Path]:
@@ -121,13 +128,28 @@ def predict(
         UsageError: neither a manifest nor the file itself describes the model, and mean and std are not given.
         RexportError: the model cannot be opened, or the labels not be read.
     """
+    pictures = [] if request.cam is None else picture_paths(request.cam, images, request.force)
     listener.step("opening the model")
     with _open_classifier(request, listener) as classifier:
         answers: list[ImagePrediction] = []
         for start in range(0, len(images), BATCH):
             listener.step(f"{start:,} of {len(images):,} images")
             answers += _predict_batch(classifier, images[start : start + BATCH], request.top)
+        for number, path in enumerate(pictures):
+            listener.step(f"{number:,} of {len(images):,} heat maps")
+            answers[number] = _draw_heat_map(classifier, answers[number], path)
         return tuple(answers)
+
+
+def _draw_heat_map(classifier: Classifier, answer: ImagePrediction, path: Path) -> ImagePrediction:
+    """The answer with the picture of its best class; without a picture if the image could not be read."""
+    if answer.error is not None:
+        return answer
+    best = answer.labels[0]
+    pixels = decode(answer.path, classifier.preprocessing.channels)
+    heat = classifier.explain(pixels, best.index)
+    write_picture(path, draw(pixels, heat, f"{best.name}  {100 * best.probability:.1f} %"))
+    return replace(answer, cam=str(path))
 
 
 def _predict_batch(classifier: Classifier, images: Sequence[Path], top: int) -> Iterator[ImagePrediction]:
@@ -253,6 +275,7 @@ def as_json(answers: Sequence[ImagePrediction]) -> str:
             "error": answer.error and answer.error.sentence,
             "error_code": answer.error and answer.error.code,
         }
+        | ({} if answer.cam is None else {"cam": answer.cam})
         for answer in answers
     ]
     return codec.dumps(rows, indent=2)

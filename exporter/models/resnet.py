@@ -355,7 +355,8 @@ class ResNet(nn.Module):
         self.norm = nn.Identity() if activated else _norm(variant, variant.features)
         self.last_relu = nn.Identity() if activated else nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(variant.features, variant.classes) if variant.classes else nn.Identity()
+        head = nn.Linear(variant.features, variant.classes) if variant.classes else nn.Identity()
+        self.fc: nn.Linear = head  # type: ignore[assignment]  # an identity in a trunk
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, (n, c, h, w), for images ``x``. The last one is what is pooled."""

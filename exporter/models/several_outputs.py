@@ -35,7 +35,7 @@ class SeveralOutputs(ResNet):
         if CAM in outputs:
             self.cam = _class_maps(model)
         if LOGITS not in outputs:
-            self.fc = nn.Identity()
+            self.fc = nn.Identity()  # type: ignore[assignment]
         self.eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -54,7 +54,7 @@ class SeveralOutputs(ResNet):
 
 def _class_maps(model: ResNet) -> nn.Conv2d:
     """Return the linear layer as a 1x1 convolution without bias."""
-    weight = model.fc.get_parameter("weight")[:, :, None, None]  # (classes, features, 1, 1)
+    weight = model.fc.weight[:, :, None, None]  # (classes, features, 1, 1)
     result = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False, device="meta")
     result.weight = nn.Parameter(weight.detach(), requires_grad=False)
     return result
@@ -92,7 +92,5 @@ def reference_outputs(
     result = {name: value.numpy() for name, value in zip(outputs, rows, strict=True)}
     for name, value in result.items():
         if not np.isfinite(value).all():
-            raise ArtifactError(
-                f"the {name} of PyTorch are not finite with these weights", code="reference-not-finite"
-            )
+            raise ArtifactError(f"the {name} of PyTorch are not finite with these weights", code="reference-not-finite")
     return result

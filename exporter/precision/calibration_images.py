@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.data.dataset import BUNDLED_NAME, Dataset, open_dataset, targets_for
+from exporter.models.outputs import LOGITS
 from exporter.network import Network, noise_inputs
 from runtimes.errors import UsageError
 from runtimes.images.preprocessing import Preprocessing, normalise
@@ -123,6 +124,7 @@ def _read_images(network: Network, dataset: Dataset, first: int = 0, labelled: b
             f"images for {network.in_channels} input channels need --mean and --std",
             code="images-need-statistics",
         )
+    labelled = labelled and LOGITS in network.outputs
     targets = targets_for(dataset, network.labels, network.classes)[first:] if labelled else None
     return read_examples(dataset, view, first, targets)
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.format import count
+from exporter.models.outputs import LOGITS
 from exporter.network import ExportListener, Network, reference_logits
 from exporter.precision import calibration_images
 from exporter.precision.acceptance import DropLimit, describe_resolution, images_to_resolve, resolution
 from exporter.precision.calibration_images import Examples
+from exporter.precision.output_gate import COMPARED, OutputComparison, describe_output, output_failures
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import Bounds
 from exporter.proportions import difference_interval, wilson
 from runtimes import Runtime
-from runtimes.artifacts.manifest import Gate
+from runtimes.artifacts.manifest import Gate, OutputGate
 from runtimes.classifier import softmax
 from runtimes.errors import CheckFailedError, Reason
-from runtimes.parity import logits_of
+from runtimes.parity import outputs_of
 
 NEAR_TIE = 0.1
 """The limit for a borderline change: fp32 gives the old class less than this probability above the new class."""
@@ -102,23 +104,39 @@ class AccuracyGate:
         Raises:
             RexportError: The images cannot be read.
         """
-        description, examples = runtime.description, self.examples
+        description, examples, names = runtime.description, self.examples, self._network.outputs
         self._listener.step(f"comparing {description.backend} with fp32 on {examples.description}")
         batch = runtime.inputs[0].fixed_batch or BATCH
-        raw = self._network.raw
-        logits = [
-            logits_of(runtime, examples.feeds(start, min(start + BATCH, len(examples)), raw), batch)
-            for start in range(0, len(examples), BATCH)
-        ]
+        others = OutputComparison([name for name in names if name != LOGITS], examples.real)
+        logits: list[Logits] = []
+        for start in range(0, len(examples), BATCH):
+            stop = min(start + BATCH, len(examples))
+            given = outputs_of(runtime, examples.feeds(start, stop, self._network.raw), batch)
+            if len(given) > 1 or LOGITS not in given:
+                others.add(self._reference_outputs(start, stop), given)
+            if LOGITS in given:
+                logits.append(given[LOGITS])
+        records, title = others.records(self._bounds), f"{description.backend} {description.version}"
+        if not logits:
+            return _without_logits(records, examples, title)
         samples = GateSamples(
             examples.description, examples.real, examples.targets, self._reference, np.concatenate(logits)
         )
-        name = f"{description.backend} {description.version}"
-        return summarise_gate(samples, self._bounds, name, self._spec.max_drop is not None)
+        return replace(summarise_gate(samples, self._bounds, title, self._spec.max_drop is not None), others=records)
+
+    def _reference_outputs(self, start: int, stop: int) -> dict[str, Logits]:
+        """Return all outputs of PyTorch. They are not kept, because the maps of all images may not fit in memory."""
+        from exporter.models.several_outputs import reference_outputs, with_outputs
+
+        names = self._network.outputs
+        return reference_outputs(with_outputs(self._network.model, names), names, self.examples.floats(start, stop))
 
     def failures(self, record: Gate) -> list[Reason]:
         """Return the figures of a record that exceed their limits."""
-        return failures(record, self._bounds, self.examples.real)
+        others = output_failures(record.others, record.images)
+        if record.output == LOGITS:
+            return failures(record, self._bounds, self.examples.real) + others
+        return output_failures([_first_output(record)], record.images) + others
 
     def check(self, records: Sequence[Gate]) -> None:
         """Keep the records of a candidate, and send their figures to the listener if all pass.
@@ -146,6 +164,34 @@ class AccuracyGate:
         unresolved = announce_resolution(records)
         if unresolved is not None:
             self._listener.notice(unresolved)
+
+
+def _without_logits(records: tuple[OutputGate, ...], examples: Examples, runtime: str) -> Gate:
+    """Return the record of a graph without logits: the figures of its first output, and the other outputs."""
+    first, *others = records
+    same = len(examples) - first.flips - first.near_ties
+    return Gate(
+        runtime=runtime,
+        data=examples.description,
+        images=len(examples),
+        error=first.error,
+        agreement=None if first.compared is None else same / len(examples),
+        flips=first.flips,
+        near_ties=first.near_ties,
+        top1=None,
+        reference_top1=None,
+        drop=None,
+        drop_interval=None,
+        bounds=first.bounds,
+        output=first.name,
+        others=tuple(others),
+    )
+
+
+def _first_output(record: Gate) -> OutputGate:
+    """Return the figures of the first output of a graph without logits."""
+    compared = None if record.agreement is None else COMPARED[record.output]
+    return OutputGate(record.output, record.error, compared, record.flips, record.near_ties, record.bounds)
 
 
 def gate_of(network: Network, precision_spec: PrecisionSpec, listener: ExportListener) -> AccuracyGate | None:
@@ -260,8 +306,8 @@ def failures(record: Gate, bounds: Bounds, real: bool) -> list[Reason]:
 
 def describe_gate(record: Gate) -> str:
     """Return the figures as one line of text."""
-    parts = [f"logit error {_percent(record.error)} on {record.data}"]
-    if record.flips or record.near_ties or record.top1 is not None:
+    parts = [f"{'logit' if record.output == LOGITS else record.output} error {_percent(record.error)} on {record.data}"]
+    if record.agreement is not None and (record.flips or record.near_ties or record.top1 is not None):
         changed = f"{count(record.flips + record.near_ties, 'changed prediction')}"
         kinds = f"{record.flips} confident, {record.near_ties} borderline"
         parts.append(f"agreement with fp32 {_percent(record.agreement)} ({changed}: {kinds})")
@@ -271,7 +317,7 @@ def describe_gate(record: Gate) -> str:
             f"top-1 accuracy {_percent(record.top1)} (change {_change(record.drop)} pp from fp32, "
             f"95 % interval {low} to {high}; {describe_resolution(record.images, record.drop_interval)})"
         )
-    return ", ".join(parts)
+    return "; ".join([", ".join(parts), *(describe_output(other, record.images) for other in record.others)])
 
 
 def _percent(share: float) -> str:

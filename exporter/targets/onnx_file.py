@@ -65,8 +65,9 @@ def export(
     """Export ``request.variant`` to ONNX, check the file and publish it.
 
     The graph takes ``input``, float32 (batch, channels, height, width), or uint8 (batch, height, width, channels) for a
-    request with raw input. It returns the outputs of the request in float32, by default ``logits`` (batch, classes). Batch norms are folded into the
-    convolutions in float32 before the precision is converted. The call blocks for some seconds, for int8 up to minutes.
+    request with raw input. It returns the outputs of the request in float32, by default ``logits`` (batch, classes).
+    Batch norms are folded into the convolutions in float32 before the precision is converted. The call blocks for some
+    seconds, for int8 up to minutes.
 
     Args:
         request: The network and the destination.

@@ -22,7 +22,7 @@ from runtimes import Artifact, codec
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, CompatibilityError, RexportError, quote
 from runtimes.images.preprocessing import normalise
-from runtimes.parity import LogitComparison
+from runtimes.parity import OutputDifference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,10 +111,10 @@ def _export_command(manifest: Manifest, command: str) -> str:
 def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     """Return the fp32 network of an artifact in PyTorch, with the artifact's test vectors.
 
-    A float32 ONNX file with logits, or of a trunk, contains the weights. Each folded convolution gets its weights and a batch norm that adds the
-    folded bias, which is the same function with the operators of the original network. Artifacts of other precisions
-    and formats do not contain the fp32 weights, and neither do those with group norms, which the exporter merges with
-    constants. These weights are loaded from the origin in the manifest.
+    A float32 ONNX file with logits, or of a trunk, contains the weights. Each folded convolution gets its weights and a
+    batch norm that adds the folded bias, which is the same function with the operators of the original network.
+    Artifacts of other precisions and formats do not contain the fp32 weights, and neither do those with group norms,
+    which the exporter merges with constants. These weights are loaded from the origin in the manifest.
 
     Args:
         artifact: The artifact.
@@ -171,9 +171,7 @@ def _manifest(artifact: Artifact) -> Manifest:
     return artifact.manifest
 
 
-def _reload_network(
-    artifact: Artifact, variant: Variant, outputs: tuple[str, ...], listener: ExportListener
-) -> ResNet:
+def _reload_network(artifact: Artifact, variant: Variant, outputs: tuple[str, ...], listener: ExportListener) -> ResNet:
     """Return the network with the weights loaded from their origin."""
     from exporter.models.resnet import build
 
@@ -224,7 +222,8 @@ def _output_error(model: ResNet, artifact: Artifact, outputs: tuple[str, ...]) -
     inputs = normalise(vectors.inputs, preprocessing) if raw and preprocessing is not None else vectors.inputs
     values = reference_outputs(with_outputs(model, outputs), outputs, inputs)
     return max(
-        LogitComparison.compare(value, vectors.outputs[name]).relative_difference for name, value in values.items()
+        OutputDifference.compare(name, value, vectors.outputs[name]).relative_difference
+        for name, value in values.items()
     )
 
 

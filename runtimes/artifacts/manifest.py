@@ -73,7 +73,8 @@ class OutputParity:
     Attributes:
         name: The name of the output.
         max_difference: The largest absolute difference of two numbers.
-        relative_difference: The largest difference divided by the largest absolute number of the reference.
+        relative_difference: The largest distance of an image's values from the reference, divided by the root mean
+            square of the lengths of the reference's values.
         tolerance: The limit for ``relative_difference``.
     """
 
@@ -95,7 +96,8 @@ class Parity:
         images: A description of the images.
         batches: The batch sizes of the comparison.
         max_difference: The largest absolute difference of two numbers.
-        relative_difference: The largest difference divided by the largest absolute number of the reference.
+        relative_difference: The largest difference divided by the largest absolute logit of the reference. For another
+            output than the logits, as in ``OutputParity``.
         tolerance: The limit for ``relative_difference``.
         agreement: The share of images with the same top-1 class, 0 to 1. ``None`` if the output is not the logits.
         output: The name of the output, left out of the file for the logits.

@@ -31,7 +31,6 @@ it.
 from __future__ import annotations
 
 import io
-import math
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -405,10 +404,8 @@ def _resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
 
 def _crop_centre(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Crop the middle of the image, as torchvision's ``CenterCrop``. A smaller image is first centred on black."""
-    crop, rounding = preprocessing.crop, math.floor if preprocessing.crop_offset == "floor" else round
-    missing = [max(0, target - size) for target, size in zip(crop, pixels.shape, strict=False)]
-    if any(missing):
-        sides = [(count // 2, (count + 1) // 2) for count in missing]
-        pixels = np.pad(pixels, (*sides, (0, 0)))
-    top, left = (rounding((size - target) / 2.0) for target, size in zip(crop, pixels.shape, strict=False))
-    return pixels[top : top + crop[0], left : left + crop[1]]
+    windows = [preprocessing.crop_window(size, axis) for axis, size in enumerate(pixels.shape[:2])]
+    if any(before or after for before, after, _ in windows):
+        pixels = np.pad(pixels, (*((before, after) for before, after, _ in windows), (0, 0)))
+    (_, _, top), (_, _, left) = windows
+    return pixels[top : top + preprocessing.crop[0], left : left + preprocessing.crop[1]]

@@ -162,3 +162,16 @@ class Preprocessing:
             return self.resize
         longer = int(self.resize * max(height, width) / min(height, width))
         return (self.resize, longer) if height <= width else (longer, self.resize)
+
+    def crop_window(self, size: int, axis: int) -> tuple[int, int, int]:
+        """Return the black pixels before and after a resized image, and the first pixel of the crop, along one axis.
+
+        A smaller image is first centred on black. The first pixel counts in the widened image.
+
+        Args:
+            size: The height or width of the resized image in pixels.
+            axis: 0 for the height, 1 for the width.
+        """
+        crop, rounding = self.crop[axis], math.floor if self.crop_offset == "floor" else round
+        missing = max(0, crop - size)
+        return missing // 2, (missing + 1) // 2, rounding((size + missing - crop) / 2.0)

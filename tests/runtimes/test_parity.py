@@ -29,7 +29,7 @@ def shift_logit(vectors: Vectors, image: int, by: float) -> Vectors:
     """The vectors with one logit of one image moved by a share of the largest logit."""
     moved = vectors.logits.copy()
     moved[image, 0] += by * np.abs(vectors.logits).max()
-    return dataclasses.replace(vectors, logits=moved)
+    return dataclasses.replace(vectors, outputs={"logits": moved})
 
 
 def test_a_comparison_by_hand() -> None:

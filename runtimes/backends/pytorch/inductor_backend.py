@@ -52,9 +52,7 @@ class InductorSession(TorchSession):
         description: The description of what runs.
     """
 
-    def __init__(
-        self, call: Call, artifact: Artifact, description: Description
-    ) -> None:
+    def __init__(self, call: Call, artifact: Artifact, description: Description) -> None:
         super().__init__(call, artifact, description)
         self._lock = threading.Lock()
 

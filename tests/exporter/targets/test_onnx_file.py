@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 import runtimes
 from exporter.models.variants import FAMILIES, Variant, customise, variant
-from exporter.network import INPUT, OUTPUT, ExportRequest, prepare
+from exporter.network import INPUT, ExportRequest, prepare
 from exporter.targets import onnx_file
 from runtimes import Artifact, TensorSpec, files, parity
 from runtimes.artifacts.manifest import FileRecord
@@ -89,7 +89,7 @@ def test_the_graph_has_nothing_but_what_it_needs(onnx_artifact: Artifact) -> Non
     assert (kinds["Conv"], kinds["Gemm"], kinds["Relu"], kinds["Add"]) == (19, 1, 19, 9)
     assert "BatchNormalization" not in kinds
     assert [value.name for value in graph.input] == [INPUT]
-    assert [value.name for value in graph.output] == [OUTPUT]
+    assert [value.name for value in graph.output] == ["logits"]
     shape = graph.input[0].type.tensor_type.shape
     assert [dim.dim_param or dim.dim_value for dim in shape.dim] == ["batch", 3, 32, 32]
     assert onnx_library.load(onnx_artifact.path).functions == []
@@ -122,7 +122,7 @@ def test_any_batch_runs_in_the_bare_library(onnx_artifact: Artifact, batch: int)
     vectors = onnx_artifact.vectors()
     chosen = np.arange(batch) % 7
     session = onnxruntime.InferenceSession(onnx_artifact.path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run([OUTPUT], {INPUT: vectors.inputs[chosen]})
+    (logits,) = session.run(["logits"], {INPUT: vectors.inputs[chosen]})
     np.testing.assert_allclose(logits, vectors.logits[chosen], rtol=0, atol=5e-5 * np.abs(vectors.logits).max())
 
 
@@ -175,7 +175,7 @@ def test_an_opset_that_torch_does_not_write_is_refused(tmp_path: Path, opset: in
 def test_a_fixed_batch_takes_no_other(tmp_path: Path) -> None:
     artifact = export(BASIC, tmp_path, batch=4)
     with runtimes.open(artifact.path) as runtime:
-        assert runtime.infer({INPUT: np.zeros((4, 3, 16, 16), np.float32)})[OUTPUT].shape == (4, 10)
+        assert runtime.infer({INPUT: np.zeros((4, 3, 16, 16), np.float32)})["logits"].shape == (4, 10)
         with pytest.raises(runtimes.RexportError, match="4"):
             runtime.infer({INPUT: np.zeros((3, 3, 16, 16), np.float32)})
 
