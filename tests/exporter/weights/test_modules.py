@@ -160,7 +160,7 @@ def test_the_shape_of_the_input_is_assumed_in_words() -> None:
     assert all(word in str(notices[0]) for word in ("224x224", "--size", "--in-channels"))
 
 
-def test_a_module_in_training_mode_is_exported_in_evaluation_mode() -> None:
+def test_a_module_in_training_is_exported_in_evaluation_mode() -> None:
     module = filled(Vgg)
     found = network_of(module, SIZE, 0, ignore)
     assert isinstance(found.network, CustomNetwork)
