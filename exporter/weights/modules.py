@@ -284,7 +284,7 @@ def _custom_network(
             hint="leave --num-classes out",
         )
     if not np.isfinite(logits).all():
-        raise ArtifactError(f"the module {name} returns logits that are not finite for noise", code="logits-not-finite")
+        raise ArtifactError(f"the module {name} returns logits that are not finite for noise", code="module-not-finite")
     _check_repeats(module, inputs, logits, name)
     assumed = [
         f"{words} assumed ({option})"

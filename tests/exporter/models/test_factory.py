@@ -98,7 +98,7 @@ def test_the_users_code_is_run_and_named(name: str, kind: str, file: str) -> Non
         ("own_absent:net", UsageError, "code-not-found", ["own_absent", "PYTHONPATH"]),
         ("own_code.py:net", UsageError, "code-not-found", ["write own_code"]),
         ("own_package.absent:net", UsageError, "code-not-found", ["own_package.absent"]),
-        ("own_code:nte", UsageError, "factory-not-found", ["own_code", "nte", "did you mean net?"]),
+        ("own_code:nett", UsageError, "factory-not-found", ["own_code", "nett", "Net?"]),
         ("own_broken:net", ArtifactError, "code-import-failed", ["own_broken", "own_missing"]),
         ("own_syntax:net", ArtifactError, "code-import-failed", ["SyntaxError"]),
         ("own_code:needs", ArtifactError, "factory-failed", ["TypeError", "argument"]),

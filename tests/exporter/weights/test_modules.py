@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from exporter.models.custom import CustomNetwork
 from exporter.models.resnet import ResNet
-from exporter.models.variants import customise, variant
+from exporter.models.variants import Variant, customise, variant
 from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.modules import ModuleWeights, NamedModule, from_module, load_state
 from exporter.weights.recognition import VariantOptions
@@ -75,6 +75,7 @@ def test_a_foreign_module_is_told_apart_by_its_outputs(
 
 def test_the_stride_is_told_apart_by_the_outputs(bottleneck: ResNet) -> None:
     found = network_of(Foreign(bottleneck), VariantOptions(size=(32, 32)), 0, ignore)
+    assert isinstance(found.network, Variant)
     assert (found.network.stride, found.network.classes) == ("v1", 7)
 
 
@@ -93,7 +94,7 @@ def test_the_module_stays_as_it_is(resnet20: ResNet) -> None:
 @pytest.mark.parametrize(
     ("then", "code", "word"),
     [
-        (lambda logits: logits * torch.nan, "logits-not-finite", "noise"),
+        (lambda logits: logits * torch.nan, "module-not-finite", "noise"),
         (lambda logits: [logits], "module-output-shape", "list"),
         (lambda logits: logits[:2], "module-output-shape", "(2, 10)"),
         (lambda logits: logits.argmax(1), "module-output-shape", "int64"),
@@ -105,7 +106,7 @@ def test_the_module_stays_as_it_is(resnet20: ResNet) -> None:
 def test_a_module_of_other_outputs_is_refused(
     resnet20: ResNet, then: Callable[[Tensor], object], code: str, word: str
 ) -> None:
-    kind = ArtifactError if code == "logits-not-finite" else ModelMismatchError
+    kind = ArtifactError if code == "module-not-finite" else ModelMismatchError
     with refuses(kind, code, "Foreign", word):
         network_of(Foreign(resnet20, then), ANY, 0, ignore)
 
@@ -159,7 +160,7 @@ def test_the_shape_of_the_input_is_assumed_in_words() -> None:
     assert all(word in str(notices[0]) for word in ("224x224", "--size", "--in-channels"))
 
 
-def test_a_module_in_training_mode_is_exported_in_evaluation_mode() -> None:
+def test_a_module_in_training_is_exported_in_evaluation_mode() -> None:
     module = filled(Vgg)
     found = network_of(module, SIZE, 0, ignore)
     assert isinstance(found.network, CustomNetwork)
