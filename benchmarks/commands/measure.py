@@ -240,7 +240,7 @@ def load(
     heading=MEASURE,
     examples=(
         "rbench tune resnet20.onnx --max-drop 0.3",
-        "rbench tune resnet20 --weights bundled --size 24,28,32 --page front.html -o tuned/",
+        "rbench tune resnet20 --weights bundled --size 24,32 --page front.html",
     ),
 )
 @click.argument(
