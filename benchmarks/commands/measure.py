@@ -240,7 +240,7 @@ def load(
     heading=MEASURE,
     examples=(
         "rbench tune resnet20.onnx --max-drop 0.3",
-        "rbench tune resnet20 --weights bundled --size 24,28,32 --page front.html -o tuned/",
+        "rbench tune resnet20 --weights bundled --size 24,32 --page front.html",
     ),
 )
 @click.argument(
@@ -288,7 +288,7 @@ def load(
 @options.measuring_options(limit=2000, duration_s=0.5, processes=1)
 @MEASURING.option(
     "--budget",
-    "budget_s",
+    "search_s",
     type=options.POSITIVE,
     metavar="S",
     show_default="none",
@@ -323,6 +323,7 @@ def load(
 def tune(
     subjects: tuple[str, ...],
     max_drop: float,
+    search_s: float | None,
     json_file: Path | None,
     page: Path | None,
     explain: bool,
@@ -343,8 +344,8 @@ def tune(
     from exporter.document.terminal import print_document
     from runtimes.files import require_folder
 
-    names = ("objective", "relative_to", "threads", "streams", "budget_s", "model_cache", "out", "force")
-    goal = TuningGoal(max_drop=max_drop / 100, **{name: common.pop(name) for name in names})
+    names = ("objective", "relative_to", "threads", "streams", "model_cache", "out", "force")
+    goal = TuningGoal(max_drop=max_drop / 100, budget_s=search_s, **{name: common.pop(name) for name in names})
     findings = TuningResult(goal)
     request = options.request_of(subjects, common)
     typed = replace(request, precisions=request.precisions or tuple(PRECISIONS))

@@ -112,8 +112,7 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
 
     request = place.request
     prepared = network.prepare(export_request(name, place), place.exporter())
-    if place.size is not None and prepared.preprocessing is not None:
-        place.listener.notice(_describe_scaling(place, prepared.preprocessing))
+    announce_scaling(place, prepared.preprocessing)
     known = prepared.dataset == BUNDLED_NAME and prepared.preprocessing is not None
     exports = _NetworkExports(prepared, None, None, place)
     return Subject(
@@ -130,12 +129,16 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
     )
 
 
-def _describe_scaling(place: ExportContext, preprocessing: Preprocessing) -> Reason:
-    return Reason(
+def announce_scaling(place: ExportContext, preprocessing: Preprocessing | None) -> None:
+    """Says what the preprocessing of a network becomes, where the size of its input was chosen."""
+    if place.size is None or preprocessing is None:
+        return
+    reason = Reason(
         "preprocessing-scaled",
         f"{place.title}: preprocessing assumed to scale with the input: {describe_steps(preprocessing)}; rexport onnx "
         "--resize and --crop make a file with another one",
     )
+    place.listener.notice(reason)
 
 
 def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:

@@ -8,7 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness.exports import ExportContext, export_request, make_from_files, make_from_network, subject_of
+from benchmarks.harness.exports import (
+    ExportContext,
+    announce_scaling,
+    export_request,
+    make_from_files,
+    make_from_network,
+    subject_of,
+)
 from benchmarks.records.request import (
     FP32,
     PROGRAM_FORMAT,
@@ -162,7 +169,9 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
 
     wanted = export_request(name, place)
     place.step("exporting")
-    return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
+    made = onnx_file.export(wanted, place.exporter())
+    announce_scaling(place, None if made.manifest is None else made.manifest.preprocessing)
+    return subject_of(made, None, place, reference)
 
 
 def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair, int], ...]:

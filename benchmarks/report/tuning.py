@@ -100,14 +100,18 @@ def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint
     )
     return (
         *((network,) if several else ()),
-        Column("file", lambda one: one.figures.result.identity.file or ABSENT, left=True),
+        Column("file", lambda one: one.figures.result.identity.file or ABSENT, left=True, priority=1),
         Column("backend", lambda one: one.figures.result.identity.backend, left=True, stacked=several),
         Column("precision", lambda one: one.figures.result.identity.precision or ABSENT, left=True, stacked=True),
         Column("threads", lambda one: str(one.figures.result.ran.threads), stacked=True),
         Column("streams", _format_streams),
         batch,
         Column("p50 ms" if latency else "ms/image", lambda one: spread(duration, one.cost_s)),
-        *(() if latency else (Column[ParetoPoint]("images/s", lambda one: f"{one.figures.images_per_s or 0:,.0f}"),)),
+        *(
+            ()
+            if latency
+            else (Column[ParetoPoint]("images/s", lambda one: f"{one.figures.images_per_s or 0:,.0f}", priority=4),)
+        ),
         Column("top-1 %", lambda one: percent(_top1(findings, one)), priority=2),
         Column("change pp" if findings.labelled else "logit error %", lambda one: _format_accuracy(findings, one)),
         Column("verdict", lambda one: _mark(choice, one), left=True),

@@ -108,18 +108,19 @@ def tuning_front(findings: TuningResult, choice: Choice, look: PlotStyle, place:
     without labels against the error of the logits."""
     points, latency = findings.points, findings.goal.objective == "latency"
     several = len(findings.subjects) > 1
-    words = {
-        id(one): (result.identity.subject or "") if several else count(result.ran.threads, "thread")
-        for one in choice.front
-        for result in [one.figures.result]
-    }
+    words: dict[int, str] = {}
+    for one in sorted(choice.front, key=lambda one: one.cost_s.value):  # the fastest of each network has its name
+        result = one.figures.result
+        label = (result.identity.subject or "") if several else count(result.ran.threads, "thread")
+        if label not in words.values():
+            words[id(one)] = label
     baseline = findings.baseline
     against = "fp32" if baseline is None or not several else f"{baseline.identity.subject} in fp32"
     accuracy = "change in top-1, pp" if findings.labelled else "minus the logit error, %"
     limit = -100 * findings.goal.max_drop if findings.labelled and findings.goal.relative_to == "best" else None
     cost = "p50, ms per call" if latency else "ms per image"
     drawn = _Tradeoff(points, choice.front, (cost, accuracy), words, choice.best, limit)
-    named = ", ".join(f"{short_name(one.figures.result)} {words[id(one)]}" for one in choice.front)
+    named = ", ".join(f"{one.figures.result.identity.subject} {short_name(one.figures.result)}" for one in choice.front)
     spoken = f"Accuracy against latency of {len(points)} candidates. Pareto-optimal: {named}"
     caption = (
         f"Left is faster, up is more accurate, against {against}. Bars: 95 % intervals; a time that was measured in "

@@ -25,6 +25,10 @@ from runtimes.errors import Reason, UsageError, quote
 def check_request(request: BenchmarkRequest, goal: TuningGoal) -> None:
     """Check a request before anything is exported.
 
+    Args:
+        request: The request.
+        goal: The goal of the search.
+
     Raises:
         UsageError: The request cannot be tuned.
         RexportError: A model file cannot be read.
@@ -79,6 +83,11 @@ def opens_reference_only(backend: Backend, reference: Backend) -> bool:
 
 def check_subjects(subjects: Sequence[Subject], request: BenchmarkRequest, goal: TuningGoal) -> None:
     """Check that all networks can be compared with each other.
+
+    Args:
+        subjects: The networks.
+        request: The request.
+        goal: The goal of the search.
 
     Raises:
         UsageError: They are evaluated on different images or on none, or the latency of different batch sizes would be

@@ -168,7 +168,13 @@ def prefer_streams(choice: Choice, concurrent: Sequence[ParetoPoint]) -> Choice:
 
 
 def is_hopeless(candidate: ParetoPoint, others: Sequence[ParetoPoint], times: float) -> bool:
-    """Return whether another candidate is at least as accurate at less than ``1 / times`` of the cost."""
+    """Return whether another candidate is at least as accurate at less than ``1 / times`` of the cost.
+
+    Args:
+        candidate: The candidate.
+        others: All candidates.
+        times: The ratio of the costs.
+    """
     return any(
         other.accuracy_drop.value <= candidate.accuracy_drop.value
         and times * other.cost_s.value < candidate.cost_s.value

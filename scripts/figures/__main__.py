@@ -41,6 +41,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "request": precision.request,
     "drops": precision.drops,
     "tune": precision.tune,
+    "sizes": precision.sizes,
     "pipeline": precision.pipeline,
     "engines": engines.engines,
     "verdicts": instrument.verdicts,

@@ -31,7 +31,7 @@ from exporter.precision.quantise import quantiser
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import onnx_file
 from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
-from runtimes import Artifact, Runtime
+from runtimes import Artifact, Classifier, Runtime
 from runtimes.backends import openvino as openvino_backend
 from runtimes.errors import UsageError
 from runtimes.images.preprocessing import fit_image
@@ -169,6 +169,28 @@ def tune(setting: FigureSettings) -> Iterator[Figure]:
         name = f"rbench tune {VARIANT} --batch {batch}: {best.runtime} {manifest.precision} over PyTorch eager fp32"
         figure = _at_least(name, ratios, least[batch])
         yield replace(figure, notes=tuple(_limits(statistics.median(seconds), batch, attainable)))
+
+
+def sizes(setting: FigureSettings) -> Iterator[Figure]:
+    """The search over input sizes of the bundled network; what it writes opens as it was measured, without a word."""
+    out = setting.folder / "sizes.onnx"
+    sizes = "resnet20", "--weights", "bundled", "--size", "24,28,32", "--precision", "fp32", "--precision", "int8"
+    tuned = console_script("rbench"), "tune", *sizes, "-o", str(out), "--force"
+    done = subprocess.run(tuned, check=True, capture_output=True, text=True)
+    with Classifier.open(out) as classifier:
+        opened, manifest = classifier.runtime.description, classifier.runtime.artifact.manifest
+    best = None if manifest is None else manifest.tuning
+    if manifest is None or best is None:
+        raise UsageError("rbench tune wrote no options", code="sizes-without-options", path=out)
+    wanted = (best.runtime, min(best.threads, usable_processors()))
+    size = "x".join(map(str, manifest.size or ()))
+    yield Figure(
+        "rbench tune resnet20 over sizes 24, 28, 32 in fp32 and int8",
+        f"{size}, {manifest.precision}, {best.runtime}, {best.threads} threads, {1e3 * best.p50_s:.3f} ms",
+        "opens as it was tuned",
+        (opened.backend, opened.threads) == wanted,
+        tuple(line.rstrip() for line in done.stdout.splitlines() if line.strip()),
+    )
 
 
 def _limits(taken_s: float, batch: int, attainable: dict[str, float]) -> Iterator[str]:

@@ -25,6 +25,8 @@ from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
 from benchmarks.records.request import BenchmarkRequest, RunListener
 from benchmarks.records.result import Result
 from benchmarks.records.store import ResultsFile
+from benchmarks.tuning import search
+from benchmarks.tuning.findings import TuningGoal, TuningResult
 from runtimes.errors import ResourceError
 from tests.benchmarks.results import FASTER, QUIET, change_facts
 from tests.benchmarks.scripts import SCRIPT, artifact
@@ -149,6 +151,27 @@ def test_cuda_graphs_are_a_wish_of_the_user(asked: list[BenchmarkRequest]) -> No
         done = invoke("run", "net.fake", "--device", "cuda", *more)
         assert "no effect" not in done.stderr
     assert [request.cuda_graphs for request in asked] == [True, False, True]
+
+
+def test_sizes_are_given_at_once_or_one_by_one(asked: list[BenchmarkRequest]) -> None:
+    invoke("run", "resnet20", "--size", "24,28x32", "--size", "32")
+    assert asked[0].sizes == ((24, 24), (28, 32), (32, 32))
+    done = invoke("run", "resnet20", "--size", "24,28y")
+    assert (done.exit_code, len(asked), "'28y'" in done.stderr) == (2, 1, True)
+
+
+def test_a_search_takes_its_own_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    goals: list[TuningGoal] = []
+
+    def found(request: BenchmarkRequest, findings: TuningResult, _: RunListener) -> Iterator[Result]:
+        goals.append(findings.goal)
+        assert request.subjects == ("resnet20", "a.pth")
+        yield FASTER.result
+
+    monkeypatch.setattr(search, "tune", found)
+    done = invoke("tune", "resnet20", "a.pth", "--budget", "30", "--relative-to", "own")
+    assert (goals[0].budget_s, goals[0].relative_to, goals[0].max_drop) == (30.0, "own", 0.005)
+    assert "no effect" not in done.stderr
 
 
 def test_quick_is_short_and_said_to_be_preliminary(asked: list[BenchmarkRequest], tmp_path: Path) -> None:
