@@ -7,6 +7,7 @@ the largest, then two, four and so on.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -256,11 +257,10 @@ class _Search:
     def run(self) -> Artifact:
         """Return the artifact of the first candidate that passes, or raise ``CheckFailedError``."""
         for candidate in self._candidates():
-            graph = type(candidate.graph)()
-            graph.CopyFrom(candidate.graph)  # writing adds the raw input and metadata
             self._gate.records = ()
             try:
-                artifact = self._write(graph, candidate.calibration)
+                # Writing adds the raw input and metadata to the graph.
+                artifact = self._write(copy.deepcopy(candidate.graph), candidate.calibration)
             except CheckFailedError as error:
                 if error.code not in REJECTIONS:
                     raise
