@@ -26,7 +26,7 @@ FACTOR = 2000.0
 WEIGHT = 8.0
 """How much larger the output of the block is than its shortcut, so that the error of the layer counts."""
 
-IMAGES = 60
+IMAGES = 40
 
 
 def hard_request(folder: Path, out: Path) -> ExportRequest:
