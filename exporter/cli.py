@@ -30,6 +30,7 @@ from exporter.commands.options import (
     precision_option,
     preprocessing_of,
     preprocessing_options,
+    recipe_options,
     request_of,
     require_device,
     selection_of,
@@ -133,6 +134,7 @@ def torch(network: str, precision: str, gate_images: int, max_drop: float | None
 @network_options
 @precision_option
 @calibration_options
+@recipe_options
 @gate_options
 @opset_option
 @debug_option
