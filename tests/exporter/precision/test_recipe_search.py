@@ -18,7 +18,7 @@ from exporter.precision import recipe_search, slowdown
 from exporter.precision.calibration_images import Examples
 from exporter.precision.gate import announce_resolution
 from exporter.precision.recipe_search import Candidate, Quantisation, export_calibrated
-from exporter.precision.recipes import RECIPES, Recipe
+from exporter.precision.recipes import RECIPES, CalibrationRecipe
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Artifact, available_backends
@@ -132,7 +132,7 @@ def test_the_options_make_the_same_graph_without_a_search(
 def test_an_interrupted_search_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Quantisation.candidate
 
-    def candidate(self: Quantisation, recipe: Recipe, *more: Any) -> Candidate:
+    def candidate(self: Quantisation, recipe: CalibrationRecipe, *more: Any) -> Candidate:
         if recipe.name != "default":
             raise KeyboardInterrupt
         return whole(self, recipe, *more)
@@ -148,7 +148,7 @@ def test_an_interrupted_search_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 @dataclass
-class Script:
+class ScriptedGate:
     """Stands for the quantisation and the gate: each candidate has the loss that ``drops`` says, 0 to 1."""
 
     drops: dict[str, float]
@@ -165,10 +165,12 @@ class Script:
         values = np.zeros((1, 3, 2, 2), np.float32)
         return Examples("some images", True, values, None, np.zeros(1, np.int64) if self.labelled else None)
 
-    def images(self, recipe: Recipe) -> range:
+    def images(self, recipe: CalibrationRecipe) -> range:
         return range(min(self.images_known, 300 * recipe.times))
 
-    def candidate(self, recipe: Recipe, float_layers: tuple[str, ...] = (), plain: object = None) -> Candidate:
+    def candidate(
+        self, recipe: CalibrationRecipe, float_layers: tuple[str, ...] = (), plain: object = None
+    ) -> Candidate:
         del plain
         if recipe.name == self.refused:
             raise CompatibilityError("NNCF does not know this", code="quantisation-failed")
@@ -202,25 +204,25 @@ class Script:
 
 def test_a_default_that_passes_is_no_search() -> None:
     notices, listener = recording()
-    script = Script({"default": 0.0})
+    script = ScriptedGate({"default": 0.0})
     script.run(listener)
     assert (script.tried, notices) == (["default"], [])
 
 
 def test_an_asked_limit_shows_even_one_row() -> None:
     notices, listener = recording()
-    Script({"default": 0.0}).run(listener, max_drop=1.0)
+    ScriptedGate({"default": 0.0}).run(listener, max_drop=1.0)
     assert [str(notice).split()[-1] for notice in notices] == ["verdict", "accepted"]
 
 
 def test_recipes_come_in_their_order_until_one_passes() -> None:
-    script = Script({"no-outliers": 0.0})
+    script = ScriptedGate({"no-outliers": 0.0})
     script.run()
     assert script.tried == ["default", "more-images", "no-outliers"]
 
 
 def test_float_layers_double_on_the_recipe_that_came_closest() -> None:
-    script = Script({"histogram": 0.1, "histogram + 4 float layers": 0.0})
+    script = ScriptedGate({"histogram": 0.1, "histogram + 4 float layers": 0.0})
     script.run()
     steps = ["1 float layer", "2 float layers", "4 float layers"]
     assert script.tried[:8] == list(RECIPES)
@@ -229,19 +231,19 @@ def test_float_layers_double_on_the_recipe_that_came_closest() -> None:
 
 def test_a_search_without_success_says_what_came_closest() -> None:
     with refuses(CheckFailedError, "int8-not-within-limits", "11 ", "minmax + 2 float layers", "-20.00 pp", "fp16"):
-        Script({"minmax": 0.3, "minmax + 2 float layers": 0.2}).run()
+        ScriptedGate({"minmax": 0.3, "minmax + 2 float layers": 0.2}).run()
 
 
 @pytest.mark.parametrize("fields", [{"images_known": 250}, {"labelled": False}])
 def test_more_images_are_left_out_where_there_are_none(fields: dict[str, Any]) -> None:
-    script = Script({"no-outliers": 0.0}, **fields)
+    script = ScriptedGate({"no-outliers": 0.0}, **fields)
     script.run()
     assert script.tried == ["default", "no-outliers"]
 
 
 def test_a_recipe_that_nncf_refuses_is_a_row() -> None:
     notices, listener = recording()
-    script = Script({"minmax": 0.0}, refused="histogram")
+    script = ScriptedGate({"minmax": 0.0}, refused="histogram")
     script.run(listener)
     assert "histogram" not in script.tried
     assert any(str(notice).startswith("histogram ") for notice in notices)
@@ -249,14 +251,14 @@ def test_a_recipe_that_nncf_refuses_is_a_row() -> None:
 
 def test_a_network_that_nncf_refuses_is_an_error() -> None:
     with refuses(CompatibilityError, "quantisation-failed"):
-        Script({}, refused="default").run()
+        ScriptedGate({}, refused="default").run()
 
 
 def test_an_error_of_another_check_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(*_: object) -> Artifact:
         raise CheckFailedError("another accuracy", code="top1-differs")
 
-    script = Script({})
+    script = ScriptedGate({})
     monkeypatch.setattr(script, "write", write)
     with refuses(CheckFailedError, "top1-differs"):
         script.run()
@@ -265,7 +267,7 @@ def test_an_error_of_another_check_ends_the_search(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("fields", [{"recipe": "minmax"}, {"float_layers": ("layer3",)}])
 def test_a_pinned_recipe_is_the_only_candidate(fields: dict[str, Any]) -> None:
-    script = Script({})
+    script = ScriptedGate({})
     with refuses(CheckFailedError, "gate-failed"):
         script.run(**fields)
     assert len(script.tried) == 1
