@@ -29,6 +29,7 @@ from exporter.commands.options import (
     network_options,
     opset_option,
     precision_option,
+    recipe_options,
     request_of,
     require_device,
     typing_options,
@@ -132,6 +133,7 @@ def torch(network: str, precision: str, gate_images: int, max_drop: float | None
 @network_options
 @precision_option
 @calibration_options
+@recipe_options
 @gate_options
 @opset_option
 @debug_option

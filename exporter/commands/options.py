@@ -334,6 +334,12 @@ def calibration_options(command: Command) -> Command:
             metavar="N",
             help="Maximum number of images that int8 is calibrated on.",
         ),
+    )(command)
+
+
+def recipe_options(command: Command) -> Command:
+    """The one way in which int8 is made."""
+    return stack_options(
         PRECISION.option(
             "--recipe",
             type=NameChoice(tuple(RECIPES)),
@@ -357,6 +363,7 @@ def typing_options(command: Command) -> Command:
     return stack_options(
         precision_option,
         calibration_options,
+        recipe_options,
         PRECISION.option(
             "--target",
             type=NameChoice(TARGETS),

@@ -65,5 +65,10 @@ def images_to_resolve(limit: float, interval: Interval, images: int) -> int | No
 
 
 def describe_resolution(images: int, interval: Interval) -> str:
-    """Return what some images resolve as text, for example ``1,000 images resolve ±0.43 pp``."""
+    """Return what some images resolve as text, for example ``1,000 images resolve ±0.43 pp``.
+
+    Args:
+        images: The number of images.
+        interval: The 95 % interval that was measured on them.
+    """
     return f"{images:,} images resolve ±{100 * resolution(interval):.2f} pp"

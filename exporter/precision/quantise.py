@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.network import INPUT
-from exporter.precision.recipes import RECIPES, Recipe
+from exporter.precision.recipes import RECIPES, CalibrationRecipe
 from runtimes.artifacts.manifest import DEFAULT_RECIPE
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 
@@ -44,7 +44,7 @@ def quantise_graph(
     graph: onnx.ModelProto,
     images: NDArray[np.float32],
     signed: bool,
-    recipe: Recipe = RECIPES[DEFAULT_RECIPE],
+    recipe: CalibrationRecipe = RECIPES[DEFAULT_RECIPE],
     float_layers: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Return a quantised copy of a graph.
@@ -88,7 +88,7 @@ def quantise_graph(
     return result
 
 
-def _advanced_parameters(nncf: ModuleType, recipe: Recipe) -> object:
+def _advanced_parameters(nncf: ModuleType, recipe: CalibrationRecipe) -> object:
     ranges = nncf.quantization.range_estimator
     return nncf.AdvancedQuantizationParameters(
         # The filter of a blur is a depthwise convolution, whose input would get a scale for each channel.

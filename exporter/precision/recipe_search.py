@@ -7,6 +7,7 @@ the largest, then two, four and so on.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from exporter.precision.calibration_images import Examples
 from exporter.precision.gate import AccuracyGate, describe_gate
 from exporter.precision.graph_probes import name_of
 from exporter.precision.layer_errors import GraphInputs, size_of
-from exporter.precision.recipes import RECIPES, Recipe
+from exporter.precision.recipes import RECIPES, CalibrationRecipe
 from exporter.precision.slowdown import describe_slowdown, measure_slowdown
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import Material
@@ -64,7 +65,7 @@ class Candidate:
         calibration: The record of the calibration.
     """
 
-    recipe: Recipe
+    recipe: CalibrationRecipe
     float_layers: tuple[str, ...]
     graph: onnx.ModelProto
     calibration: Calibration
@@ -117,7 +118,7 @@ class Quantisation:
         self._listener = listener
         self._images: dict[int, Examples] = {}
 
-    def images(self, recipe: Recipe) -> Examples:
+    def images(self, recipe: CalibrationRecipe) -> Examples:
         """Return the calibration images of a recipe.
 
         Raises:
@@ -132,7 +133,7 @@ class Quantisation:
         return self._images[recipe.times]
 
     def candidate(
-        self, recipe: Recipe, float_layers: tuple[str, ...] = (), plain: Candidate | None = None
+        self, recipe: CalibrationRecipe, float_layers: tuple[str, ...] = (), plain: Candidate | None = None
     ) -> Candidate:
         """Return a new candidate. With float layers, the time that they cost is measured.
 
@@ -256,11 +257,10 @@ class _Search:
     def run(self) -> Artifact:
         """Return the artifact of the first candidate that passes, or raise ``CheckFailedError``."""
         for candidate in self._candidates():
-            graph = type(candidate.graph)()
-            graph.CopyFrom(candidate.graph)  # writing adds the raw input and metadata
             self._gate.records = ()
             try:
-                artifact = self._write(graph, candidate.calibration)
+                # Writing adds the raw input and metadata to the graph.
+                artifact = self._write(copy.deepcopy(candidate.graph), candidate.calibration)
             except CheckFailedError as error:
                 if error.code not in REJECTIONS:
                     raise
@@ -299,7 +299,7 @@ class _Search:
             yield self._quantisation.candidate(closest.recipe, layers[:number], closest)
             number *= 2
 
-    def _cannot_try(self, recipe: Recipe) -> str | None:
+    def _cannot_try(self, recipe: CalibrationRecipe) -> str | None:
         """Return the reason why a recipe with more images cannot be tried, or ``None``."""
         if recipe.times == 1:
             return None

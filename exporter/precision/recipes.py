@@ -19,7 +19,7 @@ BiasCorrection: TypeAlias = Literal["fast", "full", "none"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CalibrationRecipe:
     """A row of ``RECIPES``.
 
     Attributes:
@@ -35,23 +35,23 @@ class Recipe:
     bias_correction: BiasCorrection = "fast"
 
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, CalibrationRecipe] = {
     row.name: row
     for row in (
-        Recipe(DEFAULT_RECIPE),
-        Recipe("more-images", times=4),
-        Recipe("no-outliers", ranges="MEAN_NO_OUTLIERS_MINMAX"),
-        Recipe("quantile", ranges="MEAN_QUANTILE"),
-        Recipe("histogram", ranges="HISTOGRAM"),
-        Recipe("minmax", ranges="MINMAX"),
-        Recipe("full-bias-correction", bias_correction="full"),
-        Recipe("no-bias-correction", bias_correction="none"),
+        CalibrationRecipe(DEFAULT_RECIPE),
+        CalibrationRecipe("more-images", times=4),
+        CalibrationRecipe("no-outliers", ranges="MEAN_NO_OUTLIERS_MINMAX"),
+        CalibrationRecipe("quantile", ranges="MEAN_QUANTILE"),
+        CalibrationRecipe("histogram", ranges="HISTOGRAM"),
+        CalibrationRecipe("minmax", ranges="MINMAX"),
+        CalibrationRecipe("full-bias-correction", bias_correction="full"),
+        CalibrationRecipe("no-bias-correction", bias_correction="none"),
     )
 }
 """All recipes by name, in the order in which they are tried."""
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> CalibrationRecipe:
     """Return the recipe with this name.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from exporter.precision.recipes import RECIPES, Recipe
+from exporter.precision.recipes import RECIPES, CalibrationRecipe
 from runtimes.artifacts.manifest import DEFAULT_RECIPE, TF32
 from runtimes.errors import UsageError
 
@@ -49,7 +49,7 @@ class Material:
 
     images: NDArray[np.float32] | None
     target: Target
-    recipe: Recipe = RECIPES[DEFAULT_RECIPE]
+    recipe: CalibrationRecipe = RECIPES[DEFAULT_RECIPE]
     float_layers: tuple[str, ...] = ()
 
 
