@@ -73,6 +73,7 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
     manifest = replace(
         manifest_of(draft, network), sha256=files.sha256_of(draft.file), size_bytes=draft.file.stat().st_size
     )
+    content = _pack_vectors(network)
     listener.step("checking parity")
     row = draft.precision_spec.row
     with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
@@ -84,7 +85,6 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
         expected = network.expected
         accuracy = None if expected is None else expected_accuracy.check(runtime, network, expected, listener)
     listener.step("writing the artifact")
-    content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
     manifest = replace(manifest, parity=record, gate=gate_record, accuracy=accuracy, vectors=vectors)
     with files.temporary_file(draft.target) as vectors_file:

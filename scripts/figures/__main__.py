@@ -14,7 +14,17 @@ from pathlib import Path
 import click
 
 from exporter.commands import terminal
-from scripts.figures import disturbances, engines, evaluation, instrument, overhead, precision, preprocessing, training
+from scripts.figures import (
+    disturbances,
+    engines,
+    evaluation,
+    instrument,
+    outputs,
+    overhead,
+    precision,
+    preprocessing,
+    training,
+)
 from scripts.figures.setting import Figure, FigureSettings
 
 FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
@@ -25,6 +35,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "bundled": overhead.measure_bundled,
     "cifar": overhead.cifar,
     "preprocessing": preprocessing.measure_preprocessing,
+    "outputs": outputs.measure_outputs,
     "native": precision.native,
     "int8": precision.int8,
     "request": precision.request,
