@@ -62,7 +62,8 @@ def test_features_come_in_the_order_of_the_images(model: Path) -> None:
     with open_classifier(model) as classifier:
         found = classifier.embed([GREEN, RED, BLUE], batch=2)
         assert [each.label for each in classifier.predict([GREEN, RED])] == ["green", "red"]
-    assert (found.dtype, found.flags.owndata) == (np.float32, True)
+    assert found.dtype == np.float32
+    assert found.flags.owndata
     np.testing.assert_array_equal(found, [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 
@@ -131,7 +132,7 @@ def test_an_unknown_class_is_refused(model: Path, label: str | int) -> None:
 
 def test_a_name_of_two_classes_is_refused(model: Path) -> None:
     with open_classifier(model, labels=("crane", "dove", "crane")) as classifier:
-        with refuses(UsageError, "class-ambiguous", "0, 2", "crane"):
+        with refuses(UsageError, "class-ambiguous", "0 and 2", "crane"):
             classifier.explain(RED, "crane")
         assert classifier.explain(RED, 2).shape == (SIZE, SIZE)
 

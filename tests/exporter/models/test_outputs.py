@@ -113,6 +113,6 @@ def test_the_inside_of_another_module_is_unknown() -> None:
 def test_numbers_that_are_not_finite_are_refused() -> None:
     model, names = filled(BASIC), ("features", "stage1")
     with torch.no_grad():
-        model.conv1.weight[0] = torch.inf
+        model.get_parameter("conv1.weight")[0] = torch.inf
     with refuses(ArtifactError, "reference-not-finite", "features"):
         reference_outputs(with_outputs(model, names), names, noise(BASIC))

@@ -121,9 +121,7 @@ def test_every_output_of_int8_is_float32_and_held(tmp_path: Path) -> None:
     assert all(0 < other.error <= other.bounds["error"] for other in record.others)
 
 
-def test_a_precision_that_spoils_one_output_fails_its_gate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: Artifact
-) -> None:
+def test_a_precision_that_spoils_one_output_fails_its_gate(monkeypatch: pytest.MonkeyPatch, several: Artifact) -> None:
     """The maps of one stage come out a fifth too large; all other outputs are right."""
     network = rebuild.network_of(several, SILENT)
     real = parity.outputs_of
@@ -140,7 +138,7 @@ def test_a_precision_that_spoils_one_output_fails_its_gate(
         refuses(CheckFailedError, "gate-failed", "stage1") as caught,
     ):
         publish.check_gate(runtime, typed, typed.row.bounds, network, SILENT)
-    assert "the error of features" not in str(caught.value)
+    assert str(caught.value).count("(limit ") == 1
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +153,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trunk_request(checkpoint: Path, folder: Path, outputs: tuple[str, ...] = ("features",)) -> ExportRequest:
+    selection = Selection(headless=True)
     return ExportRequest(
-        BOTTLENECK, f"{folder}/", weights=str(checkpoint), outputs=outputs, force=True, selection=Selection(headless=True)
-    )  # fmt: skip
+        BOTTLENECK, f"{folder}/", weights=str(checkpoint), outputs=outputs, force=True, selection=selection
+    )
 
 
 def test_a_trunk_exports_its_features(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,14 @@ def test_a_module_without_a_classifier_is_refused(resnet20: ResNet) -> None:
         from_module(headless, VariantOptions("resnet20"), 0, ignore)
 
 
+def test_a_module_without_a_classifier_is_a_trunk(resnet20: ResNet) -> None:
+    headless = filled(resnet20.variant)
+    headless.fc = nn.Identity()  # type: ignore[assignment]
+    found = from_module(headless, VariantOptions("resnet20"), 0, ignore, headless=True)
+    assert (found.variant.name, found.variant.classes) == ("resnet20", 0)
+    assert not any(name.startswith("fc.") for name in found.weights.state)
+
+
 def test_a_file_that_holds_a_module_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 3), tmp_path / "whole.pth")
     with pytest.raises(UnsafeArtifactError):
