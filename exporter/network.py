@@ -324,13 +324,9 @@ def reference_logits(
     Raises:
         ArtifactError: A logit is not finite, because the weights overflow or belong to another network.
     """
-    import torch
+    from exporter.models.several_outputs import reference_outputs
 
-    with torch.inference_mode():
-        logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(torch.from_numpy(inputs)).numpy()
-    if not np.isfinite(logits).all():
-        raise ArtifactError("the logits of PyTorch are not finite with these weights", code="reference-not-finite")
-    return logits
+    return reference_outputs(model, DEFAULT_OUTPUTS, inputs)[LOGITS]
 
 
 def _inputs(

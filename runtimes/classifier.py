@@ -17,13 +17,11 @@ from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError, quote
 from runtimes.images import prefetch
 from runtimes.images.heat_map import place_on_image
-from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_or_name, normalise
+from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_or_name
 from runtimes.images.spec import Preprocessing
+from runtimes.network_io import CAM, FEATURES, LOGITS, NetworkInput, find_outputs
 from runtimes.runtime import Runtime
 from runtimes.tensors.spec import Arrays, TensorSpec
-
-LOGITS, FEATURES, CAM = "logits", "features", "cam"
-"""The names of the outputs that a classifier uses."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ class Classifier:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.names = names
-        self._input = _Input.find(runtime, preprocessing)
-        self._outputs = _find_outputs(runtime)
+        self._input = NetworkInput.find(runtime, preprocessing)
+        self._outputs = find_outputs(runtime)
         classes = self._outputs[LOGITS].shape[1] if LOGITS in self._outputs else None
         if isinstance(classes, int):
             self._check_names(classes)
@@ -270,13 +268,18 @@ class Classifier:
             found = [index for index, name in enumerate(self.names or ()) if name == label]
         else:
             found = [label] if 0 <= label < count else []
-        if len(found) != 1:
-            several = f"the classes {', '.join(map(str, found))} have" if found else f"none of {count} classes has"
-            kind = "name" if isinstance(label, str) else "index"
+        if len(found) > 1:
+            indices = " and ".join(map(str, found))
             raise UsageError(
-                f"{several} the {kind} {quote(str(label))!r}",
-                code="class-ambiguous" if found else "class-unknown",
+                f"the classes {indices} have the name {quote(str(label))!r}",
+                code="class-ambiguous",
                 hint="pass the index of the class",
+            )
+        if not found:
+            raise UsageError(
+                f"none of the {count} classes is {quote(str(label))!r}",
+                code="class-unknown",
+                hint="pass a name of Classifier.names, or the index of the class",
             )
         return found[0]
 
@@ -347,104 +350,6 @@ class Classifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class _Input:
-    """The image input of a network.
-
-    Attributes:
-        spec: The specification of the input.
-        channels_last: Whether the input is (n, h, w, c) and not (n, c, h, w).
-        batch: The fixed batch, or ``None`` if the batch may vary.
-    """
-
-    spec: TensorSpec
-    channels_last: bool
-    batch: int | None
-
-    @classmethod
-    def find(cls, runtime: Runtime, preprocessing: Preprocessing) -> _Input:
-        """Return the image input of an opened network.
-
-        Raises:
-            ArtifactError: The network does not take images.
-            ModelMismatchError: The images from ``preprocessing`` do not fit the input.
-        """
-        path, hint = runtime.artifact.path, "pass arrays with runtimes.open and Runtime.infer"
-        spec = runtime.inputs[0] if len(runtime.inputs) == 1 else None
-        if spec is None or len(spec.shape) != 4 or not (_takes_pixels(spec) or np.dtype(spec.dtype).kind == "f"):
-            inputs = "; ".join(map(str, runtime.inputs))
-            raise ArtifactError(
-                f"the network is not an image classifier: its inputs are {inputs}",
-                code="input-not-images",
-                path=path,
-                hint=hint,
-            )
-        size = preprocessing.size
-        first = _fits(spec, (preprocessing.channels, *size))
-        last = _fits(spec, (*size, preprocessing.channels))
-        if last or (first and not _takes_pixels(spec)):
-            return cls(spec, _takes_pixels(spec) or not first, spec.fixed_batch)
-        if first:
-            raise ArtifactError(
-                f"a network of raw pixels must take channels last, but its input is {spec}",
-                code="pixels-channels-first",
-                path=path,
-                hint=hint,
-            )
-        raise ModelMismatchError(
-            f"preprocessing gives {preprocessing.channels} channels of {size[0]} x {size[1]} pixels, but the network's "
-            f"input is {spec}",
-            code="preprocessing-mismatch",
-            path=path,
-            hint="pass a preprocessing of this size and number of channels",
-        )
-
-    def from_pixels(self, pixels: Pixels, preprocessing: Preprocessing) -> NDArray[Any]:
-        """Return the network's input for fitted images (n, h, w, c), filled with zeros to a fixed batch."""
-        inputs: NDArray[Any] = pixels
-        if not _takes_pixels(self.spec):
-            inputs = normalise(pixels, preprocessing)
-            inputs = inputs.transpose(0, 2, 3, 1) if self.channels_last else inputs
-        if self.batch is not None and len(inputs) < self.batch:
-            inputs = np.concatenate([inputs, np.zeros((self.batch - len(inputs), *inputs.shape[1:]), inputs.dtype)])
-        return np.ascontiguousarray(inputs, self.spec.dtype)
-
-
-def _takes_pixels(spec: TensorSpec) -> bool:
-    """Return whether the network takes raw pixels and normalises them in the graph."""
-    return spec.dtype == "uint8"
-
-
-def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
-    return all(
-        isinstance(expected, str) or expected == size for expected, size in zip(spec.shape[1:], shape, strict=True)
-    )
-
-
-def _find_outputs(runtime: Runtime) -> dict[str, TensorSpec]:
-    """Return the outputs that a classifier uses, by what they are.
-
-    The logits are the output called ``logits``. A network without one is a trunk if an output is called ``features``,
-    ``cam`` or ``stage1``; in any other network, the first output is the logits.
-
-    Raises:
-        ArtifactError: An output has not the expected number of dimensions.
-    """
-    known = {spec.name: spec for spec in runtime.outputs}
-    result = {name: known[name] for name in (LOGITS, FEATURES, CAM) if name in known}
-    if not result and "stage1" not in known:
-        result = {LOGITS: runtime.outputs[0]}
-    for name, spec in result.items():
-        if len(spec.shape) != (4 if name == CAM else 2):
-            raise ArtifactError(
-                f"the network is not a classifier: its output {name} is {spec}",
-                code="output-not-classes",
-                path=runtime.artifact.path,
-                hint="read the output with runtimes.open and Runtime.infer",
-            )
-    return result
 
 
 def _check_finite(values: NDArray[Any], first: int) -> None:

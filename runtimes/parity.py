@@ -73,7 +73,7 @@ class OutputDifference:
 
     @classmethod
     def compare(cls, name: str, values: NDArray[np.float32], reference: NDArray[np.float32]) -> OutputDifference:
-        """Compare the output ``name`` with its reference, both float32 (n, ...)."""
+        """Compare the ``values`` of the output ``name`` with their ``reference``, both float32 (n, ...)."""
         if name == LOGITS:
             logits = LogitComparison.compare(values, reference)
             return cls(logits.max_difference, logits.relative_difference, logits.agreement)

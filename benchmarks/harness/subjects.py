@@ -28,6 +28,7 @@ from benchmarks.records.request import (
     RunListener,
     Subject,
     classes_of,
+    is_classifier,
     select_backends,
 )
 from benchmarks.records.result import Baseline
@@ -219,7 +220,7 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
     able = {backend.name for backend in _able(formats, select_backends(request))}
     _check_opens(artifact, (*request.backends, *filter(None, [request.baseline])), able)
-    if request.data is None:
+    if request.data is None or not is_classifier(artifact):
         return
     if manifest is None or manifest.preprocessing is None:
         raise ModelMismatchError(

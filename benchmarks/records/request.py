@@ -16,7 +16,7 @@ from exporter.precision.table import CALIBRATION_IMAGES, Target, precision
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, ModelMismatchError, Reason, UsageError, quote
+from runtimes.errors import ArtifactError, Reason, UsageError, quote
 from runtimes.parity import LOGITS
 
 REFERENCE = registry.reference_backend().name
@@ -320,22 +320,19 @@ class Pair:
     opens: Artifact | Refusal
 
 
+def is_classifier(artifact: Artifact) -> bool:
+    """Return whether an artifact may have an accuracy: it has logits, or no manifest says what its outputs are."""
+    return artifact.manifest is None or any(spec.name == LOGITS for spec in artifact.manifest.outputs)
+
+
 def classes_of(artifact: Artifact) -> int:
     """Return the number of classes of an artifact with a manifest.
 
     Raises:
         ArtifactError: The artifact has no manifest, or its manifest does not fix the number.
-        ModelMismatchError: The artifact has no logits.
     """
     outputs = () if artifact.manifest is None else artifact.manifest.outputs
     logits = next((spec for spec in outputs if spec.name == LOGITS), None)
-    if outputs and logits is None:
-        raise ModelMismatchError(
-            "the model has no logits: it is not a classifier and has no accuracy",
-            code="model-not-classifier",
-            path=artifact.path,
-            hint="leave --data out",
-        )
     classes = None if logits is None else logits.shape[-1]
     if not isinstance(classes, int):
         raise ArtifactError(

@@ -27,6 +27,7 @@ from benchmarks.format import one_line
 from benchmarks.machine.gpu import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import REFUSALS, HungUpError, Job, JobOutcome, Pipes, detach_stdout, status_of
+from benchmarks.records.request import is_classifier
 from benchmarks.worker import evaluate, load_generator
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.inputs import ROTATION, list_assumptions, make_encoded_call, oddities, rotation
@@ -35,7 +36,7 @@ from exporter.data.dataset import Unreadable
 from runtimes import Manifest, Runtime, codec, files
 from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
-from runtimes.parity import LOGITS, compare_at
+from runtimes.parity import compare_at
 from runtimes.protocol import Arrays, summarise_precisions
 
 DEFAULT_TOLERANCE = 1e-4
@@ -171,8 +172,7 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
 
 
 def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Pipes) -> JobOutcome:
-    manifest = runtime.artifact.manifest
-    if manifest is not None and all(spec.name != LOGITS for spec in manifest.outputs):
+    if not is_classifier(runtime.artifact):
         return _add_note(outcome, NOT_A_CLASSIFIER)
     unreadable: list[Unreadable] = []
     predicted, taken_s = time_call(lambda: evaluate.evaluate(job, runtime, unreadable, wire.step))

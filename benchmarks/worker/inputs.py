@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.process.job import Job
-from benchmarks.records.request import classes_of
+from benchmarks.records.request import classes_of, is_classifier
 from exporter.data.dataset import Unreadable, noise, noise_pixels, open_dataset, targets_for
 from runtimes import Runtime, files
 from runtimes.artifacts.artifact import Artifact
@@ -93,7 +93,7 @@ def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
         ]
     spec, wanted = only_input(runtime), count * job.batch
     limit = wanted if job.limit is None else min(job.limit, wanted)
-    _, batches = _read_labelled_batches(job, runtime.artifact, spec, limit, wanted, [])
+    _, _, batches = _read_batches(job, runtime.artifact, spec, limit, wanted, [])
     readable = [images for _, images in batches]
     if not readable:
         raise InputError(
@@ -188,8 +188,8 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
     if job.data is None:
         total = min(job.limit or NOISE_IMAGES, NOISE_IMAGES)
         return EvaluationImages(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
-    targets, batches = _read_labelled_batches(job, runtime.artifact, spec, job.limit, batch, broken)
-    return EvaluationImages(targets, len(targets), batch, batches)
+    targets, total, batches = _read_batches(job, runtime.artifact, spec, job.limit, batch, broken)
+    return EvaluationImages(targets, total, batch, batches)
 
 
 def evaluation_batch(spec: TensorSpec) -> int:
@@ -200,10 +200,10 @@ def evaluation_batch(spec: TensorSpec) -> int:
     return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // image_bytes))
 
 
-def _read_labelled_batches(
+def _read_batches(
     job: Job, artifact: Artifact, spec: TensorSpec, limit: int | None, size: int, broken: list[Unreadable]
-) -> tuple[NDArray[np.int64], Batches]:
-    """Return the labels of the data set as the model's classes, and its images as the model's inputs."""
+) -> tuple[NDArray[np.int64] | None, int, Batches]:
+    """Return the labels of the images as a classifier's classes, the number of images, and the model's inputs."""
     if job.data is None or artifact.manifest is None or artifact.manifest.preprocessing is None:
         raise ModelMismatchError(
             "the artifact does not record its preprocessing, so images cannot be prepared",
@@ -211,10 +211,12 @@ def _read_labelled_batches(
             path=artifact.path,
         )
     dataset = open_dataset(job.data, limit)
-    targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
+    known = is_classifier(artifact)
+    targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact)) if known else None
     if takes_pixels(spec):
-        return targets, dataset.pixels(artifact.manifest.preprocessing, size, broken)
-    return targets, _convert_batches(dataset.batches(artifact.manifest.preprocessing, size, broken), spec)
+        return targets, len(dataset), dataset.pixels(artifact.manifest.preprocessing, size, broken)
+    batches = dataset.batches(artifact.manifest.preprocessing, size, broken)
+    return targets, len(dataset), _convert_batches(batches, spec)
 
 
 def _convert_batches(batches: Batches, spec: TensorSpec) -> Batches:
@@ -308,7 +310,8 @@ def make_encoded_call(job: Job, runtime: Runtime) -> Callable[[], object] | None
         runtime: The runtime.
 
     Returns:
-        The call; ``None`` without images, without Pillow, for a load test, or for other batch sizes than 1.
+        The call; ``None`` without images, without Pillow, for a load test, for other batch sizes than 1, or for a model
+        that is not a classifier.
 
     Raises:
         RexportError: The model cannot classify images.
@@ -316,7 +319,7 @@ def make_encoded_call(job: Job, runtime: Runtime) -> Callable[[], object] | None
     manifest = runtime.artifact.manifest
     if job.data is None or job.batch != 1 or job.load is not None or importlib.util.find_spec("PIL") is None:
         return None
-    if manifest is None or manifest.preprocessing is None:
+    if manifest is None or manifest.preprocessing is None or not is_classifier(runtime.artifact):
         return None
     from runtimes.classifier import Classifier
 

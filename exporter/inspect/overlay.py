@@ -137,7 +137,7 @@ def _blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
 
 
 def write_picture(path: Path, picture: PIL.Image.Image) -> None:
-    """Write a picture to a file, whose suffix says the format.
+    """Write ``picture`` to the file ``path``, whose suffix says the format.
 
     Raises:
         ResourceError: The file cannot be written.

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -134,10 +135,10 @@ def predict(
         answers: list[ImagePrediction] = []
         for start in range(0, len(images), BATCH):
             listener.step(f"{start:,} of {len(images):,} images")
-            answers += _predict_batch(classifier, images[start : start + BATCH], request.top)
-        for number, path in enumerate(pictures):
-            listener.step(f"{number:,} of {len(images):,} heat maps")
-            answers[number] = _draw_heat_map(classifier, answers[number], path)
+            batch = _predict_batch(classifier, images[start : start + BATCH], request.top)
+            if pictures:
+                batch = map(_draw_heat_map, repeat(classifier), batch, pictures[start : start + BATCH])
+            answers += batch
         return tuple(answers)
 
 

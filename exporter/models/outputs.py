@@ -11,7 +11,7 @@ from runtimes.errors import CompatibilityError, ModelMismatchError, UsageError, 
 LOGITS, FEATURES, STAGES, CAM = "logits", "features", "stages", "cam"
 
 OUTPUTS = (LOGITS, FEATURES, STAGES, CAM)
-"""What a user can ask for, in the order of a graph's outputs. ``stages`` means one output for each stage."""
+"""All outputs, in the order of a graph's outputs. ``stages`` means one output for each stage."""
 
 DEFAULT_OUTPUTS = (LOGITS,)
 """The outputs of an export without a choice."""

@@ -412,8 +412,8 @@ def settle_statistics(model: ResNet, seed: int, images: int = 4) -> None:
     each batch norm are small random numbers, so biases matter. All channels of a batch norm get the same variance: the
     mean square deviation from these means, which keeps the scale.
 
-    PyTorch uses one thread during the call, because the number of threads changes the order of sums. One seed gives the
-    same bits on one kind of processor, and the same numbers up to float32 rounding on another.
+    PyTorch uses one thread during the call, because the number of threads changes the order of sums. One seed gives
+    the same bits on one kind of processor, and the same numbers up to rounding on another.
 
     Args:
         model: The module to change, initialised before.

@@ -20,7 +20,7 @@ from runtimes.artifacts.manifest import OutputGate
 from runtimes.errors import Reason
 
 NEIGHBOUR, PEAK = "nearest neighbour", "peak"
-"""What is compared, besides the numbers."""
+"""The names of the comparisons besides the numbers."""
 
 COMPARED = {FEATURES: NEIGHBOUR, CAM: PEAK}
 """What is compared of each output. The maps of stages have only numbers."""
@@ -68,7 +68,7 @@ class OutputComparison:
         self._real = real
 
     def add(self, expected: Mapping[str, Values], given: Mapping[str, Values]) -> None:
-        """Add a batch of outputs of PyTorch in fp32, and of the artifact. Other outputs are ignored."""
+        """Add a batch: the ``expected`` outputs of PyTorch in fp32, and those ``given`` by the artifact."""
         for name, sums in self._sums.items():
             reference = expected[name].astype(np.float64)
             sums.difference += float(np.square(given[name] - reference).sum())
@@ -149,13 +149,13 @@ def output_failures(records: Sequence[OutputGate], images: int) -> list[Reason]:
     for record in records:
         limit = record.bounds["error"]
         if not record.error <= limit:
-            words = f"the error of {record.name} is {_percent(record.error)} (limit {_percent(limit)})"
-            reasons.append(Reason("output-error", words))
+            error = _percent(record.error)
+            reasons.append(Reason("output-error", f"the error of {record.name} is {error} (limit {_percent(limit)})"))
         agreement = record.bounds.get("agreement", 0.0)
         if wilson(images - record.flips, images)[1] < agreement:
             reasons.append(
                 Reason(
-                    "output-changed",
+                    "output-moved",
                     f"the {record.compared} in {record.name} changed for {record.flips} of {images:,} images although "
                     f"fp32 was confident (limit {_percent(1 - agreement)})",
                 )

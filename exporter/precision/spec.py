@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from exporter.models.outputs import LOGITS
 from exporter.network import ExportListener, Network
 from exporter.precision.recipes import RECIPES, recipe
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Bounds, Precision, Target, precision
@@ -88,9 +89,17 @@ def check_limit(precision_spec: PrecisionSpec, network: Network) -> None:
         network: The network.
 
     Raises:
-        UsageError: A limit is asked for, and there are no labelled images.
+        UsageError: A limit is asked for, and there are no labelled images or no logits.
     """
-    if precision_spec.max_drop is not None and precision_spec.row.bounds is not None and network.data is None:
+    if precision_spec.max_drop is None or precision_spec.row.bounds is None:
+        return
+    if LOGITS not in network.outputs:
+        raise UsageError(
+            f"--max-drop {precision_spec.max_drop:g} is for the accuracy of logits, which were not chosen as an output",
+            code="max-drop-needs-logits",
+            hint="--output logits adds them, or omit --max-drop",
+        )
+    if network.data is None:
         raise UsageError(
             f"--max-drop {precision_spec.max_drop:g} needs labelled images, on which the loss of accuracy is measured",
             code="max-drop-needs-data",

@@ -79,6 +79,7 @@ def finish(
     manifest = replace(
         manifest_of(draft, network), sha256=files.sha256_of(draft.file), size_bytes=draft.file.stat().st_size
     )
+    content = _pack_vectors(network)
     listener.step("checking parity")
     row = draft.precision_spec.row
     accuracy_gate = accuracy_gate or gate_of(network, draft.precision_spec, listener)
@@ -90,7 +91,6 @@ def finish(
         expected = network.expected
         accuracy = None if expected is None else expected_accuracy.check(runtime, network, expected, listener)
     listener.step("writing the artifact")
-    content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
     manifest = replace(
         manifest,

@@ -25,7 +25,7 @@ from runtimes.images.preprocessing import normalise
 from runtimes.parity import OutputDifference
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from exporter.models.resnet import ResNet
 
@@ -213,7 +213,7 @@ def _reload_network(artifact: Artifact, variant: Variant, outputs: tuple[str, ..
     return model
 
 
-def _output_error(model: ResNet, artifact: Artifact, outputs: tuple[str, ...]) -> float:
+def _output_error(model: nn.Module, artifact: Artifact, outputs: tuple[str, ...]) -> float:
     """Return the largest relative difference of the network's outputs from the test vectors, as in the parity check."""
     from exporter.models.several_outputs import reference_outputs, with_outputs
 

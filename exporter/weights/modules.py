@@ -233,6 +233,8 @@ def _candidates_of(module: nn.Module, state: Mapping[str, Tensor], options: Vari
     from exporter.models.resnet import ResNet
 
     own = module.variant if isinstance(module, ResNet) else None
+    if own is not None and bool(own.classes) != ("fc.weight" in state):
+        own = None  # its classifier was replaced
     fitting = (own,) if own is not None else matching.recognise(state)
     if options.name is not None:
         fitting = tuple(candidate for candidate in fitting if candidate.name == options.name) or (

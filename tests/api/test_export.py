@@ -263,6 +263,7 @@ def test_single_fields_replace_those_of_the_preprocessing() -> None:
         ("--no-antialias --channels-order BGR", "antialias=False channels_order=BGR"),
         ("--expect-top1 67.6", "expect_top1=67.6"),
         ("--precision int8", 'precision="int8"'),
+        ("--output cam", 'outputs="cam"'),
         ("--key model.ema", 'key="model.ema"'),
         ("(--strip-prefix ema.)", '(strip_prefix="ema.")'),
         ("plain20 --weights best.pth", 'variant="plain20"'),

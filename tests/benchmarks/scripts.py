@@ -74,9 +74,9 @@ def artifact(
     model = foreign(folder, script, "model.tmp")
     vectors = folder / "vectors.tmp"
     inputs = _inputs(script)
-    logits = answers(replace(script, scale=1.0), {"input": inputs})["logits"]
+    outputs = answers(replace(script, scale=1.0), {"input": inputs})
     with vectors.open("wb") as file:
-        np.savez(file, inputs=inputs, logits=logits)
+        np.savez(file, **{"inputs": inputs, **outputs})  # type: ignore[arg-type]
     digest = hashlib.sha256(vectors.read_bytes()).hexdigest()
     target = folder / name
     manifest = Manifest(

@@ -94,7 +94,7 @@ TABLE = (
     First("onnx clear.pth --key emma", 2, "weights-entry-absent", "(--key model or --key ema)"),
     First("onnx clear.pth --strip-prefix modle.", 2, "prefix-absent", "(the names begin with conv1., bn1., layer1.,"),
     First("onnx clear.pth --weights bundled", 2, "weights-given-twice", "(omit one)"),
-    First("onnx features.pth", 4, "classifier-missing", "(train a linear layer on the features,"),
+    First("onnx features.pth", 4, "classifier-missing", "(--output features exports the trunk)"),
     First("info clear.pth", 2, "variant-is-file", "(rexport inspect clear.pth tells", ("inspect clear.pth", "list")),
     First("onnx photo.png", 3, "weights-unrecognised", "(use a .safetensors file or a file of torch.save)"),
     First("onnx gone.pth", 6, "file-access-failed", "gone.pth: cannot read: No such file"),

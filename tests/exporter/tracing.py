@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def traced_once() -> Iterator[None]:
-    """While it lasts, a network that was traced before, with the same weights, batch and opset, is not traced again.
+    """While it lasts, a network that was traced before, with the same weights, outputs, batch and opset, is not traced
+    again.
 
     All that follows the trace is done each time: typing, writing and every check.
     """
@@ -26,7 +27,7 @@ def traced_once() -> Iterator[None]:
     def traced(network: Network, batch: int | None, opset: int) -> ModelProto:
         from onnx import load_from_string
 
-        key = (network.variant, network.weights.sha256, batch, opset)
+        key = (network.variant, network.weights.sha256, network.outputs, batch, opset)
         if key not in known:
             known[key] = trace(network, batch, opset).SerializeToString()
         return load_from_string(known[key])

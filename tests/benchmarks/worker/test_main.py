@@ -486,3 +486,19 @@ def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:
     assert "noise" not in result.stdout
     assert "noise" in result.stderr
     assert json.loads((tmp_path / "o.json").read_text())["status"] == "ok"
+
+
+def test_a_trunk_is_timed_and_has_no_accuracy(tmp_path: Path) -> None:
+    trunk = replace(SCRIPT, outputs=(TensorSpec("features", "float32", ("batch", 16)),))
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path, trunk))), tmp_path)
+    assert (outcome.status, outcome.reason) == ("ok", None)
+    assert outcome.sitting is not None
+    assert "not-a-classifier" in [note.code for note in outcome.notes]
+    assert not (tmp_path / "predictions").exists()
+
+
+def test_a_wrong_output_besides_the_logits_is_not_timed(tmp_path: Path) -> None:
+    several = replace(SCRIPT, outputs=(*SCRIPT.outputs, TensorSpec("features", "float32", ("batch", 16))), scale=1.01)
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path, several))), tmp_path)
+    assert outcome.reason is not None
+    assert outcome.reason.code == "vectors-not-matched"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx as onnx_library
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
 from exporter.models.variants import Variant, customise
@@ -100,3 +100,22 @@ def test_raw_input_goes_before_the_cast(tmp_path: Path, name: str) -> None:
     assert artifact.manifest.inputs == (TensorSpec("input", "uint8", ("batch", 16, 16, 3)),)
     order = [node.op_type for node in graph_of(artifact).node[:5]]
     assert order == ["Cast", "Mul", "Add", "Transpose", "Cast"]
+
+
+def test_an_output_that_is_read_inside_the_graph_stays_float32() -> None:
+    """The first output feeds the second node, which has to read the 16-bit value."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["input"], ["stage1"]), helper.make_node("Neg", ["stage1"], ["logits"])],
+        "two outputs",
+        [value("input", TensorProto.FLOAT, ["batch", 3])],
+        [value("logits", TensorProto.FLOAT, ["batch", 3]), value("stage1", TensorProto.FLOAT, ["batch", 3])],
+    )
+    result = cast(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), "float16")
+    inferred = onnx_library.shape_inference.infer_shapes(result, strict_mode=True)
+    types = {
+        each.name: each.type.tensor_type.elem_type for each in (*inferred.graph.value_info, *inferred.graph.output)
+    }
+    assert [types[name] for name in ("logits", "stage1")] == [TensorProto.FLOAT] * 2
+    assert [types[f"{name}/Cast"] for name in ("input", "logits", "stage1")] == [TensorProto.FLOAT16] * 3
+    assert next(node.input[0] for node in result.graph.node if node.op_type == "Neg") == "stage1/Cast"

@@ -58,6 +58,14 @@ def test_a_module_without_a_classifier_is_refused(resnet20: ResNet) -> None:
         network_of(headless, VariantOptions("resnet20"), 0, ignore)
 
 
+def test_a_module_without_a_classifier_is_a_trunk(resnet20: ResNet) -> None:
+    headless = filled_variant(resnet20.variant)
+    headless.fc = nn.Identity()  # type: ignore[assignment]
+    found = from_module(NamedModule.of(headless), VariantOptions("resnet20"), 0, ignore, headless=True)
+    assert (found.network.name, found.network.classes) == ("resnet20", 0)
+    assert not any(name.startswith("fc.") for name in found.weights.state)
+
+
 def test_one_of_our_modules_is_its_own_variant(resnet20: ResNet) -> None:
     found = network_of(resnet20, ANY, 0, ignore)
     assert found.network == resnet20.variant

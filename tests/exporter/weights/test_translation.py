@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,31 @@ def test_the_same_numbers_are_read(written: Written, tmp_path: Path) -> None:
     assert written.layout in record.layout
     assert (record.key, record.prefix, record.assumed) == (written.key, written.prefix, ("stride", "size"))
     assert reason_codes(notices) == list(written.codes)
+
+
+TRUNKS = {name: refused for name, refused in REFUSED.items() if refused.code == "classifier-missing"}
+
+
+@pytest.mark.parametrize("refused", TRUNKS.values(), ids=TRUNKS)
+def test_a_trunk_is_read_where_no_classifier_is_needed(refused: Refused, tmp_path: Path) -> None:
+    found = from_checkpoint(saved(refused.written, tmp_path), ANY, ignore, Selection(headless=True))
+    assert found.variant == replace(BOTTLENECK, classes=0)
+    assert list(found.weights.state) == [name for name in STATE if not name.startswith("fc.")]
+    for name, value in found.weights.state.items():
+        torch.testing.assert_close(value, STATE[name])
+
+
+def test_no_tensor_of_a_trunk_is_filled_in(tmp_path: Path) -> None:
+    state = {name: value for name, value in STATE.items() if not name.startswith(("fc.", "layer2.0.bn1."))}
+    torch.save(state, tmp_path / "best.pth")
+    with refuses(ModelMismatchError, "checkpoint-unrecognised"):
+        from_checkpoint(tmp_path / "best.pth", ANY, ignore, Selection(headless=True))
+
+
+def test_a_trunk_takes_no_number_of_classes(tmp_path: Path) -> None:
+    path = saved(TRUNKS["VICReg"].written, tmp_path)
+    with refuses(ModelMismatchError, "other-variant", "without a classifier", "--num-classes"):
+        from_checkpoint(path, VariantOptions(classes=10), ignore, Selection(headless=True))
 
 
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)

@@ -89,7 +89,9 @@ def test_a_recording_replays_with_what_lies_in_its_input(recorder: Recorder) -> 
         assert len(calls) == lanes.WARM_UPS + 1
         for value in (1.0, 5.0, 0.25):
             recording.input.fill_(value)
-            np.testing.assert_array_equal(recording.replay().numpy(), [max(0, 2 * value - 1) * 3] * 2)
+            replayed = recording.replay()
+            assert isinstance(replayed, torch.Tensor)
+            np.testing.assert_array_equal(replayed.numpy(), [max(0, 2 * value - 1) * 3] * 2)
     assert len(calls) == lanes.WARM_UPS + 1
     assert recorder.faults == []
 
