@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from exporter.models import resnet
+from exporter.models.custom import CustomNetwork
 from exporter.models.layers import foldable_norms, layers, multiply_adds, parameters
 from exporter.models.outputs import OUTPUTS, output_names
 from exporter.models.several_outputs import reference_outputs, with_outputs
@@ -108,8 +109,10 @@ def test_names_are_checked() -> None:
 
 
 def test_the_inside_of_another_module_is_unknown() -> None:
+    network = CustomNetwork(nn.Identity(), "Identity", 10, 3, (8, 8))
+    assert output_names(("logits",), network) == ("logits",)
     with refuses(CompatibilityError, "outputs-need-variant", "Identity"):
-        with_outputs(nn.Identity(), ("features",))
+        output_names(("features",), network)
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
