@@ -164,7 +164,8 @@ def export(
         num_classes: Number of outputs of the classifier. By default read from the weights.
         in_channels: Number of channels of the input. By default read from the weights.
         input_size: Height and width in pixels, or one number for both. By default the variant's; for another module,
-            that of the preprocessing, else 224, and a notice says so.
+            that of the preprocessing, else of the module's ``example_input_array`` or ``pretrained_cfg``, else 224; a
+            notice says which.
         example: For a module, an input or its shape (batch, channels, height, width), in place of ``in_channels`` and
             ``input_size``. Only its shape is used.
         stride: Where bottlenecks stride: in the first 1x1 convolution (``v1``) or in the 3x3 (``v1.5``).

@@ -3,8 +3,8 @@
     python -m scripts.peers_of_export [NETWORK ...]
 
 It runs in an environment with torchvision and timm besides rexport's own extras. A network has ten classes, seeded
-random weights, and batch norms with the statistics of training images of Fashion-MNIST. Each export runs in a process
-of its own, so that a crash is a cell of the table. A cell holds the error of the logits against PyTorch in fp32, on
+random weights, and batch norms with the statistics of training images of Fashion-MNIST. Each network has a process of
+its own, so that a crash is a cell of the table. A cell holds the error of the logits against PyTorch in fp32, on
 test images of the same dataset, or the code of the error:
 
 - ``fp32`` is the parity check: the largest difference, divided by the largest logit;
@@ -15,11 +15,11 @@ test images of the same dataset, or the code of the error:
 from __future__ import annotations
 
 import importlib
-import json
 import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ EXPORTS = (("fp32", ".onnx"), ("fp16", ".onnx"), ("int8", ".onnx"), ("fp16", ".p
 SIZE = 224
 """The height and width of the images in pixels."""
 
-CALIBRATION_IMAGES = 32
+CALIBRATION_IMAGES = 16
 """The number of images for the calibration of int8."""
 
 GATE_IMAGES = 32
@@ -57,9 +57,6 @@ GATE_IMAGES = 32
 
 DATA, CLASSES = "fashion-mnist", 10
 """The dataset, and the number of its classes."""
-
-LIMIT_S = 900
-"""The longest time of one export in seconds."""
 
 
 def build(name: str) -> nn.Module:
@@ -81,38 +78,39 @@ def build(name: str) -> nn.Module:
     return module.eval()
 
 
-def export_one(name: str, precision: str, suffix: str) -> str:
-    """Return the content of a cell."""
+def export_cells(name: str) -> Iterator[str]:
+    """Yield the contents of the cells of a network."""
     import rexport
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            manifest = rexport.export(
-                build(name),
-                Path(folder, f"network{suffix}"),
-                input_size=SIZE,
-                precision=precision,
-                calibration=DATA if precision == "int8" else None,
-                calibration_images=CALIBRATION_IMAGES,
-                data=DATA,
-                gate_images=GATE_IMAGES,
-            ).manifest
-        except rexport.RexportError as error:
-            sys.stderr.write(f"{name} {precision} {suffix}: {error}\n")
-            return error.code
-    assert manifest is not None
-    assert manifest.parity is not None
-    return f"{manifest.parity.relative_difference if manifest.gate is None else manifest.gate.error:.1e}"
+    module = build(name)
+    for precision, suffix in EXPORTS:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                manifest = rexport.export(
+                    module,
+                    Path(folder, f"network{suffix}"),
+                    input_size=SIZE,
+                    precision=precision,
+                    calibration=DATA if precision == "int8" else None,
+                    calibration_images=CALIBRATION_IMAGES,
+                    data=DATA,
+                    gate_images=GATE_IMAGES,
+                ).manifest
+            except rexport.RexportError as error:
+                sys.stderr.write(f"{name} {precision} {suffix}: {error}\n")
+                yield error.code
+                continue
+        assert manifest is not None
+        assert manifest.parity is not None
+        yield f"{manifest.parity.relative_difference if manifest.gate is None else manifest.gate.error:.1e}"
 
 
-def run_one(name: str, precision: str, suffix: str) -> str:
-    """Return the content of a cell from a process of its own."""
-    command = [sys.executable, "-m", "scripts.peers_of_export", "--one", name, precision, suffix]
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return f"longer than {LIMIT_S} s"
-    return str(json.loads(done.stdout)) if done.returncode == 0 else f"exit code {done.returncode}"
+def run_cells(name: str) -> list[str]:
+    """Return the contents of the cells of a network from a process of its own."""
+    command = [sys.executable, "-m", "scripts.peers_of_export", "--one", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    cells = done.stdout.splitlines()
+    return [*cells, *[f"exit code {done.returncode}"] * (len(EXPORTS) - len(cells))]
 
 
 def setting() -> str:
@@ -130,12 +128,14 @@ def setting() -> str:
 def main() -> None:
     """Print the table, or the cell that the arguments name."""
     if sys.argv[1:2] == ["--one"]:
-        sys.stdout.write(json.dumps(export_one(*sys.argv[2:5])))
+        for cell in export_cells(sys.argv[2]):
+            sys.stdout.write(f"{cell}\n")
+            sys.stdout.flush()
         return
     columns = ("network", *(f"{precision} {suffix}" for precision, suffix in EXPORTS))
     rows = []
     for name in sys.argv[1:] or NETWORKS:
-        cells = [run_one(name, *export) for export in EXPORTS]
+        cells = run_cells(name)
         sys.stderr.write(f"{name}: {cells}\n")
         rows.append(TableRow((name, *cells)))
     table = Table(tuple(TableColumn(column, left=True, unbroken=True) for column in columns), tuple(rows))

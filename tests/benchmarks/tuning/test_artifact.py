@@ -55,9 +55,9 @@ def test_an_artifact_can_be_replaced_by_its_own_tuned_copy(tmp_path: Path) -> No
 def test_a_checkpoints_tuned_file_is_an_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"w": torch.ones(1)}, "best.pth.tar")
-    names = ("best.pth.tar", "net.engine", "resnet20")
+    names = ("best.pth.tar", "net.engine", "resnet20", "own.nets:build")
     targets = [tuned.target_of([name], None, False).name for name in names]
-    assert targets == ["best.tuned.onnx", "net.tuned.engine", "resnet20.tuned.onnx"]
+    assert targets == ["best.tuned.onnx", "net.tuned.engine", "resnet20.tuned.onnx", "build.tuned.onnx"]
 
 
 def test_an_artifact_without_vectors_is_carried_without(tmp_path: Path) -> None:

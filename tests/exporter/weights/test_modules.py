@@ -168,6 +168,18 @@ def test_the_shape_of_the_input_is_assumed_in_words() -> None:
     assert all(word in str(notices[0]) for word in ("224x224", "--size", "--in-channels"))
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("example_input_array", torch.zeros(SHAPE)), ("pretrained_cfg", {"input_size": SHAPE[1:]})],
+)
+def test_the_shape_that_a_module_declares_is_taken(attribute: str, value: object) -> None:
+    notices: list[str | Reason] = []
+    module = filled(Vgg).eval()
+    setattr(module, attribute, value)
+    assert network_of(module, ANY, 0, notices.append).network.size == SHAPE[2:]
+    assert f"of its {attribute} (--size)" in str(notices[0])
+
+
 def test_a_module_in_training_is_exported_in_evaluation_mode() -> None:
     module = filled(Vgg)
     found = network_of(module, SIZE, 0, ignore)
