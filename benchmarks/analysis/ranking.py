@@ -128,9 +128,12 @@ def _join_name(name: str, result: Result, threads: bool) -> str:
 
 
 def network_title(result: Result) -> str:
-    """The network as a sentence names it: ``ResNet-20``, or what the user named."""
+    """The network as a sentence names it: ``ResNet-20``, ``ResNet-20@24`` at a chosen size, or what the user named."""
     of = result.identity
-    return VARIANTS[of.variant].title if of.variant in VARIANTS else of.subject or of.artifact
+    if of.variant not in VARIANTS:
+        return of.subject or of.artifact
+    name, at, size = (of.subject or "").partition("@")
+    return VARIANTS[of.variant].title + (at + size if name == of.variant else "")
 
 
 def format_headline(headline: Headline) -> str:

@@ -127,17 +127,16 @@ def _footnotes(main: Table) -> Iterator[Sentence]:
 def title(results: Sequence[Figures]) -> str:
     """What the results are of, in one line."""
     ran = [figures.result for figures in measured_of(results) or results]
-    names = dict.fromkeys(
-        of.subject or of.artifact
-        for of in (result.identity for result in ran)
-        if of.trained is None or (of.subject or of.artifact) != of.variant
-    )
+    names = dict.fromkeys(result.identity.subject or result.identity.artifact for result in ran)
+    of = ran[0].identity
+    if len(names) == 1 and of.trained is not None and of.variant in names:
+        names = {}
     threads = sorted({result.ran.threads for result in ran})
     where = f"{ran[0].ran.device}, {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
     images = max((figures.images or 0 for figures in results), default=0)
     data = results[0].result.identity.data
     evaluated = [f"{NOISE}, so no accuracy" if data == NOISE else data, f"{images:,} images" if images else ""]
-    parts = [", ".join(names), ", ".join(dict.fromkeys(map(weights_of, ran))), where]
+    parts = [", ".join(names), " and ".join(dict.fromkeys(map(weights_of, ran))), where]
     baseline = f"baseline {describe_baseline(ran[0])}" if ran[0].load is None else ""
     quick = "preliminary (--quick)" if any(result.asked.quick for result in ran) else ""
     return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated)), baseline, quick]))

@@ -225,8 +225,9 @@ def _optional_facts(manifest: Manifest) -> dict[str, str]:
         lines["accuracy"] = describe_accuracy(manifest.accuracy)
     if manifest.tuning is not None:
         best = manifest.tuning
+        streams = "" if best.streams == 1 else f", {best.streams} calls at the same time"
         lines["tuned"] = (
-            f"{best.runtime} on {best.device}, {count(best.threads, 'thread')}: "
+            f"{best.runtime} on {best.device}, {count(best.threads, 'thread')}{streams}: "
             f"{best.p50_s * 1e3:.3g} ms for a batch of {best.batch}, {best.images_per_s:,.0f} images/s ({best.machine})"
         )
     return lines

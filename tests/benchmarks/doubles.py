@@ -137,7 +137,7 @@ class FillingLater(FakeSession):
 def opening(kind: Kind) -> Callable[..., Runtime]:
     """In place of ``runtimes.open``: a scripted artifact in a session of that kind."""
 
-    def opened(path: str, *_: object) -> Runtime:
+    def opened(path: str, *_: object, **__: object) -> Runtime:
         artifact = Artifact.read(path)
         return Runtime(artifact, kind(codec.loads(Script, artifact.path.read_bytes()), Options("cpu", 1)))
 

@@ -331,8 +331,8 @@ def test_a_failed_open_closes_the_runtime(model: Path, monkeypatch: pytest.Monke
     made: list[runtimes.Runtime] = []
     original = runtimes.open
 
-    def watched(*arguments: object) -> runtimes.Runtime:
-        made.append(original(*arguments))  # type: ignore[arg-type]
+    def watched(*arguments: object, **options: object) -> runtimes.Runtime:
+        made.append(original(*arguments, **options))  # type: ignore[arg-type]
         return made[-1]
 
     monkeypatch.setattr(opening, "open", watched)

@@ -239,3 +239,4 @@ def test_a_configuration_without_graphs() -> None:
 def test_a_foreign_network_is_called_as_the_user_called_it() -> None:
     assert ranking.network_title(change(QUICK, variant="net.onnx", subject="net.onnx").result) == "net.onnx"
     assert ranking.network_title(change(QUICK, variant="plain20").result) == "Plain-20"
+    assert ranking.network_title(change(QUICK, subject="resnet20@24x32").result) == "ResNet-20@24x32"

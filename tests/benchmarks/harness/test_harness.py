@@ -103,6 +103,7 @@ def test_a_backend_that_dies_is_a_row_and_the_rest_is_measured(tmp_path: Path) -
     by_name = {row.result.identity.artifact: row for row in found if row.result.identity.backend == "fake"}
     statuses = [by_name[name].result.status for name in ("dying.fake", "wrong.fake", "sound.fake")]
     assert statuses == ["error", "failed", "ok"]
+    assert len({row.result.asked.group for row in found}) == 3  # those of two networks did not take turns
     assert "SIGSEGV" in reason_of(by_name["dying.fake"])
     assert by_name["wrong.fake"].p50 is None
     assert by_name["wrong.fake"].result.samples == ()

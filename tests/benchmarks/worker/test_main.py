@@ -232,7 +232,7 @@ def test_a_backend_without_a_profiler_tells_its_arithmetic(tmp_path: Path, monke
 
 
 def test_a_file_that_the_runtime_does_not_take_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(*_: object) -> None:
+    def refusing(*_: object, **__: object) -> None:
         raise CompatibilityError("no kernel for Conv in bfloat16", code="kernel-missing", hint="another")
 
     monkeypatch.setattr(runtimes, "open", refusing)
@@ -344,7 +344,7 @@ def test_what_is_refused_has_its_reason(tmp_path: Path, change: Callable[[Job], 
 
 
 def test_a_library_that_raises_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("first line\n  second\tline \x1b[31m")
 
     monkeypatch.setattr(runtimes, "open", broken)
@@ -459,13 +459,13 @@ def test_the_wish_for_cuda_graphs_reaches_the_runtime(
 ) -> None:
     seen: list[object] = []
 
-    def noting(*arguments: object) -> None:
-        seen.extend(arguments)
+    def noting(*arguments: object, **options: object) -> None:
+        seen.extend((*arguments, options))
         raise CompatibilityError("enough")
 
     monkeypatch.setattr(runtimes, "open", noting)
-    done(replace(JOB, artifact=str(artifact(tmp_path)), cuda_graphs=wish), tmp_path)
-    assert seen[1:] == ["fake", "cpu", 1, wish]
+    done(replace(JOB, artifact=str(artifact(tmp_path)), cuda_graphs=wish, streams=2), tmp_path)
+    assert seen[1:] == ["fake", "cpu", 1, wish, {"streams": 2}]
 
 
 def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_inspect_shows_what_a_narrower_precision_cost(tmp_path: Path) -> None:
     artifact = onnx_file.export(
         request, SILENT, precision_spec=PrecisionSpec("int8", calibration_images=20, gate_images=20)
     )
-    tuning = Tuning("openvino", "cpu", 2, 8, "throughput", 0.0125, 640.0, "a machine")
+    tuning = Tuning("openvino", "cpu", 2, 8, "throughput", 0.0125, 640.0, "a machine", 2)
     rewrite(artifact.path, tuning=tuning)
     facts = dict(line.split("  ", 1) for line in manifest_view.as_text(artifact.path).splitlines())
     assert facts["precision"].strip() == "int8"
@@ -177,7 +177,9 @@ def test_inspect_shows_what_a_narrower_precision_cost(tmp_path: Path) -> None:
     assert facts["gate"].endswith(f"{manifest.gate.runtime}: {gate.describe_gate(manifest.gate)}")
     tuned = facts["tuned"].strip()
     assert [
-        value for value in ("openvino", "cpu", "12.5 ms", "640 images/s", "(a machine)") if value not in tuned
+        value
+        for value in ("openvino", "cpu", "2 calls", "12.5 ms", "640 images/s", "(a machine)")
+        if value not in tuned
     ] == []
     assert facts["preprocessing"].endswith(" graph")
     assert facts["inputs"].strip() == str(manifest.inputs[0])
