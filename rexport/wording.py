@@ -23,7 +23,7 @@ _PARAMETERS = {
 }
 """What the functions call an option, where it is not the option's own name with underscores."""
 
-_TEXTS = r"(?<=--key )[^\s,)]+|(?<=--strip-prefix )[^\s,)]+"
+_TEXTS = "|".join(rf"(?<={option} )[^\s,)]+" for option in ("--key", "--strip-prefix", "--recipe", "--float-layer"))
 _VALUES = (
     rf"{_TEXTS}|[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random|logits|features"
     r"|stages|cam"

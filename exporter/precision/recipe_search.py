@@ -85,18 +85,22 @@ class Rejection:
         candidate: The candidate.
         error: The error of the check.
         records: The figures of the accuracy gate; empty if the parity check failed before.
+        exceeded: The number of limits that these figures exceed.
     """
 
     candidate: Candidate
     error: CheckFailedError
     records: tuple[Gate, ...]
+    exceeded: int
 
     @property
-    def distance(self) -> tuple[bool, float]:
-        """How far the candidate is from being accepted, for comparisons: the largest loss, or error without labels."""
-        if not self.records:
-            return True, math.inf
-        return False, max(record.error if record.drop is None else record.drop for record in self.records)
+    def distance(self) -> tuple[bool, int, float]:
+        """How far the candidate is from being accepted, for comparisons.
+
+        Parity counts first, then the number of exceeded limits, then the largest loss, or error without labels.
+        """
+        losses = (record.error if record.drop is None else record.drop for record in self.records)
+        return not self.records, self.exceeded, max(losses, default=math.inf)
 
 
 class Quantisation:
@@ -264,7 +268,9 @@ class _Search:
             except CheckFailedError as error:
                 if error.code not in REJECTIONS:
                     raise
-                self._reject(Rejection(candidate, error, self._gate.records))
+                records = self._gate.records
+                exceeded = sum(len(self._gate.failures(record)) for record in records)
+                self._reject(Rejection(candidate, error, records, exceeded))
                 self._show(candidate.title, self._describe_rejection(error), candidate)
                 continue
             if self._tried or self._spec.max_drop is not None:

@@ -19,7 +19,7 @@ from exporter.proportions import difference_interval
 from exporter.targets import onnx_file
 from runtimes import Artifact
 from runtimes.artifacts.manifest import Calibration
-from runtimes.errors import CheckFailedError, UsageError
+from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.parity import logits_of
 from scripts.figures.setting import IMAGENET_STATISTICS, SILENT, Figure, FigureSettings
 
@@ -67,7 +67,12 @@ def _measure(
     option = "" if asked is None else f" --max-drop {asked:g}"
     title = f"top-1 drop, CIFAR-10 {request.variant.name}, JPEG copies, int8{option}"
     lines: list[str] = []
-    listener = ExportListener(step=lambda _: None, notice=lambda notice: lines.append(str(notice)))
+
+    def note(notice: str | Reason) -> None:
+        if not isinstance(notice, Reason) or notice.code == "limit-not-resolved":
+            lines.append(str(notice))
+
+    listener = ExportListener(step=lambda _: None, notice=note)
     try:
         artifact = onnx_file.export(request, listener, precision_spec=spec)
     except CheckFailedError as error:

@@ -17,11 +17,11 @@ from exporter.network import ExportListener
 from exporter.precision import recipe_search, slowdown
 from exporter.precision.calibration_images import Examples
 from exporter.precision.gate import announce_resolution
-from exporter.precision.recipe_search import Candidate, Quantisation, export_calibrated
+from exporter.precision.recipe_search import Candidate, Quantisation, Rejection, export_calibrated
 from exporter.precision.recipes import RECIPES, CalibrationRecipe
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file
-from runtimes import Artifact, available_backends
+from runtimes import Artifact, available_backends, codec
 from runtimes.artifacts.manifest import Calibration, Gate, Manifest
 from runtimes.artifacts.rebuild_command import rebuild_hint, recipe_options
 from runtimes.errors import CheckFailedError, CompatibilityError, Reason, UsageError
@@ -296,6 +296,25 @@ def test_a_limit_without_labelled_images_is_refused(tmp_path: Path) -> None:
     with refuses(UsageError, "max-drop-needs-data", "0.5", "--data"):
         export(BASIC, tmp_path, precision_spec=PrecisionSpec("fp16", max_drop=0.5))
     assert content(tmp_path) == {}
+
+
+def test_a_default_recipe_is_written_as_before() -> None:
+    """Versions that know no recipes read such a manifest."""
+    calibration = Calibration("nncf 1", "cpu", "images", 300)
+    assert codec.encode(calibration).keys() == {"quantiser", "target", "data", "images"}
+    assert "asked" not in codec.encode(record(1000, 0.01, 0.005, asked=False))
+    assert "recipe" in codec.encode(dataclasses.replace(calibration, recipe="minmax"))
+
+
+def test_the_closest_candidate_exceeds_the_fewest_limits() -> None:
+    candidate, error = ScriptedGate({}).candidate(RECIPES["default"]), CheckFailedError("", code="gate-failed")
+    far, near = (record(1000, 0.01, 0.005),), (dataclasses.replace(record(1000, 0.01, 0.005), drop=0.1),)
+    rejections = [
+        Rejection(candidate, error, (), 0),
+        Rejection(candidate, error, far, 2),
+        Rejection(candidate, error, near, 1),
+    ]
+    assert min(rejections, key=lambda rejection: rejection.distance) is rejections[2]
 
 
 def test_the_options_are_the_fields_of_the_precision() -> None:
