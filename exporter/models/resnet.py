@@ -1,10 +1,9 @@
 """Residual and plain networks in PyTorch (He et al. 2015, arXiv 1512.03385) and their later variants.
 
 The file reads from top to bottom: convolution and norm, filters and attention, shortcuts, blocks, the network, and how
-weights begin. The options are those of ``exporter.models.variants``, which names the papers.
-
-The module names are torchvision's and timm's, so their state dicts load strictly. Pre-activation networks have the same
-names, and their last norm is ``norm``. Comments at line ends give shapes: n images, c channels, h x w pixels.
+weights begin. The options are those of ``exporter.models.variants``, which names the papers. The module names are
+torchvision's and timm's, so their state dicts load strictly. Pre-activation networks have the same names, and their
+last norm is ``norm``. Comments at line ends give shapes: n images, c channels, h x w pixels.
 """
 
 from __future__ import annotations

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NoReturn
+
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+from exporter.cli import cli
 from exporter.commands.command import COLUMN, MODEL, OUTPUT, RUNTIME, Group, NameChoice, OptionSection, stack_options
+from exporter.commands.values import Names
+from exporter.models.outputs import OUTPUTS
+from exporter.network import ExportRequest
+from runtimes.errors import CheckFailedError
 
 
 @click.group("program", cls=Group, examples=("program work a", "program --version"))
@@ -126,3 +134,26 @@ def test_a_wrong_choice_ends_in_the_nearest_one(typed: str, meant: str) -> None:
     done = invoke("work", "here", "--level", typed)
     assert done.exit_code == 2
     assert done.output.strip().rstrip(".").endswith(meant)
+
+
+def test_names_are_lists_of_known_words() -> None:
+    names = Names(OUTPUTS)
+    assert names.convert("logits, CAM", None, None) == ("logits", "cam")
+    with pytest.raises(click.BadParameter, match="stages"):
+        names.convert("logits,stage", None, None)
+
+
+def test_outputs_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[ExportRequest] = []
+
+    def stop(request: ExportRequest, *_: object, **__: object) -> NoReturn:
+        asked.append(request)
+        raise CheckFailedError("enough", code="parity-failed")
+
+    monkeypatch.setattr("exporter.targets.onnx_file.prepare", stop)
+    for options in ([], ["--output", "features", "--output", "logits,cam"], ["--output", "stages"]):
+        arguments = ["onnx", "resnet20", "-o", f"{tmp_path}/", *options]
+        with pytest.raises(CheckFailedError):
+            cli.main(arguments, standalone_mode=False)
+    assert [request.outputs for request in asked] == [("logits",), ("features", "logits", "cam"), ("stages",)]
+    assert [request.selection.headless for request in asked] == [False, False, True]
