@@ -268,7 +268,7 @@ class _Search:
             except CheckFailedError as error:
                 if error.code not in REJECTIONS:
                     raise
-                records = self._gate.records
+                records: tuple[Gate, ...] = self._gate.records
                 exceeded = sum(len(self._gate.failures(record)) for record in records)
                 self._reject(Rejection(candidate, error, records, exceeded))
                 self._show(candidate.title, self._describe_rejection(error), candidate)
