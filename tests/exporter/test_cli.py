@@ -155,7 +155,7 @@ def test_lacking_memory_has_its_own_exit_code(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_refused_and_kept(older: Path) -> None:
     before = content(older)
-    result = rexport("onnx", "resnet20", "-o", older)
+    result = here(main, "onnx", "resnet20", "-o", older)
     assert result.code == 2
     assert error_codes(result.stderr) == ["target-exists"]
     assert "resnet20.onnx" in result.stderr
