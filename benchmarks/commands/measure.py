@@ -134,9 +134,10 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
 @click.argument(
     "subject",
     required=False,
-    metavar="[ARTIFACT|VARIANT|CHECKPOINT]",
+    metavar="[ARTIFACT|VARIANT|CHECKPOINT|MODULE:FACTORY]",
     type=VARIANT_OR_FILE,
-    help="Model file, or a network or weights file that is exported first. Default: the bundled trained resnet20.",
+    help="Model file; or a network, weights file or your own code that is exported first. Default: the bundled trained "
+    "resnet20.",
 )
 @options.weights_options
 @backend_option(
@@ -245,9 +246,9 @@ def load(
 )
 @click.argument(
     "subject",
-    metavar="ARTIFACT|VARIANT|CHECKPOINT",
+    metavar="ARTIFACT|VARIANT|CHECKPOINT|MODULE:FACTORY",
     type=VARIANT_OR_FILE,
-    help="ONNX file that rexport wrote, or a network or weights file that is exported first.",
+    help="ONNX file that rexport wrote; or a network, weights file or your own code that is exported first.",
 )
 @options.model_options(precisions="all")
 @options.runtime_options
