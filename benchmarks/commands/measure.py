@@ -133,9 +133,10 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
 @click.argument(
     "subject",
     required=False,
-    metavar="[ARTIFACT|VARIANT|CHECKPOINT]",
+    metavar="[ARTIFACT|VARIANT|CHECKPOINT|MODULE:FACTORY]",
     type=VARIANT_OR_FILE,
-    help="Model file, or a network or weights file that is exported first. Default: the bundled trained resnet20.",
+    help="Model file; or a network, weights file or your own code that is exported first. Default: the bundled trained "
+    "resnet20.",
 )
 @options.weights_options
 @options.size_option
@@ -247,9 +248,9 @@ def load(
     "subjects",
     nargs=-1,
     required=True,
-    metavar="ARTIFACT|VARIANT|CHECKPOINT...",
+    metavar="ARTIFACT|VARIANT|CHECKPOINT|MODULE:FACTORY...",
     type=VARIANT_OR_FILE,
-    help="ONNX files that rexport wrote, or networks and weights files that are exported first.",
+    help="ONNX files that rexport wrote; or networks, weights files or your own code that are exported first.",
 )
 @options.model_options(precisions="all")
 @options.runtime_options

@@ -86,7 +86,8 @@ weights_options = stack_options(
         metavar="NAME|FILE",
         show_default="random",
         help="Weights of a VARIANT: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet "
-        "(torchvision's), or a CHECKPOINT.",
+        "(torchvision's), or a CHECKPOINT. For MODULE:FACTORY, a CHECKPOINT that fits exactly; without it, the "
+        "module's own weights are taken.",
     ),
     selection_options,
 )

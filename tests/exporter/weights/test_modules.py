@@ -205,6 +205,18 @@ def test_options_that_do_not_fit_a_module_are_refused(
         network_of(filled(FunctionalResNet), options, 0, ignore)
 
 
+class Rounding(Vgg):
+    """Enlarges the rounding of a batch of one image in float32 alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        return logits * 1.01 if len(images) == 1 and images.dtype == torch.float32 else logits
+
+
+def test_rounding_is_no_dependence_on_the_batch() -> None:
+    assert network_of(filled(Rounding), SIZE, 0, ignore).network.classes == CLASSES
+
+
 def test_weights_that_are_no_numbers_are_named() -> None:
     module = filled(Vgg)
     with torch.no_grad():
