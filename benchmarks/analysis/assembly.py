@@ -65,8 +65,6 @@ def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, con
             command=request.command,
             baseline=subject.baseline,
             quick=request.quick,
-            streams=configuration.streams,
-            model_cache=configuration.model_cache is not None,
         ),
         ran=Ran(request.device, configuration.threads),
         environment=taken_on,

@@ -260,7 +260,8 @@ class Harness:
             ran, about = result.ran, outcome.description
             if about is not None:
                 ran = Ran(about.device, about.threads, about.version, about.provider, about.precision)
-            yield replace(result, ran=ran, notes=outcome.notes, warnings=outcome.warnings, load=outcome.load)
+            notes = (*outcome.notes, *_list_openings(configuration))
+            yield replace(result, ran=ran, notes=notes, warnings=outcome.warnings, load=outcome.load)
 
     def _without_folder(self, reason: Reason) -> Reason:
         """The reason, with what was exported on the way named by its file alone: its folder will be gone."""
@@ -271,6 +272,14 @@ class Harness:
 def _key(configuration: Configuration) -> tuple[str, str, str | None, str | None]:
     pair = configuration.pair
     return pair.subject.name, pair.backend.name, pair.typed.precision, pair.typed.file
+
+
+def _list_openings(configuration: Configuration) -> Iterator[Reason]:
+    """The options that the model was opened with and that no field of the result tells."""
+    if configuration.streams > 1:
+        yield Reason("opened-with-streams", f"opened with {configuration.streams} streams")
+    if configuration.model_cache is not None:
+        yield Reason("opened-with-model-cache", "opened with a cache of compiled models")
 
 
 def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:

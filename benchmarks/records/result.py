@@ -98,8 +98,6 @@ class Asked:
         baseline: The configuration with which latency and predictions are compared; ``None`` for PyTorch in fp32, as
             in all results of older versions.
         quick: Whether the run was short, so that its results are preliminary.
-        streams: The number of streams that the model was opened with.
-        model_cache: Whether the model was opened with a cache of compiled models.
     """
 
     threads: int | None
@@ -113,8 +111,6 @@ class Asked:
     command: tuple[str, ...] | None
     baseline: Baseline | None = None
     quick: bool = False
-    streams: int = 1
-    model_cache: bool = False
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
         objective=objective,
         p50_s=0.0 if figures.p50 is None else figures.p50.value,
         images_per_s=figures.images_per_s or 0.0,
-        streams=result.asked.streams,
+        streams=1 if result.load is None else result.load.clients,
         machine=f"{machine.cpu}, {machine.usable_processors} of {machine.processors} processors",
     )
 

@@ -62,7 +62,7 @@ class Networks(ScriptedHarness):
                     clients=trial.load.clients,
                     steps_s=(("open", open_s),),
                 )
-                yield change_facts(result, load=load, samples=(), streams=configuration.streams)
+                yield change_facts(result, load=load, samples=())
 
     def row(self, configuration: Configuration) -> Result:
         name, precision = configuration.pair.subject.name, configuration.pair.typed.precision or ""
