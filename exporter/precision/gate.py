@@ -76,6 +76,10 @@ class AccuracyGate:
         self._bounds = bounds
         self._listener = listener
 
+    def begin(self) -> None:
+        """Begin the next candidate, which has no records yet."""
+        self.records = ()
+
     @cached_property
     def examples(self) -> Examples:
         """The images.

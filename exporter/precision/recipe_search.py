@@ -261,7 +261,7 @@ class _Search:
     def run(self) -> Artifact:
         """Return the artifact of the first candidate that passes, or raise ``CheckFailedError``."""
         for candidate in self._candidates():
-            self._gate.records = ()
+            self._gate.begin()
             try:
                 # Writing adds the raw input and metadata to the graph.
                 artifact = self._write(copy.deepcopy(candidate.graph), candidate.calibration)

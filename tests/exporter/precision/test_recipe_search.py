@@ -184,6 +184,9 @@ class ScriptedGate:
         self.tried.append(f"layers of {candidate.title}")
         return self.layers
 
+    def begin(self) -> None:
+        self.records = ()
+
     def failures(self, record: Gate) -> list[Reason]:
         return [Reason("top1-dropped", f"{record.drop}")]
 
