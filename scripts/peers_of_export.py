@@ -38,12 +38,10 @@ NETWORKS = (
     "torchvision.models:densenet121",
     "torchvision.models:regnet_y_400mf",
     "torchvision.models:convnext_tiny",
-    "torchvision.models:shufflenet_v2_x0_5",
-    "timm.models:vit_tiny_patch16_224",
 )
 """The networks, as the command takes them."""
 
-EXPORTS = (("fp32", ".onnx"), ("fp16", ".onnx"), ("int8", ".onnx"), ("fp16", ".pt2"))
+EXPORTS = (("fp32", ".onnx"), ("fp16", ".onnx"), ("int8", ".onnx"))
 """The precision and the format of each column."""
 
 SIZE = 224

@@ -234,7 +234,7 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
         (["tune", "x.onnx", "--max-drop", "101"], 2, "usage", "'--max-drop'"),
         (["tune", "x.onnx", "--threads", "100000"], 2, "threads-out-of-range", "100000"),
         (["tune", "resnet21"], 2, "variant-unknown", "'resnet21'"),
-        (["tune"], 2, "usage", "'ARTIFACT|VARIANT|CHECKPOINT'"),
+        (["tune"], 2, "usage", "'ARTIFACT|VARIANT|CHECKPOINT|MODULE:FACTORY'"),
         (["walk"], 2, "usage", "'walk'"),
         (["run", "--nonsense"], 2, "usage", "--nonsense"),
         (["run", "README", "-o", "/proc/nothing"], 6, "file-access-failed", "/proc/nothing"),

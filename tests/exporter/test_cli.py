@@ -75,7 +75,7 @@ def test_torch_prints_one_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "code", "values"),
     [
-        (["onnx"], 2, "usage", ["'VARIANT|CHECKPOINT'"]),
+        (["onnx"], 2, "usage", ["'VARIANT|CHECKPOINT|MODULE:FACTORY'"]),
         (["onnx", "resnet51"], 2, "variant-unknown", ["'resnet51'", "resnet50"]),
         (["onnx", "resnet20", "--size", "8x8x8"], 2, "usage", ["'8x8x8'", "HEIGHTxWIDTH"]),
         (["onnx", "resnet20", "--size", "0"], 2, "dimension-below-one", ["height", "0"]),

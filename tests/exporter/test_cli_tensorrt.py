@@ -112,7 +112,7 @@ def test_the_hint_of_a_damaged_engine_mends_it(built: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "code", "values"),
     [
-        ([], 2, "usage", ["'ARTIFACT.onnx|VARIANT|CHECKPOINT'"]),
+        ([], 2, "usage", ["'ARTIFACT.onnx|VARIANT|CHECKPOINT|MODULE:FACTORY'"]),
         (["resnet51"], 2, "variant-unknown", ["'resnet51'", "resnet50"]),
         (["missing.onnx"], 6, "file-access-failed", ["missing.onnx"]),
         (["folder/"], 6, "file-not-regular", ["folder"]),
