@@ -23,7 +23,7 @@ NEIGHBOUR, PEAK = "nearest neighbour", "peak"
 """The names of the comparisons besides the numbers."""
 
 COMPARED = {FEATURES: NEIGHBOUR, CAM: PEAK}
-"""What is compared of each output. The maps of stages have only numbers."""
+"""The comparison of each output besides its numbers. The maps of stages have only numbers."""
 
 NEAR_NEIGHBOUR = 0.02
 """The limit for a borderline change: in fp32, the cosine similarity of the old neighbour exceeds that of the new one by

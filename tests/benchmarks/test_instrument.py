@@ -17,14 +17,14 @@ from tests.benchmarks.scripts import SCRIPT, artifact
 
 
 @pytest.mark.parametrize(("gap", "verdict"), [(0.0, NO_DIFFERENCE), (0.05, "slower"), (-0.05, "faster")])
-def test_verdicts_on_a_hundred_seeded_runs_are_right(tmp_path: Path, gap: float, verdict: str) -> None:
+def test_verdicts_on_sixty_seeded_runs_are_right(tmp_path: Path, gap: float, verdict: str) -> None:
     """On a virtual clock, with noise of processes, turns and calls, stalls, drift and a step; all of the harness takes
     part but its processes."""
     script = instrument.write_script(tmp_path)
-    found = [instrument.simulate_run(script, gap, seed) for seed in range(100)]
-    assert Counter(one.verdict for one in found)[verdict] >= 95  # type: ignore[index]
+    found = [instrument.simulate_run(script, gap, seed) for seed in range(60)]
+    assert Counter(one.verdict for one in found)[verdict] >= 57  # type: ignore[index]
     held = sum(one.interval[0] <= 1 / (1 + gap) <= one.interval[1] for one in found)
-    assert held >= 90  # of 95 % intervals
+    assert held >= 54  # of 95 % intervals
 
 
 def test_a_gap_that_is_injected_is_the_gap_that_there_is() -> None:

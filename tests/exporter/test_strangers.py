@@ -82,7 +82,7 @@ TABLE = (
     First("onnx vgg16", 2, "variant-unknown", "(rexport list shows all variants)", ("info resnet18",)),
     First("oonnx resnet20", 2, "usage", "(did you mean onnx?)"),
     First("export resnet20", 2, "usage", "(rexport --help)", ("--help",)),
-    First("onnx resnet20 --precison fp16", 2, "usage", "(did you mean --precision?)"),
+    First("onnx resnet20 --precison fp16", 2, "usage", "(did you mean --precision or --recipe?)"),
     First("onnx resnet20 --precision fp61", 2, "usage", "(did you mean fp16?)"),
     First(
         "onnx best.pth", 4, "variant-ambiguous", "(use resnet20 --weights best.pth or plain20 --weights best.pth)",

@@ -50,19 +50,20 @@ def test_degradation_trains_and_draws(tmp_path: Path) -> None:
 
 
 def test_the_same_command_goes_on_after_its_time_is_over(tmp_path: Path) -> None:
-    words = ("train", "resnet20", *TINY, "-o", str(tmp_path / "run"))
+    words = ("train", "resnet20", *TINY, "--shortcut", "B", "-o", str(tmp_path / "run"))
     longer = tuple("0.0003" if word == "0.00007" else word for word in words)
     left = run_paper(*longer, "--stop-after", "1", code=1)
     assert error_codes(left.stderr) == ["training-time-over"]
-    assert "resnet20, seed 0" in left.stderr
+    assert "resnet20 option B, seed 0" in left.stderr
     assert (tmp_path / "run" / CHECKPOINT).exists()
     done = run_paper(*longer)
     assert done.stdout == f"{tmp_path / 'run' / 'weights.safetensors'}\n"
     assert open_run(tmp_path / "run").outcome is not None
+    export_by_the_named_command(done, tmp_path)
 
 
-def test_trained_weights_are_exported_by_the_named_command(tmp_path: Path) -> None:
-    done = run_paper("train", "resnet20", *TINY, "--shortcut", "B", "-o", str(tmp_path / "run"))
+def export_by_the_named_command(done: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    """What the training printed last makes a file of the trained weights."""
     (command,) = [line for line in done.stderr.splitlines() if line.startswith("rexport onnx")]
     words = command.split()[1:]
     made = subprocess.run(

@@ -415,7 +415,7 @@ def test_the_bundled_network_is_tuned_and_opens_as_measured(tmp_path: Path) -> N
     out = tmp_path / "best.onnx"
     done = here(
         cli.main,
-        *("tune", "resnet20", "--weights", "bundled", "--precision", "fp32", "--precision", "fp16"),
+        *("tune", "resnet20", "--weights", "bundled", "--precision", "fp32"),
         *("--backend", "onnxruntime", "--threads", 1, "--limit", 200, "--duration", 0.05, "-o", out),
     )
     assert (done.code, done.stdout.splitlines()[-1]) == (0, str(out))

@@ -141,8 +141,9 @@ def test_every_shape_of_network_is_exported(tmp_path: Path, row: Variant, batch:
         parity.check(runtime, artifact.vectors(), 5e-5, "PyTorch", "noise")
 
 
-BETWEEN = ("resnet32", "resnet44", "resnet56", "plain32", "plain44", "plain56")
-"""Networks of the table that only have more blocks of a kind than one below them, and fewer than one above."""
+BETWEEN = ("resnet32", "resnet44", "resnet56", "plain32", "plain44", "plain56", "plain110")
+"""Networks of the table that only have more blocks of a kind than one below them, and fewer than one above; ResNet-110
+has the layers of the plain one."""
 
 
 @pytest.mark.slow
