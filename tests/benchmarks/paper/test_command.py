@@ -54,7 +54,7 @@ def test_the_same_command_goes_on_after_its_time_is_over(tmp_path: Path) -> None
     longer = tuple("0.0003" if word == "0.00007" else word for word in words)
     left = run_paper(*longer, "--stop-after", "1", code=1)
     assert error_codes(left.stderr) == ["training-time-over"]
-    assert "resnet20 option B, seed 0" in left.stderr
+    assert "option B, seed" in left.stderr
     assert (tmp_path / "run" / CHECKPOINT).exists()
     done = run_paper(*longer)
     assert done.stdout == f"{tmp_path / 'run' / 'weights.safetensors'}\n"
