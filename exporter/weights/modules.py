@@ -178,14 +178,14 @@ def from_module(
     module = _copy(named)
     own = _tensors(module)
     own_record = Weights("module", True, matching.state_digest(own), source=named.name)
+    reason = "its tensors match no variant"
     try:
         state = translation.translate(own, headless=headless).tensors
         candidates = tuple(_candidates_of(named.module, state, options))
-    except ModelMismatchError:
+    except ModelMismatchError as error:
         if options.name is not None:
             raise
-        candidates = ()
-    reason = "its tensors match no variant"
+        reason, candidates = error.what, ()  # as of a trunk without a classifier, whose features would be the logits
     differences = []
     for candidate in candidates:
         fitted = matching.fit(state, candidate, notify)
