@@ -96,14 +96,14 @@ class Peer:
 
     Attributes:
         variant: The name of our variant.
-        library: The library or repository.
+        origin: The library or repository.
         build: Returns the network, in evaluation mode or not.
         rename: Returns our name of a tensor from the other library's name.
         size: The default size of the variant in pixels, for which multiply-adds are counted.
     """
 
     variant: str
-    library: str
+    origin: str
     build: Callable[[], nn.Module]
     rename: Callable[[str], str] = str
     size: int = 224
@@ -319,7 +319,7 @@ def measure(peer: Peer) -> dict[str, object]:
         model.to("meta")(torch.empty(1, 3, peer.size, peer.size, device="meta"))
     return {
         "variant": peer.variant,
-        "library": peer.library,
+        "library": peer.origin,
         "size": size,
         "parameters": parameters,
         "multiply_adds": counter.get_total_flops() // 2,
@@ -372,7 +372,7 @@ def main() -> None:
     rows = []
     for peer in peers():
         rows.append(json.dumps(measure(peer)))
-        sys.stderr.write(f"{peer.variant} of {peer.library}\n")
+        sys.stderr.write(f"{peer.variant} of {peer.origin}\n")
     lines = ",\n".join(rows)
     PATH.write_text(f'{{"noise": {noise_digest()}, "networks": [\n{lines}\n]}}\n', encoding="utf-8")
     sys.stderr.write(f"{PATH}\n")
