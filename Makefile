@@ -1,13 +1,15 @@
 # make demo, make test, make check, make docs: the four commands. Each makes .venv first, or brings it up to date.
+# make peers, make test-peers: servers and runtimes of others, each in an environment of its own, and the tests with them.
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,dev,docs
+EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,triton,label,ray,serve,dev,docs
 DEMO := out/demo
 PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt))
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test coverage browser docs format figures sentences clean
+.PHONY: setup demo check test peers test-peers coverage browser docs format figures sentences clean
 
 setup: .venv/.complete
 
@@ -38,7 +40,17 @@ browser:  # for the tests of the page; without one they are skipped, and say so
 
 test: check docs browser  # a file stays in one process; tests/conftest.py puts the slowest files first
 	@$(BIN)/python -m compileall -q exporter runtimes benchmarks rexport scripts tests
-	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST)
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'not peers'
+
+.peers/%/.complete: scripts/peers/%.txt
+	@test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+peers: $(PEERS)  # what clashes with .venv or is only compared with; without one, its tests are skipped and say so
+
+test-peers: setup browser peers
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m peers
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
 	@rm -rf out/coverage && mkdir -p out/coverage
@@ -60,4 +72,4 @@ sentences: setup  # writes the table that tests hold every message to
 	$(BIN)/python -m scripts.sentences --write
 
 clean:
-	rm -rf .venv out build dist *.egg-info
+	rm -rf .venv .peers out build dist *.egg-info

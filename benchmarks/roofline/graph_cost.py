@@ -185,7 +185,7 @@ _WEIGHTS_AT = {
 def _load_model(path: Path) -> onnx.ModelProto:
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from google.protobuf.message import DecodeError
     except ImportError as error:
         raise BackendUnavailableError(
             f"counting the cost of a graph needs onnx: {quote(error)}",
