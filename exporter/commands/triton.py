@@ -11,7 +11,7 @@ from exporter.commands import terminal
 from exporter.commands.command import OUTPUT, RUNTIME, NameChoice, SectionedCommand, stack_options
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import BACKEND
-from exporter.deploy.triton_config import BACKENDS, LARGEST_BATCH, QUEUE
+from exporter.deploy.triton_settings import BACKENDS, LARGEST_BATCH, QUEUE
 from runtimes.errors import UsageError, quote
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ def triton(artifacts: tuple[Path, ...], as_json: bool, **options: Any) -> None:
 
 
 def _request_of(options: dict[str, Any]) -> TritonRequest:
-    from exporter.deploy.triton_config import TritonSettings
     from exporter.deploy.triton_repository import TritonRequest
+    from exporter.deploy.triton_settings import TritonSettings
 
     settings = TritonSettings(
         options["backend"],

@@ -1,4 +1,7 @@
-"""A connection to a server that speaks the Open Inference Protocol (V2) over HTTP or gRPC, as Triton and KServe do."""
+"""A connection to a server that speaks the Open Inference Protocol (V2) over HTTP or gRPC, as Triton and KServe do.
+
+Importing this module imports neither NumPy nor the client's library.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
-
-import numpy as np
 
 from runtimes.errors import (
     BackendUnavailableError,
@@ -131,9 +132,10 @@ class ServerConnection:
 
         Raises:
             BackendUnavailableError: Nothing answers at the address.
+            ModelMismatchError: The server at the address speaks another protocol.
             RexportError: As for ``infer``.
         """
-        with self._translated("the server"):
+        with self._translated("the Open Inference Protocol"):
             found = self._call(self._client.get_server_metadata)
             return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
 
@@ -228,6 +230,8 @@ class ServerConnection:
             return {name: answer.as_numpy(name) for name in names}
 
     def _input(self, name: str, array: Any) -> Any:
+        import numpy as np
+
         array = np.ascontiguousarray(array)
         kind = next((each for each, dtype in DATATYPES.items() if dtype == array.dtype.name), BYTES)
         entry = self._library.InferInput(name, list(array.shape), kind)

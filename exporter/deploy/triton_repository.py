@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from exporter.deploy import triton_config
-from exporter.deploy.triton_config import IMAGE, MODEL_FILES, TritonSettings
+from exporter.deploy.triton_config import IMAGE
+from exporter.deploy.triton_settings import MODEL_FILES, TritonSettings
 from exporter.deploy.vector_images import png_images
 from runtimes import Artifact, files
 from runtimes.artifacts.artifact import Vectors, publish
