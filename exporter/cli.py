@@ -37,7 +37,7 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
-from exporter.commands.served_options import served_options, verify_served
+from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.triton import triton as triton_command
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
@@ -247,7 +247,7 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
     help="Model file that rexport wrote; or, with --url, a model repository of rexport triton.",
 )
 @backend_options
-@served_options
+@server_options
 @json_option
 @debug_option
 def verify(artifact: Path, as_json: bool, **options: Any) -> None:

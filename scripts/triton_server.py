@@ -164,8 +164,10 @@ def _wait(server: TritonServer, state: str) -> None:
 
 
 def _last_error(log: Path) -> str:
+    """The last error that Triton logged of a model, else its last line."""
     lines = log.read_text(errors="replace").splitlines()
-    return next((line for line in reversed(lines) if line.startswith("E")), lines[-1] if lines else "no output")
+    failures = [line for line in lines if line.startswith("E") and "failed to load" in line]
+    return failures[-1] if failures else lines[-1] if lines else "no output"
 
 
 @click.command()

@@ -29,7 +29,7 @@ class ServedVersion:
 
 @dataclass(frozen=True)
 class VerificationRequest:
-    """What is to be verified.
+    """The order to verify a server.
 
     Attributes:
         path: A model repository, or an artifact.
@@ -46,7 +46,17 @@ class VerificationRequest:
 
 
 def models_of(request: VerificationRequest) -> dict[str, dict[str, Path]]:
-    """Return the artifacts by model and version; those of an artifact have the version that the server chooses."""
+    """Return the artifacts that a server has to serve, by model and version.
+
+    An artifact that is not in a repository has an empty version: the server chooses.
+
+    Args:
+        request: The order.
+
+    Raises:
+        ArtifactError: A folder is not a repository, or holds a model that rexport did not write.
+        UsageError: The repository has no such model.
+    """
     if not request.path.is_dir():
         return {model_name(request.path, request.model): {"": request.path}}
     folders = {folder.parent.name: folder.parent for folder in sorted(request.path.glob("*/config.pbtxt"))}
@@ -76,7 +86,13 @@ def _versions(folder: Path) -> dict[str, Path]:
 def offered_versions(
     name: str, versions: dict[str, Path], description: ServedModel, server: ServerConnection
 ) -> list[ServedVersion]:
-    """Return the versions to verify.
+    """Return the versions to verify: those that the server offers.
+
+    Args:
+        name: The name of the model.
+        versions: The artifacts by version, in ascending order.
+        description: The server's description of the model.
+        server: The connection, for messages.
 
     Raises:
         ModelMismatchError: The server does not offer the newest version, or offers another one.

@@ -36,7 +36,7 @@ _MODEL_SOURCE = Path(__file__).with_name("triton_model.py")
 
 @dataclass(frozen=True)
 class TritonRequest:
-    """What is to be written.
+    """The order to add artifacts to a repository.
 
     Attributes:
         repository: The folder of the repository, which is created if it is missing.
@@ -73,7 +73,11 @@ class WrittenVersion:
 
 
 def model_name(artifact: Path, name: str | None) -> str:
-    """Return the name of a model: the given one, or the name of the model file without its extension.
+    """Return the name of a model.
+
+    Args:
+        artifact: The model file, whose name without its extension is the default.
+        name: The chosen name, or ``None``.
 
     Raises:
         UsageError: The name cannot be that of a model.
@@ -142,7 +146,7 @@ def _write_model(
 ) -> WrittenVersion:
     version = request.version or 1
     config = triton_config.build_config(folder.name, manifest, request.settings, {version: manifest.sha256})
-    with _renamed_folder(folder) as temporary:
+    with _write_folder(folder) as temporary:
         (temporary / "config.pbtxt").write_text(triton_config.as_text(config))
         if manifest.labels is not None:
             (temporary / "labels.txt").write_text(labels_text(manifest.labels))
@@ -151,7 +155,7 @@ def _write_model(
             (temporary / "warmup" / triton_config.warmup_file(name)).write_bytes(content)
         (temporary / str(version)).mkdir()
         _copy(artifact, manifest, temporary / str(version), config.backend)
-    return _written(folder, version, manifest, config, existed=False)
+    return _describe(folder, version, manifest, config, existed=False)
 
 
 @dataclass(frozen=True)
@@ -186,9 +190,9 @@ class _Extension:
             sentence = f"{self.folder / str(version)} holds this artifact already; no version is added"
             notify(Reason("triton-version-exists", sentence))
         else:
-            with _renamed_folder(self.folder / str(version)) as temporary:
+            with _write_folder(self.folder / str(version)) as temporary:
                 _copy(self.artifact, self.manifest, temporary, updated.backend)
-        return _written(self.folder, version, self.manifest, updated, existed=version in known)
+        return _describe(self.folder, version, self.manifest, updated, existed=version in known)
 
     def _same_as_newest(self, known: tuple[int, ...], config: Any) -> int | None:
         newest = max(known, default=0)
@@ -240,7 +244,7 @@ def labels_text(labels: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def _renamed_folder(target: Path) -> Iterator[Path]:
+def _write_folder(target: Path) -> Iterator[Path]:
     """Yield a new temporary folder beside ``target``; in the end, flush it to the disk and rename it."""
     temporary = files.temporary_for(target)
     try:
@@ -284,7 +288,7 @@ def _warmup_requests(vectors: Vectors, manifest: Manifest, config: Any) -> Itera
             yield entry.name, np.repeat(vectors.inputs[:1], batch, axis=0).astype(manifest.inputs[0].dtype).tobytes()
 
 
-def _written(folder: Path, version: int, manifest: Manifest, config: Any, existed: bool) -> WrittenVersion:
+def _describe(folder: Path, version: int, manifest: Manifest, config: Any, existed: bool) -> WrittenVersion:
     return WrittenVersion(
         folder / str(version), folder.name, version, manifest.sha256, str(config.backend), existed=existed
     )

@@ -127,6 +127,10 @@ def _require_plain_engine(manifest: Manifest, backend: str) -> None:
 def largest_batch(manifest: Manifest, settings: TritonSettings) -> int:
     """Return the largest batch for the configuration: 0 for a fixed batch, which the dimensions then hold.
 
+    Args:
+        manifest: The manifest of the artifact.
+        settings: How Triton runs the model.
+
     Raises:
         UsageError: The settings ask for a batch that the artifact does not take.
     """

@@ -44,7 +44,7 @@ def verify_parity(path: Path, backend: str | None, device: str | None, threads: 
 
 @dataclass(frozen=True)
 class ParityReference:
-    """What an artifact is compared with.
+    """The reference of an artifact's parity check.
 
     Attributes:
         description: The reference, in words.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SERVER = OptionSection("Server")
 
 
-def served_options(command: Command) -> Command:
+def server_options(command: Command) -> Command:
     """Which server answers, and for which model."""
     return stack_options(
         SERVER.option(
