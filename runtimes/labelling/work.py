@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runtimes.labelling.job import LabellingJob
+from runtimes.labelling.sources.opening import SourceForm
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class WorkerSettings:
 
     Attributes:
         job: The job.
+        source: The source of the images.
         artifact: The path of the model file, as the worker finds it.
         out: The output folder: an absolute path, or a URI such as ``s3://bucket/labels``.
         threads: The number of processors for one call of the network, as for ``runtimes.open``. ``None`` means all that
@@ -21,6 +23,7 @@ class WorkerSettings:
     """
 
     job: LabellingJob
+    source: SourceForm
     artifact: str
     out: str
     threads: int | None = None
