@@ -1,7 +1,7 @@
 """Label images on Ray Data, where decoding and the network need machines of their own.
 
-python ray_data.py LISTING ARTIFACT OUTPUT, where LISTING is a Parquet file with a column ``uri`` and OUTPUT is a folder.
-All three lie on storage that every node reaches. The same command resumes an interrupted run.
+python ray_data.py LISTING ARTIFACT OUTPUT: a Parquet file with a column ``uri``, a model file, and a folder, all on
+storage that every node reaches. The same command resumes an interrupted run, once that has ended.
 """
 
 import sys
@@ -40,6 +40,7 @@ class Network:
         self.classifier = runtimes.Classifier.open(artifact, threads=THREADS, preprocessing=fitted)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Label fitted pixels."""
         predictions = self.classifier.predict(rows["pixels"], batch=len(rows["pixels"]))
         labels = ["" if error else p.label for p, error in zip(predictions, rows["error"], strict=True)]
         return {"uri": rows["uri"], "label": np.array(labels), "error": rows["error"]}

@@ -1,60 +1,29 @@
-"""``RayExecutor``: labels shards in actors of a Ray cluster. No other module imports Ray.
+"""``RayExecutor``: labels shards in actors of a Ray cluster.
 
 Ray places the actors, restarts nothing by itself and holds no data: an actor gets the number of a shard, reads its
-images from where they are, and writes the part. ``--ray local`` starts a cluster of this machine for one command; it
-listens on the loopback address alone and asks for a token that only this command knows.
+images from where they are, and writes the part.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import shutil
-import signal
-import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from runtimes.errors import BackendUnavailableError, CompatibilityError, RexportError, UsageError, quote
+from runtimes.errors import BackendUnavailableError, CompatibilityError, RexportError
 from runtimes.labelling.labeller import ShardLabeller
-from runtimes.labelling.rayaddress import RayAddress
+from runtimes.labelling.raycluster import RaySettings, connect
 from runtimes.labelling.work import ShardReport, ShardWork, WorkerDeath, WorkerSettings
-from runtimes.libraries import importing, missing_library
-from runtimes.processors import usable_processors
 
 OPENING_ATTEMPTS = 3
 """The number of workers in a row that may die while they open the artifact."""
 
 ASK_S = 1.0
 """Seconds between two questions to a worker about its progress. With many workers the questions are rarer."""
-
-OBJECT_STORE_BYTES = 96 << 20
-"""Shared memory of a local cluster. Ray takes 30 % of the memory by default; numbers of shards need almost none."""
-
-_LONGEST_TEMPORARY = 24
-"""The longest path of a folder for temporary files in characters. Sockets lie below it, whose paths may have 107."""
-
-
-@dataclass(frozen=True)
-class RaySettings:
-    """Where the workers run and what each of them takes.
-
-    Attributes:
-        address: The address of the cluster.
-        workers: The number of workers. ``None`` means as many as the cluster has processors or GPUs for.
-        gpus_per_worker: The GPUs of each worker. A fraction lets several workers share one.
-    """
-
-    address: RayAddress
-    workers: int | None = None
-    gpus_per_worker: float = 0
 
 
 class LabellingActor:
@@ -126,8 +95,8 @@ class RayExecutor:
         connection is used and stays open.
 
         Args:
-            settings: What each worker opens. ``threads`` is also the number of CPUs that a worker takes in Ray; ``None``
-                means 1.
+            settings: What each worker opens. ``threads`` is also the number of CPUs that Ray reserves for a worker;
+                ``None`` means 1.
             ray_settings: Where the workers run.
 
         Raises:
@@ -136,7 +105,7 @@ class RayExecutor:
         """
         with ExitStack() as stack:
             threads = settings.threads or 1
-            ray, workers = stack.enter_context(_connected(ray_settings, threads))
+            ray, workers = stack.enter_context(connect(ray_settings, threads))
             decoding_threads = threads if settings.decoding_threads is None else settings.decoding_threads
             settings = replace(settings, threads=threads, decoding_threads=decoding_threads)
             return cls(ray, settings, (workers, ray_settings.gpus_per_worker), stack.pop_all())
@@ -252,7 +221,7 @@ class RayExecutor:
         return report
 
     def _replace(self, worker: _Worker, reason: str) -> WorkerDeath | None:
-        """Put another worker in the place of a dead one. Only the first of its works was begun; the others wait again."""
+        """Put another worker in the place of a dead one. It had begun the first of its works; the others wait again."""
         self._kill(worker)
         works = [work for _, work in worker.works]
         self._waiting.extendleft(reversed(works[1:]))
@@ -287,111 +256,6 @@ class RayExecutor:
                 worker.answer = worker.handle.progress.options(concurrency_group="watch").remote()
 
 
-@contextlib.contextmanager
-def _connected(settings: RaySettings, threads: int) -> Generator[tuple[Any, int], None, None]:
-    """Yield Ray, connected to a cluster, and the number of workers. The end disconnects what was connected here."""
-    address = settings.address
-    address.check_authentication()
-    address.check_reachable()
-    with ExitStack() as stack:
-        if address.local:
-            stack.enter_context(_variables(_PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}))
-        ray = _import_ray()
-        if not ray.is_initialized():
-            with _signals_kept():
-                stack.callback(ray.shutdown)
-                if address.local:
-                    workers = settings.workers or max(1, usable_processors() // threads)
-                    _init(ray, address, num_cpus=workers * threads, **stack.enter_context(_private_folder()))
-                else:
-                    _init(ray, address)
-                    RayAddress.parse(ray.get_runtime_context().gcs_address).check_authentication()
-        yield ray, settings.workers or _fitting_workers(ray, settings, threads)
-
-
-_PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""The variables of a local cluster. Without the first one, which works on Linux too, its ports are open to the network."""
-
-
-@contextlib.contextmanager
-def _variables(values: dict[str, str]) -> Generator[None, None, None]:
-    """Set environment variables in the ``with`` block, and restore them at its end."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _private_folder() -> Generator[dict[str, Any], None, None]:
-    """Yield the arguments of a local cluster, with a folder for its logs and sockets that is removed at the end."""
-    parent = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="ray-", dir=parent if len(parent) <= _LONGEST_TEMPORARY else "/tmp")  # noqa: S108
-    try:
-        yield {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Generator[None, None, None]:
-    """Restore the handler of SIGTERM, which Ray replaces, at the end of the ``with`` block."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-
-
-def _import_ray() -> Any:
-    """Import Ray. It reads its environment variables while it is imported.
-
-    Raises:
-        BackendUnavailableError: Ray is not installed or cannot be imported.
-    """
-    if reason := missing_library("ray", "ray"):
-        raise BackendUnavailableError(reason.sentence, code=reason.code)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about CUDA_VISIBLE_DEVICES
-    with importing("ray", "ray"):
-        import ray
-    return ray
-
-
-def _init(ray: Any, address: RayAddress, **arguments: Any) -> None:
-    """Connect to a cluster or start one, without Ray's output."""
-    try:
-        ray.init(address=str(address), log_to_driver=False, logging_level="error", **arguments)
-    except ray.exceptions.AuthenticationError as error:
-        raise UsageError(
-            f"the Ray cluster asks for a token: {quote(str(error).split('. ')[0])}",
-            code="ray-token-missing",
-            hint="set RAY_AUTH_TOKEN_PATH to the file with the token of the cluster",
-        ) from error
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        what = "start a Ray cluster" if address.local else f"connect to the Ray cluster {address}"
-        raise BackendUnavailableError(
-            f"cannot {what}: {quote(error)}",
-            code="ray-unreachable",
-            hint="ray start --head starts a cluster, which --ray auto finds; --ray local needs none",
-        ) from error
-
-
-def _fitting_workers(ray: Any, settings: RaySettings, threads: int) -> int:
-    """Return how many workers the cluster has room for, at least 1."""
-    there = ray.cluster_resources()
-    rooms = [there.get("CPU", 0) / threads]
-    if settings.gpus_per_worker:
-        rooms.append(there.get("GPU", 0) / settings.gpus_per_worker)
-    return max(1, int(min(rooms)))
-
-
 def _version() -> str:
     """Return the version of rexport in this process."""
     try:
@@ -420,12 +284,12 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if "memory" in type(error).__name__.lower() or "running low on memory" in text:
         return "its node ran out of memory"
-    return "its node was lost" if "node has died" in text else "its process ended"
+    return "its node was lost" if "node has died" in text else "it ended unexpectedly"
 
 
 def _resources(amounts: dict[str, float]) -> str:
     """Return CPUs and GPUs in words, for example "4 CPUs and 1 GPU"."""
     named = [(amounts.get("CPU", 0.0), "CPU")]
-    if "GPU" in amounts and amounts["GPU"]:
+    if amounts.get("GPU"):
         named.append((amounts["GPU"], "GPU"))
     return " and ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for amount, name in named)
