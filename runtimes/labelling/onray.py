@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from runtimes.errors import BackendUnavailableError, CompatibilityError, RexportError
+from runtimes.errors import BackendUnavailableError, CompatibilityError, ResourceError, RexportError
 from runtimes.labelling.labeller import ShardLabeller
 from runtimes.labelling.raycluster import RaySettings, connect
 from runtimes.labelling.work import ShardReport, ShardWork, WorkerDeath, WorkerSettings
@@ -149,7 +149,11 @@ class RayExecutor:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            self._ask()
+            if time.monotonic() - self._asked_s >= max(ASK_S, len(self._workers) / 100):
+                self._asked_s = time.monotonic()
+                self._check_nodes()
+                self._ask()
+            self._take_answers()
             expected = {ref: worker for worker in self._workers if (ref := worker.expected()) is not None}
             left_s = max(0.0, deadline - time.monotonic())
             if not expected:
@@ -236,24 +240,32 @@ class RayExecutor:
         self._workers[self._workers.index(worker)] = self._create()
         return WorkerDeath(works[0], reason) if works else None
 
+    def _check_nodes(self) -> None:
+        """Raise ``ResourceError`` if the cluster has lost all nodes that could run a worker."""
+        if not self.ready and not any(node["Alive"] for node in self._ray.nodes()):
+            raise ResourceError(
+                "the Ray cluster has lost its last node",
+                code="ray-nodes-lost",
+                hint="the same command continues the job",
+            )
+
     def _ask(self) -> None:
-        """Take the answers about progress that are there, and ask again once in a while."""
-        asked = {worker.answer: worker for worker in self._workers if worker.answer is not None}
-        ready: list[Any] = []
-        if asked:
-            ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=0)
-        for ref in ready:
-            worker, asked[ref].answer = asked[ref], None
-            with contextlib.suppress(self._ray.exceptions.RayError):  # its work reports the death
-                work, done = self._ray.get(ref)
-                if worker.works and worker.works[0][1] == work:
-                    worker.done = done
-        if time.monotonic() - self._asked_s < max(ASK_S, len(self._workers) / 100):
-            return
-        self._asked_s = time.monotonic()
+        """Ask the workers about their progress."""
         for worker in self._workers:
             if worker.works and worker.answer is None:
                 worker.answer = worker.handle.progress.options(concurrency_group="watch").remote()
+
+    def _take_answers(self) -> None:
+        """Record the answers about progress that are there."""
+        asked = {worker.answer: worker for worker in self._workers if worker.answer is not None}
+        if not asked:
+            return
+        for ref in self._ray.wait(list(asked), num_returns=len(asked), timeout=0)[0]:
+            worker, asked[ref].answer = asked[ref], None
+            with contextlib.suppress(self._ray.exceptions.RayError):  # the result of its work reports the death
+                work, done = self._ray.get(ref)
+                if worker.works and worker.works[0][1] == work:
+                    worker.done = done
 
 
 def _version() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runtimes.errors import BackendUnavailableError, UsageError, quote
@@ -26,8 +28,10 @@ from runtimes.processors import usable_processors
 OBJECT_STORE_BYTES = 96 << 20
 """Shared memory of a local cluster. Ray takes 30 % of the memory by default; numbers of shards need almost none."""
 
-_LONGEST_TEMPORARY = 24
+_LONGEST_TEMPORARY = 10
 """The longest path of a folder for temporary files in characters. Sockets lie below it, whose paths may have 107."""
+
+_FOLDER = re.compile(r"rexport-ray-(?P<pid>\d+)-[a-z0-9_]{8}")
 
 _PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """The variables of a local cluster. Without the first one, which Linux heeds too, its ports are open to the network."""
@@ -59,14 +63,15 @@ def connect(settings: RaySettings, threads: int) -> Generator[tuple[Any, int], N
             stack.enter_context(_variables(_PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}))
         ray = _import_ray()
         if not ray.is_initialized():
+            arguments = {}
+            if address.local:
+                workers = settings.workers or max(1, usable_processors() // threads)
+                arguments = {"num_cpus": workers * threads, **stack.enter_context(_private_folder())}
+            stack.callback(ray.shutdown)
             with _signals_kept():
-                stack.callback(ray.shutdown)
-                if address.local:
-                    workers = settings.workers or max(1, usable_processors() // threads)
-                    _init(ray, address, num_cpus=workers * threads, **stack.enter_context(_private_folder()))
-                else:
-                    _init(ray, address)
-                    RayAddress.parse(ray.get_runtime_context().gcs_address).check_authentication()
+                _init(ray, address, **arguments)
+            if not address.local:
+                RayAddress.parse(ray.get_runtime_context().gcs_address).check_authentication()
         yield ray, settings.workers or _fitting_workers(ray, settings, threads)
 
 
@@ -87,9 +92,17 @@ def _variables(values: dict[str, str]) -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _private_folder() -> Generator[dict[str, Any], None, None]:
-    """Yield the arguments of a local cluster, with a folder for its logs and sockets that is removed at the end."""
-    parent = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="ray-", dir=parent if len(parent) <= _LONGEST_TEMPORARY else "/tmp")
+    """Yield the arguments of a local cluster, with a folder for its logs and sockets that is removed at the end.
+
+    Folders of commands that were killed are removed, too.
+    """
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > _LONGEST_TEMPORARY:
+        parent = Path("/tmp")
+    for name in os.listdir(parent):
+        if (match := _FOLDER.fullmatch(name)) and not Path("/proc", match["pid"]).exists():
+            shutil.rmtree(parent / name, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"rexport-ray-{os.getpid()}-", dir=parent)
     try:
         yield {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     finally:
