@@ -15,6 +15,9 @@ from runtimes.labelling.work import ShardReport, ShardWork, WorkerDeath
 TICK_S = 0.25
 """The longest wait for a worker between two reports of progress."""
 
+HOPELESS_IMAGES = 1000
+"""The number of images without a single label after which the source or the artifact is taken to be wrong."""
+
 
 @dataclass(frozen=True)
 class JobProgress:
@@ -40,12 +43,14 @@ class JobWatch:
     Attributes:
         max_errors: The largest number of images without a label.
         stall_s: The seconds without any progress after which the job ends.
+        allows_all: Whether the job may end without a single label. Otherwise it ends after ``HOPELESS_IMAGES`` images.
         report: Receives the progress, several times a second.
         clock: Returns seconds.
     """
 
     max_errors: int
     stall_s: float
+    allows_all: bool
     report: Callable[[JobProgress], None]
     clock: Callable[[], float] = time.monotonic
 
@@ -141,12 +146,17 @@ class Driver:
         return JobProgress(self._images + in_progress, self._errors, self._executed, self._deaths)
 
     def _check_errors(self) -> None:
+        hint = "the column error has the reasons; a larger --max-errors continues the job"
         if self._errors > self._watch.max_errors:
             raise CheckFailedError(
                 f"{self._errors:,} of {self._images:,} images have no label, and --max-errors allows "
                 f"{self._watch.max_errors:,} in the whole job",
                 code="too-many-errors",
-                hint="the column error has the reasons; a larger --max-errors continues the job",
+                hint=hint,
+            )
+        if self._errors == self._images >= HOPELESS_IMAGES and not self._watch.allows_all:
+            raise CheckFailedError(
+                f"none of the first {self._images:,} images has a label", code="no-labels", hint=hint
             )
 
     def _stalled(self) -> CheckFailedError:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from runtimes.errors import ArtifactError, Reason, quote
 from runtimes.labelling.job import LabellingJob
 from runtimes.labelling.sources.source import ListedImage
+from runtimes.labelling.stores import Store
 
 if TYPE_CHECKING:
     import pyarrow
@@ -208,6 +209,23 @@ def read_counts(file: pyarrow.NativeFile, path: str, job_sha256: str) -> PartCou
             path=path,
             hint="remove this file; the same command writes it again",
         ) from error
+
+
+def read_indices(store: Store, shard: int) -> list[int | None]:
+    """Return the most probable class of each image of a part, ``None`` for an image without a label.
+
+    Args:
+        store: The output folder.
+        shard: The number of the shard.
+
+    Raises:
+        ResourceError: The part cannot be read.
+    """
+    from pyarrow import parquet
+
+    with store.open(part_name(shard)) as file:
+        indices: list[int | None] = parquet.read_table(file, columns=["index"])["index"].to_pylist()
+    return indices
 
 
 def encode_rows(table: pyarrow.Table) -> bytes:
