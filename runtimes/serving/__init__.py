@@ -1,7 +1,7 @@
 """Serve models over HTTP and gRPC: the Open Inference Protocol, and labels of images.
 
-``create_app`` gives an application for an ASGI server, or for mounting in another one. It needs FastAPI, which the extra
-``serve`` installs. ``import runtimes.serving`` imports nothing but names.
+``create_app`` gives an application for an ASGI server, or for mounting in another one. It needs FastAPI, which the
+extra ``serve`` installs. ``import runtimes.serving`` imports nothing but names.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ from runtimes.serving.model import ServedModel
 from runtimes.serving.refusals import code_of, status_of
 from runtimes.serving.request_log import LogFormat, RequestEnvelope, RequestLog, error_body, record_of
 from runtimes.serving.service import Service
-from runtimes.serving.settings import ServingSettings
+from runtimes.serving.settings import DEFAULT_SETTINGS, ServingSettings
 from runtimes.serving.v2_routes import v2_router
 
 
 def create_app(
-    models: Sequence[ServedModel], settings: ServingSettings = ServingSettings(), log_format: LogFormat = "none"
+    models: Sequence[ServedModel], settings: ServingSettings = DEFAULT_SETTINGS, log_format: LogFormat = "none"
 ) -> FastAPI:
     """Return an application that serves models: on its own, or mounted in another one.
 

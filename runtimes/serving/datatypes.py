@@ -5,6 +5,7 @@ No array is made before the size of what is there is compared with the shape.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +37,7 @@ DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()} | {"bfloat16
 MAX_RANK = 8
 """The number of dimensions of a tensor, at most."""
 
-_TYPES = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
+_TYPES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
 """The types that the numbers of a JSON tensor may have, by the kind of the dtype."""
 
 
@@ -121,15 +122,14 @@ def from_numbers(data: object, dtype: np.dtype[Any], shape: tuple[int, ...], nam
             f"input {quote(name)}: the data is not a list of numbers of the shape {list(shape)}",
             code="tensor-data-shape",
         )
-    if not set(map(type, numbers)) <= _TYPES[dtype.kind]:
+    types: set[type] = set(map(type, numbers))
+    if not types <= _TYPES[dtype.kind]:
         raise InputError(f"input {quote(name)}: the data holds other than numbers of {dtype}", code="tensor-data-type")
     try:
+        if dtype.kind != "f":
+            return np.array(numbers, dtype).reshape(shape)
         with np.errstate(over="raise"):
-            return (
-                np.array(numbers, np.float64).astype(dtype).reshape(shape)
-                if dtype.kind == "f"
-                else np.array(numbers, dtype).reshape(shape)
-            )
+            return np.array(numbers, np.float64).astype(dtype).reshape(shape)
     except (OverflowError, FloatingPointError) as error:
         raise InputError(
             f"input {quote(name)}: a number of the data is out of the range of {dtype}", code="tensor-data-range"
@@ -143,7 +143,7 @@ def _flatten(data: object, shape: tuple[int, ...]) -> list[Any] | None:
     if not data or not isinstance(data[0], list):
         return data
     level = data
-    for size, inner in zip(shape, shape[1:], strict=False):
+    for size, inner in itertools.pairwise(shape):
         if level is data and len(level) != size:
             return None
         if not all(isinstance(item, list) and len(item) == inner for item in level):

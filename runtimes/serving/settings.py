@@ -52,3 +52,6 @@ class ServingSettings:
 
 def _out_of_range(name: str, expected: str, value: float) -> UsageError:
     return UsageError(f"{name} must be {expected}, not {value:,}", code="serving-limit-out-of-range")
+
+
+DEFAULT_SETTINGS = ServingSettings()
