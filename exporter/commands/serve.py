@@ -122,7 +122,7 @@ def _limit_options(command: Command) -> Command:
     cls=SectionedCommand,
     examples=(
         "rexport serve resnet20.onnx",
-        "rexport serve cats=resnet50.onnx shoes=resnet20.onnx --workers 2 --grpc-port 8001",
+        "rexport serve cats=resnet50.onnx resnet20.onnx --workers 2",
     ),
 )
 @click.argument(
@@ -147,9 +147,9 @@ def _limit_options(command: Command) -> Command:
 def serve(artifacts: tuple[str, ...], **options: Any) -> None:
     """Serve models over HTTP, and over gRPC if a port is given.
 
-    The server speaks the Open Inference Protocol, version 2, below /v2, as Triton and KServe do. POST /v1/label takes an
-    image and answers with labels. /metrics is for Prometheus, and /openapi.json describes all addresses. The addresses are
-    printed when the server is ready.
+    Below /v2, the server speaks the Open Inference Protocol, version 2, as Triton and KServe do. POST /v1/label takes
+    an image and answers with labels. /metrics is for Prometheus, and /openapi.json describes all addresses. The
+    addresses are printed when the server is ready.
 
     Requests that arrive while the model is busy share the next batch. SIGTERM stops the server without loss, Ctrl-C
     stops it without the time of --drain, and a second signal stops it at once. SIGHUP replaces the processes one after

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtimes.errors import quote
 from runtimes.serving.body import ClientGoneError
+from runtimes.serving.metrics import ServingMetrics
 from runtimes.serving.refusals import CLIENT_GONE, code_of, message_of, status_of
 from runtimes.serving.service import Service
 
@@ -91,15 +92,18 @@ class RequestLog:
         else:
             self._write(" ".join((now, event, *(f"{name}={value}" for name, value in fields.items() if value != ""))))
 
-    def request(self, method: str, route: str, record: RequestRecord, duration_s: float) -> None:
-        """Write the line of an answered request.
+    def answered(self, method: str, route: str, record: RequestRecord, metrics: ServingMetrics) -> None:
+        """Count an answered request, and write its line.
 
         Args:
             method: The method of HTTP, or ``gRPC``.
-            route: The path of the route.
+            route: The path of the route, or the name of the call.
             record: What is known of the request.
-            duration_s: The time that the request took.
+            metrics: The metrics that count it.
         """
+        duration_s = time.perf_counter() - record.began_s
+        sizes = (record.received_bytes, record.sent_bytes)
+        metrics.observe_request(route, record.model, record.status, sizes, duration_s)
         if self._format == "none":
             return
         self.event(
@@ -168,7 +172,7 @@ class RequestEnvelope:
         except Exception as error:
             await self._answer_failure(record, error, send_and_note)
         finally:
-            self._finish(scope, record)
+            self._log.answered(scope["method"], route_of(scope), record, self._service.metrics)
 
     async def _answer_failure(self, record: RequestRecord, error: Exception, send: Send) -> None:
         began = bool(record.status)
@@ -180,13 +184,6 @@ class RequestEnvelope:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status_of(error), "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-    def _finish(self, scope: Scope, record: RequestRecord) -> None:
-        duration_s = time.perf_counter() - record.began_s
-        route = route_of(scope)
-        sizes = (record.received_bytes, record.sent_bytes)
-        self._service.metrics.observe_request(route, record.model, record.status, sizes, duration_s)
-        self._log.request(scope["method"], route, record, duration_s)
 
 
 def record_of(scope: Scope) -> RequestRecord:

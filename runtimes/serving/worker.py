@@ -14,12 +14,19 @@ import socket
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runtimes import codec
 from runtimes.errors import RexportError
 from runtimes.serving.settings import ServingSettings
 
+if TYPE_CHECKING:
+    from runtimes.serving.grpc_server import GrpcServer
+
 DRAIN, RETIRE = "drain", "retire"
+
+FINISH_S = 30.0
+"""The seconds that calls of gRPC in work have, at most, once the server stops."""
 
 LINGER_S = 1.0
 """The seconds that idle connections stay open when the supervisor is gone or a signal came."""
@@ -115,6 +122,7 @@ class _Worker:
         self._order = order
         self._control = control
         self._retiring: asyncio.Task[None] | None = None
+        self._grpc: GrpcServer | None = None
 
     async def serve(self) -> int:
         """Open the models, answer requests, and return the exit code in the end."""
@@ -141,7 +149,14 @@ class _Worker:
             self._descriptions = tuple(f"{model.name}: {model.runtime!r}" for model in models)
             self._http = HttpServer(app_of(self._service, log), self._on_signal, self._on_start)
             self._loop = asyncio.get_running_loop()
+            if order.grpc_address is not None:
+                from runtimes.serving.grpc_server import GrpcServer
+
+                self._grpc = GrpcServer(self._service, log, order.grpc_address)
+                await self._grpc.start()
             await self._http.serve([socket.socket(fileno=order.listener)])
+            if self._retiring is not None:
+                await self._retiring
         return 0
 
     def _on_start(self) -> None:
@@ -167,7 +182,11 @@ class _Worker:
     def _retire(self, linger_s: float) -> None:
         self._service.draining = True
         if self._retiring is None:
-            self._retiring = self._loop.create_task(self._http.retire(linger_s))
+            self._retiring = self._loop.create_task(self._finish(linger_s))
+
+    async def _finish(self, linger_s: float) -> None:
+        stops = [self._http.retire(linger_s), *(() if self._grpc is None else (self._grpc.stop(FINISH_S),))]
+        await asyncio.gather(*stops)
 
 
 if __name__ == "__main__":
