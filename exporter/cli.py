@@ -39,11 +39,12 @@ from exporter.commands.options import (
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
 from exporter.commands.server_options import server_options, verify_served
+from exporter.commands.serve import serve
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.triton import triton as triton_command
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
 
-EXPORT, USE, LOOK_UP = "Export", "Use and check", "Look up"
+EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
 """Under which headings the commands stand."""
 
 
@@ -354,6 +355,10 @@ def explain(
         click.echo(explanation.as_json(found))
     else:
         print_document(explanation_document(found, by), sys.stdout)
+
+
+serve.heading = DEPLOY
+cli.add_command(serve)
 
 
 @cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))
