@@ -14,6 +14,7 @@ from exporter.commands.checkpoint_options import SELECTED, selection_of, selecti
 from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
+from exporter.commands.manifests import manifests_group
 from exporter.commands.options import (
     TYPING,
     announce_idle,
@@ -40,7 +41,7 @@ from exporter.commands.preprocessing_options import preprocessing_of, preprocess
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
 
-EXPORT, USE, LOOK_UP = "Export", "Use and check", "Look up"
+EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
 """Under which headings the commands stand."""
 
 
@@ -329,6 +330,9 @@ def explain(
         click.echo(explanation.as_json(found))
     else:
         print_document(explanation_document(found, by), sys.stdout)
+
+
+cli.add_command(manifests_group(DEPLOY))
 
 
 @cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))
