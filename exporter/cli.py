@@ -38,6 +38,7 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
+from exporter.commands.serve import serve
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
 
@@ -332,6 +333,8 @@ def explain(
         print_document(explanation_document(found, by), sys.stdout)
 
 
+serve.heading = DEPLOY
+cli.add_command(serve)
 cli.add_command(manifests_group(DEPLOY))
 
 
