@@ -15,6 +15,7 @@ from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, st
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.label import label_command
+from exporter.commands.manifests import manifests_group
 from exporter.commands.options import (
     TYPING,
     announce_idle,
@@ -359,6 +360,7 @@ def explain(
 
 serve.heading = DEPLOY
 cli.add_command(serve)
+cli.add_command(manifests_group(DEPLOY))
 
 
 @cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))

@@ -171,3 +171,16 @@ class BatchSize(click.ParamType["int | None"]):
         if not str(value).isdecimal() or int(value) < 1:
             self.fail(f"{value!r} is neither 'dynamic' nor a number of images from 1", param, ctx)
         return int(value)
+
+
+class CountRange(click.ParamType[tuple[int, int]]):
+    """``N``, or ``N..M`` with the smallest and the largest number, from 1."""
+
+    name = "N|N..M"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        first, dots, last = str(value).partition("..")
+        words = (first, last) if dots else (first, first)
+        if not all(word.isdecimal() for word in words) or not 1 <= int(words[0]) <= int(words[1]):
+            self.fail(f"{value!r} is neither a number from 1 nor a range such as 1..3", param, ctx)
+        return int(words[0]), int(words[1])
