@@ -93,3 +93,47 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def wait_for(driver: WebDriver, script: str, limit_s: float = 60) -> Any:
+    """The value of an expression on the page, once it is true."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(driver, limit_s, poll_frequency=0.05).until(lambda found: browser.run(found, script))
+
+
+def open_page(driver: WebDriver, address: str) -> None:
+    """Opens a page, and waits until it is ready or says why not."""
+    browser.complaints(driver)
+    driver.get(address)
+    wait_for(driver, "!document.getElementById('drop').hidden || !document.getElementById('failure').hidden")
+
+
+def answers(driver: WebDriver, count: int) -> list[str]:
+    """The texts of the answers on the page, newest first, once there are as many and each is finished."""
+    finished = (
+        "document.querySelectorAll('article table, article .alarm').length === arguments[0] && "
+        "[...document.querySelectorAll('article')].map((article) => article.innerText)"
+    )
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    waiting = WebDriverWait(driver, 60, poll_frequency=0.05)
+    return list(waiting.until(lambda found: browser.run(found, finished, count)))
+
+
+LABEL = """
+const file = arguments[0], done = arguments[arguments.length - 1];
+const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
+import(new URL("labeller.js", document.baseURI))
+  .then(async ({openLabeller}) => (window.opened ??= await openLabeller(new URL("./", document.baseURI))))
+  .then((labeller) => labeller.label(new Blob([bytes]), Infinity))
+  .then(({labels}) => done(labels.map(({index, probability}) => [index, probability])))
+  .catch((error) => done(error.message));
+"""
+
+
+def label_in_browser(driver: WebDriver, content: bytes) -> NDArray[np.float64]:
+    """The probability of each class for an image file, by the model of the page's folder."""
+    found = driver.execute_async_script(LABEL, base64.b64encode(content).decode())
+    assert not isinstance(found, str), found
+    return np.array([probability for _, probability in sorted(found)])
