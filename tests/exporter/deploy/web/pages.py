@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from exporter.deploy import page_files
 from runtimes import codec
 from runtimes.images.spec import Preprocessing
+from scripts.figures.web import label_in_browser as label_in_browser
 from tests.benchmarks.report_html import browser
 
 if TYPE_CHECKING:
@@ -119,21 +120,3 @@ def answers(driver: WebDriver, count: int) -> list[str]:
 
     waiting = WebDriverWait(driver, 60, poll_frequency=0.05)
     return list(waiting.until(lambda found: browser.run(found, finished, count)))
-
-
-LABEL = """
-const file = arguments[0], done = arguments[arguments.length - 1];
-const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
-import(new URL("labeller.js", document.baseURI))
-  .then(async ({openLabeller}) => (window.opened ??= await openLabeller(new URL("./", document.baseURI))))
-  .then((labeller) => labeller.label(new Blob([bytes]), Infinity))
-  .then(({labels}) => done(labels.map(({index, probability}) => [index, probability])))
-  .catch((error) => done(error.message));
-"""
-
-
-def label_in_browser(driver: WebDriver, content: bytes) -> NDArray[np.float64]:
-    """The probability of each class for an image file, by the model of the page's folder."""
-    found = driver.execute_async_script(LABEL, base64.b64encode(content).decode())
-    assert not isinstance(found, str), found
-    return np.array([probability for _, probability in sorted(found)])
