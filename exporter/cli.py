@@ -37,6 +37,7 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
+from exporter.commands.serve import serve
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
 from exporter.commands.web import web_command
@@ -330,6 +331,10 @@ def explain(
         click.echo(explanation.as_json(found))
     else:
         print_document(explanation_document(found, by), sys.stdout)
+
+
+serve.heading = DEPLOY
+cli.add_command(serve)
 
 
 @cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))
