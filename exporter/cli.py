@@ -39,11 +39,12 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
-from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.serve import serve
+from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.terminal import debug_option, json_option
-from exporter.commands.triton import triton as triton_command
+from exporter.commands.triton import triton
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
+from exporter.commands.web import web_command
 
 EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
 """Under which headings the commands stand."""
@@ -236,9 +237,6 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
         raise SystemExit(1)
 
 
-cli.add_command(label_command(USE))
-
-
 @cli.command(
     heading=USE,
     examples=(
@@ -358,9 +356,14 @@ def explain(
         print_document(explanation_document(found, by), sys.stdout)
 
 
-serve.heading = DEPLOY
-cli.add_command(serve)
-cli.add_command(manifests_group(DEPLOY))
+for deploy_command in (
+    label_command(DEPLOY),
+    serve,
+    triton,
+    manifests_group(DEPLOY),
+    web_command(DEPLOY),
+):
+    cli.add_command(deploy_command)
 
 
 @cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))
@@ -390,7 +393,6 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
     click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
 
 
-cli.add_command(triton_command)
 cli.add_command(completion_command("rexport", LOOK_UP))
 
 

@@ -120,6 +120,7 @@ def _limit_options(command: Command) -> Command:
 @click.command(
     "serve",
     cls=SectionedCommand,
+    heading="Deploy",
     examples=(
         "rexport serve resnet20.onnx",
         "rexport serve cats=resnet50.onnx resnet20.onnx --workers 2",

@@ -85,7 +85,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(
     "triton",
     cls=SectionedCommand,
-    heading="Export",
+    heading="Deploy",
     examples=(
         "rexport triton resnet20.onnx -o repository/",
         "rexport triton resnet20.onnx --backend python --threads 1 -o repository/",
