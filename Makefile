@@ -1,5 +1,5 @@
 # make demo, make test, make check, make docs: the four commands. Each makes .venv first, or brings it up to date.
-# make peers, make test-peers: servers and runtimes of others, each in an environment of its own, and the tests with them.
+# make test-long: what make test leaves out, slow tests and those with other servers and runtimes, which make peers installs.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no
 PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt))
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test peers test-peers coverage browser docs format figures sentences clean
+.PHONY: setup demo check test peers test-long coverage browser docs format figures sentences clean
 
 setup: .venv/.complete
 
@@ -40,7 +40,7 @@ browser:  # for the tests of the page; without one they are skipped, and say so
 
 test: check docs browser  # a file stays in one process; tests/conftest.py puts the slowest files first
 	@$(BIN)/python -m compileall -q exporter runtimes benchmarks rexport scripts tests
-	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'not peers'
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'not peers and not slow'
 
 .peers/%/.complete: scripts/peers/%.txt
 	@test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*
@@ -49,8 +49,8 @@ test: check docs browser  # a file stays in one process; tests/conftest.py puts 
 
 peers: $(PEERS)  # what clashes with .venv or is only compared with; without one, its tests are skipped and say so
 
-test-peers: setup browser peers
-	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m peers
+test-long: setup browser peers  # CI runs it after make test
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'peers or slow'
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
 	@rm -rf out/coverage && mkdir -p out/coverage

@@ -102,6 +102,7 @@ def test_a_terminal_shows_one_line_and_the_time_left(tmp_path: Path) -> None:
     assert "\x1b" not in (tmp_path / "stdout").read_text()
 
 
+@pytest.mark.slow
 def test_a_raw_int8_network_is_compared_with_fp32(tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
     done = rbench(

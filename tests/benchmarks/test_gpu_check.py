@@ -31,6 +31,7 @@ TRIAL = ("--device", "cpu", "--quick")
 ONE_RUNTIME = ("--", "--backend", "onnxruntime")
 
 
+@pytest.mark.slow
 def test_a_trial_fills_one_folder_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "out"
     begun = gpu_check(folder, *TRIAL, "--no-tests", "--limit-s", 0, *ONE_RUNTIME)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.cli import rbench
+from benchmarks.cli import main, rbench
 from benchmarks.paper.training.run import CHECKPOINT, CURVE, open_run
 from benchmarks.records import findings
+from tests.exporter.command_line import here
 from tests.refusals import error_codes
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +28,7 @@ def run_paper(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_degradation_trains_and_draws(tmp_path: Path) -> None:
     words = ("degradation", "--network", "plain20", "--network", "resnet20", "--seeds", "2", *TINY, "-o", str(tmp_path))
     done = run_paper(*words)
@@ -49,6 +51,7 @@ def test_degradation_trains_and_draws(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_after_its_time_is_over(tmp_path: Path) -> None:
     words = ("train", "resnet20", *TINY, "--shortcut", "B", "-o", str(tmp_path / "run"))
     longer = tuple("0.0003" if word == "0.00007" else word for word in words)
@@ -90,7 +93,8 @@ def test_wrong_words_are_refused_in_one_line(words: tuple[str, ...], code: int, 
 
     if "cuda" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    done = run_paper(*words, "-o", str(tmp_path / "x"), code=code)
+    done = here(main, "paper", *words, "-o", str(tmp_path / "x"))
+    assert done.code == code
     assert value in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not done.stdout
