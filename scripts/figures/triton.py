@@ -25,11 +25,11 @@ from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import onnx_file
-from runtimes.errors import BackendUnavailableError, CheckFailedError, RexportError
+from runtimes.errors import BackendUnavailableError, RexportError
 from runtimes.images.preprocessing import fit_or_name
 from runtimes.network_io import NetworkInput
 from scripts.figures.setting import SILENT, Figure, FigureSettings
-from scripts.triton_server import TritonServer, triton_server
+from scripts.triton_server import STOP_LIMIT_S, TritonServer, triton_server
 
 MODELS = {"fp32": (FP32, False), "int8": (PrecisionSpec("int8"), False), "raw": (FP32, True)}
 """The served models: the precision, and whether the input is raw pixels."""
@@ -41,6 +41,7 @@ REQUESTS = 200
 
 SIGTERM_TRIES = 10
 LATEST_SIGTERM_S = 0.5
+LOAD_AFTER_S = 0.2
 
 
 def measure_triton(setting: FigureSettings) -> Iterator[Figure]:
@@ -123,29 +124,34 @@ def _batches(server: TritonServer, images: list[bytes]) -> Figure:
 
 
 def _losses(repository: Path, images: list[bytes], tries: int) -> Figure:
-    """Send SIGTERM at random moments under load. A request counts as accepted if it was sent before the signal."""
-    generator, outcomes, codes = random.Random(0), Counter[str](), Counter[int]()
+    """Send SIGTERM at random moments under load, which goes on for ``LOAD_AFTER_S`` as until a balancer has noticed."""
+    generator, outcomes, codes = random.Random(0), Counter[tuple[str, str]](), Counter[int]()
     for _ in range(tries):
         with triton_server(repository) as server:
             load = _Load(server, images)
             time.sleep(generator.uniform(LATEST_SIGTERM_S / 10, LATEST_SIGTERM_S))
             load.signalled_s = time.perf_counter()
-            codes[server.stop()] += 1
-            outcomes += load.outcomes()
-    lost = sum(
-        count for outcome, count in outcomes.items() if outcome.startswith("accepted, ") and "answered" not in outcome
-    )
-    words = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
+            server.process.terminate()
+            time.sleep(LOAD_AFTER_S)
+            outcomes += load.stop()
+            codes[server.process.wait(STOP_LIMIT_S)] += 1
+    lost = sum(count for (_, outcome), count in outcomes.items() if outcome != "answered")
+    words = ", ".join(f"{count:,} sent {when} {outcome}" for (when, outcome), count in sorted(outcomes.items()))
     exits = ", ".join(f"{code} ({count} times)" for code, count in codes.items())
-    value = f"{lost} accepted requests lost in {tries} tries; {words}; exit codes {exits}"
-    return Figure("SIGTERM to Triton under load", value, "0", lost == 0 and set(codes) == {0})
+    value = f"{lost} requests lost in {tries} tries: {words}; exit codes {exits}"
+    return Figure("SIGTERM to Triton under load", value, "0, exit code 0", lost == 0 and set(codes) == {0})
 
 
 class _Load:
-    """Clients that ask one after the other until the server does not answer any more."""
+    """Clients that ask one after the other until they are stopped, or not answered.
+
+    Attributes:
+        signalled_s: The time of the signal, by ``time.perf_counter``.
+    """
 
     def __init__(self, server: TritonServer, images: list[bytes]) -> None:
         self.signalled_s = float("inf")
+        self._stopped = threading.Event()
         self._records: list[tuple[float, str]] = []
         urls = [server.http, server.grpc] * (CLIENTS // 2)
         started = threading.Barrier(CLIENTS + 1)
@@ -159,17 +165,18 @@ class _Load:
             connection.infer("fp32", {"image": _column(images[0])})
             started.wait()
             number, outcome = 0, "answered"
-            while outcome == "answered":
+            while outcome == "answered" and not self._stopped.is_set():
                 sent_s, outcome = time.perf_counter(), _outcome(connection, images[number % len(images)])
                 self._records.append((sent_s, outcome))
                 number += 1
 
-    def outcomes(self) -> Counter[str]:
-        """Wait for the clients and count what became of their requests."""
+    def stop(self) -> Counter[tuple[str, str]]:
+        """Let the clients finish, and count what became of the requests that were sent before and after the signal."""
+        self._stopped.set()
         for thread in self._threads:
             thread.join()
-        when = {True: "accepted", False: "later"}
-        return Counter(f"{when[sent_s < self.signalled_s]}, {outcome}" for sent_s, outcome in self._records)
+        when = {True: "before the signal", False: "after it"}
+        return Counter((when[sent_s < self.signalled_s], outcome) for sent_s, outcome in self._records)
 
 
 def _outcome(connection: ServerConnection, image: bytes) -> str:
@@ -177,6 +184,6 @@ def _outcome(connection: ServerConnection, image: bytes) -> str:
         connection.infer("fp32", {"image": _column(image)})
     except BackendUnavailableError:
         return "no connection"
-    except (CheckFailedError, RexportError):
+    except RexportError:
         return "refused"
     return "answered"
