@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from exporter.deploy.triton_repository import TritonRequest, WrittenVersion
 
 
+WORDS = {
+    "start": "start Triton on this machine",
+    "container": "or in its container",
+    "check": "then check what it serves",
+}
+"""The commands that a user runs next."""
+
+
 def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How Triton runs the models."""
     return stack_options(
@@ -146,8 +154,8 @@ def triton(artifacts: tuple[Path, ...], as_json: bool, **options: Any) -> None:
         return
     for each in written:
         click.echo(each.path)
-    for words, command in commands.items():
-        click.echo(f"{words}:\n  {command}", err=True)
+    for name, words in WORDS.items():
+        click.echo(f"{words}:\n  {commands[name]}", err=True)
 
 
 def _request_of(options: dict[str, Any]) -> TritonRequest:
@@ -184,12 +192,10 @@ def _require_distinct_names(artifacts: tuple[Path, ...], name: str | None) -> No
 def _commands(request: TritonRequest, written: list[WrittenVersion]) -> dict[str, str]:
     from exporter.deploy import triton_repository
 
-    backends = {each.backend for each in written}
-    gpu = request.settings.device == "cuda" or "tensorrt" in backends
     return {
-        "start Triton on this machine": triton_repository.server_command(request.repository),
-        "or in its container": triton_repository.container_command(request.repository, "python" in backends, gpu),
-        "then check what it serves": triton_repository.check_command(request.repository),
+        "start": triton_repository.server_command(request.repository),
+        "container": triton_repository.container_command(request, written),
+        "check": triton_repository.check_command(request.repository),
     }
 
 

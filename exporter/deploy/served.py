@@ -263,7 +263,7 @@ class ServerConnection:
             yield
         except self._failures as error:
             raise self._refusal(error, what, version) from error
-        except (KeyError, TypeError, ValueError) as error:  # JSON of another kind than the protocol's
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another kind than the protocol's
             raise self._unreadable(error) from error
 
     def _refusal(self, error: Exception, what: str, version: str) -> RexportError:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +60,7 @@ class WrittenVersion:
         model: The name of the model.
         version: The number of the version.
         sha256: The digest of the model file.
+        format: The format of the model file.
         backend: The backend of Triton that runs it.
         existed: Whether the version was there before, with the same model file.
     """
@@ -68,6 +69,7 @@ class WrittenVersion:
     model: str
     version: int
     sha256: str
+    format: str
     backend: str
     existed: bool
 
@@ -133,7 +135,6 @@ def add_version(path: Path, request: TritonRequest, notify: Callable[[Reason], N
     try:
         with files.folder_lock(request.repository):
             folder = request.repository / name
-            files.remove_stale(folder)
             if folder.exists():
                 return _Extension(artifact, manifest, vectors, folder, request).write(notify)
             return _write_model(artifact, manifest, vectors, folder, request)
@@ -146,7 +147,7 @@ def _write_model(
 ) -> WrittenVersion:
     version = request.version or 1
     config = triton_config.build_config(folder.name, manifest, request.settings, {version: manifest.sha256})
-    with _write_folder(folder) as temporary:
+    with _write_folder(folder, _workplace(folder)) as temporary:
         (temporary / "config.pbtxt").write_text(triton_config.as_text(config))
         if manifest.labels is not None:
             (temporary / "labels.txt").write_text(labels_text(manifest.labels))
@@ -186,11 +187,15 @@ class _Extension:
                 notify(Reason("triton-settings-changed", sentence))
             with files.write_atomically(self.folder / "config.pbtxt") as temporary:
                 temporary.write_text(triton_config.as_text(updated))
+        if version < max(known, default=0):
+            sentence = f"Triton serves the newest version of {self.folder.name}, {max(known)}, not {version}"
+            notify(Reason("triton-version-older", sentence))
         if version in known:
             sentence = f"{self.folder / str(version)} holds this artifact already; no version is added"
             notify(Reason("triton-version-exists", sentence))
         else:
-            with _write_folder(self.folder / str(version)) as temporary:
+            target = self.folder / str(version)
+            with _write_folder(target, target) as temporary:
                 _copy(self.artifact, self.manifest, temporary, updated.backend)
         return _describe(self.folder, version, self.manifest, updated, existed=version in known)
 
@@ -243,10 +248,23 @@ def labels_text(labels: tuple[str, ...]) -> str:
     return "".join(f"{' '.join(label.split())}\n" for label in labels)
 
 
+def _workplace(folder: Path) -> Path:
+    """Return the path beside which the folder of a new model is prepared: beside the repository, where it can be.
+
+    What a killed process leaves in the repository itself, Triton takes for a broken model and does not get ready.
+    """
+    repository = folder.parent.resolve()
+    above = repository.parent
+    if above.stat().st_dev == repository.stat().st_dev and os.access(above, os.W_OK):
+        return above / f"{repository.name}.{folder.name}"
+    return folder
+
+
 @contextmanager
-def _write_folder(target: Path) -> Iterator[Path]:
-    """Yield a new temporary folder beside ``target``; in the end, flush it to the disk and rename it."""
-    temporary = files.temporary_for(target)
+def _write_folder(target: Path, workplace: Path) -> Iterator[Path]:
+    """Yield a new temporary folder beside ``workplace``; in the end, flush it to the disk and rename it."""
+    files.remove_stale(workplace)
+    temporary = files.temporary_for(workplace)
     try:
         temporary.mkdir()
         yield temporary
@@ -290,7 +308,13 @@ def _warmup_requests(vectors: Vectors, manifest: Manifest, config: Any) -> Itera
 
 def _describe(folder: Path, version: int, manifest: Manifest, config: Any, existed: bool) -> WrittenVersion:
     return WrittenVersion(
-        folder / str(version), folder.name, version, manifest.sha256, str(config.backend), existed=existed
+        folder / str(version),
+        folder.name,
+        version,
+        manifest.sha256,
+        manifest.format,
+        str(config.backend),
+        existed=existed,
     )
 
 
@@ -301,20 +325,27 @@ def server_command(repository: Path) -> str:
     return f"tritonserver --model-repository={where} {addresses} --disable-auto-complete-config"
 
 
-def container_command(repository: Path, python: bool, gpu: bool) -> str:
+def container_command(request: TritonRequest, versions: Sequence[WrittenVersion]) -> str:
     """Return the command that serves a repository in Triton's container, published on loopback.
 
     Args:
-        repository: The folder of the repository.
-        python: Whether a model needs rexport in the container.
-        gpu: Whether a model runs on a GPU.
+        request: The order.
+        versions: The versions that were written.
     """
+    gpu = request.settings.device == "cuda" or any(version.backend == "tensorrt" for version in versions)
     ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
-    where = shlex.quote(f"{repository.resolve()}:/models:ro")
+    where = shlex.quote(f"{request.repository.resolve()}:/models:ro")
     server = "tritonserver --model-repository=/models --disable-auto-complete-config"
-    if python:
-        server = f"sh -c \"pip install 'rexport[cpu,images]' && exec {server}\""
+    extras = sorted({_extra(version, request.settings, gpu) for version in versions if version.backend == "python"})
+    if extras:
+        server = f"sh -c \"pip install 'rexport[{','.join(extras)},images]' && exec {server}\""
     return f"docker run --rm {'--gpus=all ' if gpu else ''}--shm-size=1g {ports} -v {where} {CONTAINER} {server}"
+
+
+def _extra(version: WrittenVersion, settings: TritonSettings, gpu: bool) -> str:
+    """Return the extra of rexport with the library that ``model.py`` opens the artifact with."""
+    opened_with = settings.opened_with or {"pt2": "pytorch", "engine": "tensorrt"}.get(version.format, "onnxruntime")
+    return {"pytorch": "export", "onnxruntime": "gpu" if gpu else "cpu"}.get(opened_with, opened_with)
 
 
 def check_command(repository: Path) -> str:

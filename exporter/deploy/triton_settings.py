@@ -99,13 +99,28 @@ class TritonSettings:
             )
         if self.threads is not None and row.threads_key is None:
             raise UsageError(f"Triton's backend {name} has no CPU threads", code="triton-no-threads", hint="omit it")
-        if self.opened_with is not None and name != "python":
+        self._require_opener(manifest, name)
+        return name
+
+    def _require_opener(self, manifest: Manifest, name: str) -> None:
+        """Raise ``UsageError`` if ``opened_with`` does not open the artifact."""
+        if self.opened_with is None:
+            return
+        from runtimes.backends.registry import find_backend
+
+        opener = find_backend(self.opened_with)
+        if name != "python":
             raise UsageError(
                 f"Triton's backend {name} opens the file itself, not with {self.opened_with}",
                 code="triton-opens-itself",
                 hint="--backend python",
             )
-        return name
+        if manifest.format not in opener.formats:
+            raise UsageError(
+                f"backend {opener.name} does not open files of the format {manifest.format}",
+                code="triton-opener-mismatch",
+                hint="omit --open-with",
+            )
 
 
 def _require_plain_engine(manifest: Manifest, backend: str) -> None:

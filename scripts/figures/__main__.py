@@ -26,6 +26,7 @@ from scripts.figures import (
     preprocessing,
     training,
     web,
+    triton,
 )
 from scripts.figures.setting import Figure, FigureSettings
 
@@ -54,6 +55,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "alone": instrument.alone,
     "training": training.training,
     "web": web.measure_web,
+    "triton": triton.measure_triton,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
