@@ -103,7 +103,7 @@ class Driver:
             RexportError: As for ``Executor.wait``.
         """
         self._check_errors()
-        seen, moved_s = (-1, -1), self._watch.clock()
+        seen, moved_s = (0, 0), self._watch.clock()
         while True:
             self._submit()
             if not self._submitted:

@@ -55,6 +55,8 @@ class TarSource:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
                     yield member
+            if file.read_at(tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("the end mark is missing")
         except (tarfile.TarError, ValueError, EOFError) as error:
             raise ArtifactError(
                 f"the tar archive is truncated, compressed or damaged: {quote(error)}",
