@@ -93,7 +93,12 @@ class LabellingProgress:
 
 
 def announce_end(result: LabellingResult, notify: Callable[[Reason], None]) -> None:
-    """Say how many images have no label and why, and how many workers died."""
+    """Say how many images have no label and why, and how many workers died.
+
+    Args:
+        result: The finished job.
+        notify: Receives each notice.
+    """
     errors = result.counts.errors
     if errors:
         reasons = ", ".join(f"{code} {number:,}" for code, number in errors.items())
@@ -108,7 +113,12 @@ def announce_end(result: LabellingResult, notify: Callable[[Reason], None]) -> N
 
 
 def as_text(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:
-    """Return the output folder and, in a second line, the accuracy."""
+    """Return the output folder and, in a second line, the accuracy.
+
+    Args:
+        result: The finished job.
+        accuracy: Its accuracy, if it was asked for.
+    """
     if accuracy is None:
         return result.out
     low, high = accuracy.interval
@@ -117,7 +127,12 @@ def as_text(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:
 
 
 def as_json(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:
-    """Return the facts of a finished job as a JSON object."""
+    """Return the facts of a finished job as a JSON object.
+
+    Args:
+        result: The finished job.
+        accuracy: Its accuracy, if it was asked for.
+    """
     facts: dict[str, object] = {
         "out": result.out,
         "images": result.counts.images,

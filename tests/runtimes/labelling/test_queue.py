@@ -78,7 +78,7 @@ def test_a_shard_that_dies_twice_by_chance_stays_whole() -> None:
     assert queue.take() == ShardWork(0, 0, 64)
 
 
-def test_the_pieces_of_a_shard_are_returned_in_order_with_the_last() -> None:
+def test_the_last_piece_of_a_shard_gives_all_in_order() -> None:
     queue = ShardQueue(job(64), range(1))
     for _ in range(ATTEMPTS):
         work = queue.take()
