@@ -20,6 +20,7 @@ from scripts.figures import (
     evaluation,
     instrument,
     int8_accuracy,
+    labelling,
     outputs,
     overhead,
     precision,
@@ -52,6 +53,8 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "label": labelling.label_speed,
+    "label-memory": labelling.label_memory,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
