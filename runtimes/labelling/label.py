@@ -43,7 +43,7 @@ class ErrorLimit:
 
 @dataclass(frozen=True)
 class LabellingRequest:
-    """What to label, and how.
+    """A request to label a source.
 
     Attributes:
         source: A folder, a tar archive, a Parquet file or a text file with one path or URI a line; or its URI.
@@ -144,6 +144,9 @@ def label(
     job = _find_job(request, artifact, form, store, listener)
     output = LabellingOutput(out, job)
     output.write_job()
+    written = read_job(store)
+    if written is not None:
+        check_same(written, job, out)  # another command may have begun here meanwhile
     done, before = _find_done(output, request.retry_errors)
     listener.planned(job, before)
     settings = WorkerSettings(

@@ -20,6 +20,7 @@ from scripts.figures import (
     evaluation,
     instrument,
     int8_accuracy,
+    labelling,
     outputs,
     overhead,
     precision,
@@ -56,6 +57,8 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "training": training.training,
     "web": web.measure_web,
     "triton": triton.measure_triton,
+    "label": labelling.label_speed,
+    "label-memory": labelling.label_memory,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
