@@ -36,6 +36,9 @@ _FOLDER = re.compile(r"rexport-ray-(?P<pid>\d+)-[a-z0-9_]{8}")
 _PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """The variables of a local cluster. Without the first one, which Linux heeds too, its ports are open to the network."""
 
+_TOKEN = secrets.token_hex(32)
+"""The token of all local clusters of this process: Ray reads a token once."""
+
 
 @dataclass(frozen=True)
 class RaySettings:
@@ -72,7 +75,7 @@ def connect(settings: RaySettings, threads: int) -> Generator[tuple[Any, int], N
     check_cluster(address)
     with ExitStack() as stack:
         if address.local:
-            stack.enter_context(_variables(_PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}))
+            stack.enter_context(_variables(_PRIVATE | {"RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", _TOKEN)}))
         ray = _import_ray()
         if not ray.is_initialized():
             arguments = {}
