@@ -62,7 +62,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a network says about one batch of images.
+    """The outputs of a network for one batch of images.
 
     Attributes:
         probabilities: The probability of each class, float64 (n, classes).

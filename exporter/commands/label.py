@@ -35,7 +35,7 @@ def label_command(heading: str) -> SectionedCommand:
         heading=heading,
         examples=(
             "rexport label photos/ --artifact resnet20.onnx -o labels/",
-            "rexport label s3://bucket/photos --artifact resnet20.onnx -o s3://bucket/labels --ray auto",
+            "rexport label s3://bucket/photos -a resnet20.onnx -o s3://bucket/labels --ray auto",
         ),
     )
     @click.argument(

@@ -48,6 +48,10 @@ def target_of(image: ListedImage) -> str:
 def check_targets(out: str, job: LabellingJob) -> None:
     """Check that the classes of the first images are known, before long work.
 
+    Args:
+        out: The output folder.
+        job: The job.
+
     Raises:
         ModelMismatchError: An image of the first shard has no class.
     """

@@ -21,7 +21,7 @@ RATE_S = 30.0
 LOG_S = 60.0
 """The time between two lines of progress where standard error is no terminal."""
 
-FORMS = {"folder": "a folder", "tar": "tar", "parquet": "Parquet", "list": "a list of paths and URIs"}
+FORMS = {"folder": "folder", "tar": "tar archive", "parquet": "Parquet", "list": "list of paths and URIs"}
 """The forms of a source in words."""
 
 
@@ -64,16 +64,11 @@ class LabellingProgress:
         if self._evaluate:
             check_targets(self._out, job)
         self._listener.notice(
-            Reason(
-                "source-listed",
-                f"{quote(job.source)} is {FORMS[job.kind]} with {count(job.images, 'image')}, in "
-                f"{count(job.shards, 'shard')} of up to {count(job.shard, 'image')}",
-            )
+            f"{quote(job.source)}: {FORMS[job.kind]}, {count(job.images, 'image')}, "
+            f"{count(job.shards, 'shard')} of up to {count(job.shard, 'image')}",
         )
         if before.images:
-            self._listener.notice(
-                Reason("job-continued", f"{before.images:,} of {count(job.images, 'image')} are labelled already")
-            )
+            self._listener.notice(f"{before.images:,} of {count(job.images, 'image')} are labelled already")
         self._listener.step("opening the model")
 
     def _show(self, job: LabellingJob, progress: JobProgress) -> None:
@@ -94,11 +89,16 @@ class LabellingProgress:
         if not self._live and now_s - self._logged_s >= LOG_S:
             self._logged_s = now_s
             left = f", {(job.images - progress.images) / rate:,.0f} s left" if rate else ""
-            self._listener.notice(Reason("labelling-progress", detail.replace(" · ", ", ") + left))
+            self._listener.notice(detail.replace(" · ", ", ") + left)
 
 
 def announce_end(result: LabellingResult, notify: Callable[[Reason], None]) -> None:
-    """Say how many images have no label and why, and how many workers died."""
+    """Say how many images have no label and why, and how many workers died.
+
+    Args:
+        result: The finished job.
+        notify: Receives each notice.
+    """
     errors = result.counts.errors
     if errors:
         reasons = ", ".join(f"{code} {number:,}" for code, number in errors.items())
@@ -113,7 +113,12 @@ def announce_end(result: LabellingResult, notify: Callable[[Reason], None]) -> N
 
 
 def as_text(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:
-    """Return the output folder and, in a second line, the accuracy."""
+    """Return the output folder and, in a second line, the accuracy.
+
+    Args:
+        result: The finished job.
+        accuracy: Its accuracy, if it was asked for.
+    """
     if accuracy is None:
         return result.out
     low, high = accuracy.interval
@@ -122,7 +127,12 @@ def as_text(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:
 
 
 def as_json(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:
-    """Return the facts of a finished job as a JSON object."""
+    """Return the facts of a finished job as a JSON object.
+
+    Args:
+        result: The finished job.
+        accuracy: Its accuracy, if it was asked for.
+    """
     facts: dict[str, object] = {
         "out": result.out,
         "images": result.counts.images,

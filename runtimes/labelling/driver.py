@@ -59,10 +59,20 @@ class PieceWriter(Protocol):
     """Writes the part of a shard that was halved."""
 
     def write_pieces(self, shard: int, pieces: list[ShardReport]) -> None:
-        """Write the part of a shard from all its pieces in order."""
+        """Write the part of a shard.
+
+        Args:
+            shard: The number of the shard.
+            pieces: All its pieces, in order.
+        """
 
     def error_rows(self, work: ShardWork, death: WorkerDeath) -> bytes:
-        """Return the rows of a piece whose images have the death of the worker as their error."""
+        """Return the rows of a piece whose images have the death of the worker as their error.
+
+        Args:
+            work: The piece.
+            death: The last death that it caused.
+        """
 
 
 class Driver:
@@ -103,7 +113,7 @@ class Driver:
             RexportError: As for ``Executor.wait``.
         """
         self._check_errors()
-        seen, moved_s = (-1, -1), self._watch.clock()
+        seen, moved_s = (0, 0), self._watch.clock()
         while True:
             self._submit()
             if not self._submitted:
@@ -118,7 +128,7 @@ class Driver:
             if outcome is not None or (self._executed, in_progress) != seen:
                 seen, moved_s = (self._executed, in_progress), self._watch.clock()
             elif self._watch.clock() - moved_s > self._watch.stall_s:
-                raise self._stalled()
+                raise self._stall_error()
 
     def _submit(self) -> None:
         while self._submitted < self._executor.capacity and (work := self._queue.take()) is not None:
@@ -159,7 +169,7 @@ class Driver:
                 f"none of the first {self._images:,} images has a label", code="no-labels", hint=hint
             )
 
-    def _stalled(self) -> CheckFailedError:
+    def _stall_error(self) -> CheckFailedError:
         return CheckFailedError(
             f"no image was labelled for {self._watch.stall_s:g} s: {self._executor.describe_workers()}",
             code="labelling-stalled",

@@ -43,7 +43,7 @@ class ErrorLimit:
 
 @dataclass(frozen=True)
 class LabellingRequest:
-    """What to label, and how.
+    """A request to label a source.
 
     Attributes:
         source: A folder, a tar archive, a Parquet file or a text file with one path or URI a line; or its URI.

@@ -118,7 +118,7 @@ class ShardLabeller:
     def _answers(self, work: ShardWork, images: Sequence[ListedImage], progress: Callable[[int], None]) -> Answers:
         batches: list[Answers] = []
         done = 0
-        with closing(self._prepared(work, images)) as prepared:
+        with closing(self._prepare_batches(work, images)) as prepared:
             for first, results in prepared:
                 skip = max(0, work.start - first)
                 answer = self._classifier.answer(self._stack(work, first, results), self._job.features)
@@ -127,7 +127,7 @@ class ShardLabeller:
                 progress(done)
         return Answers.join(batches)
 
-    def _prepared(
+    def _prepare_batches(
         self, work: ShardWork, images: Sequence[ListedImage]
     ) -> Generator[tuple[int, list[Pixels | Reason | None]], None, None]:
         """Yield each batch: the row of its first slot, and for each slot the pixels, an error, or nothing.

@@ -34,7 +34,12 @@ def chunk_shards(shard: int) -> int:
 
 
 def chunk_name(number: int, digest: str) -> str:
-    """Return the path of a chunk in the output folder."""
+    """Return the path of a chunk in the output folder.
+
+    Args:
+        number: The number of the chunk, from 0.
+        digest: The digest of its rows.
+    """
     return f"{FOLDER}/{number:05}-{digest[:16]}.parquet"
 
 
@@ -82,7 +87,7 @@ def write_listing(
         digest = hashlib.sha256("\n".join(lines_digest for lines_digest, _ in chunk).encode()).hexdigest()
         images += sum(table.num_rows for _, table in chunk)
         if job is not None and job.chunks[len(chunks) : len(chunks) + 1] != (digest,):
-            raise _changed(job)
+            raise _change_error(job)
         name = chunk_name(len(chunks), digest)
         if name.rpartition("/")[2] not in existing:
             store.write(name, _encode(chunk))
@@ -96,11 +101,11 @@ def write_listing(
         )
     listing = ListingDigest(images, tuple(chunks), seal)
     if job is not None and listing.sha256 != job.listing_sha256:
-        raise _changed(job)
+        raise _change_error(job)
     return listing
 
 
-def _changed(job: LabellingJob) -> ModelMismatchError:
+def _change_error(job: LabellingJob) -> ModelMismatchError:
     return ModelMismatchError(
         f"the listing of the source is not the one of {job.images:,} images that this output began with",
         code="listing-changed",

@@ -64,6 +64,11 @@ def read_job(store: Store) -> LabellingJob | None:
 def check_same(old: LabellingJob, new: LabellingJob, out: str) -> None:
     """Check that a command continues the job of its output folder.
 
+    Args:
+        old: The job of the folder.
+        new: The job that the command asks for.
+        out: The folder.
+
     Raises:
         ModelMismatchError: The artifact, the listing or an option differs.
     """
@@ -106,20 +111,34 @@ class LabellingOutput:
     def write_part(self, shard: int, table: pyarrow.Table) -> None:
         """Write the rows of a shard. A part that exists is replaced by the same bytes.
 
+        Args:
+            shard: The number of the shard.
+            table: Its rows, as from ``rows_table``.
+
         Raises:
             ResourceError: The part cannot be written.
         """
         self._store.write(part_name(shard), encode_part(table, self._sha256))
 
     def write_pieces(self, shard: int, pieces: list[ShardReport]) -> None:
-        """Write the part of a shard from all its pieces in order."""
+        """Write the part of a shard.
+
+        Args:
+            shard: The number of the shard.
+            pieces: All its pieces, in order.
+        """
         self.write_part(shard, join_rows([piece.rows or b"" for piece in pieces]))
 
     def error_rows(self, work: ShardWork, death: WorkerDeath) -> bytes:
-        """Return the rows of a piece whose images end the process that labels them."""
+        """Return the rows of a piece whose images end the process that labels them.
+
+        Args:
+            work: The piece.
+            death: The last death that it caused.
+        """
         images = ListingReader(self._store, self._job).images(work.shard)[work.start : work.stop]
         reason = Reason("image-kills-worker", f"the image ends the process that labels it: {death.reason}")
-        return encode_rows(rows_table(self._job, images, Answers.failed(len(images), self._job.top, reason), None))
+        return encode_rows(rows_table(self._job, images, Answers.of_failure(len(images), self._job.top, reason), None))
 
     def existing(self) -> Iterator[tuple[int, PartCounts]]:
         """Yield the number and the counts of each part that is there.

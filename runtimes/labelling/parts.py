@@ -77,8 +77,14 @@ class Answers:
     errors: Sequence[Reason | None]
 
     @classmethod
-    def failed(cls, count: int, top: int, reason: Reason) -> Answers:
-        """Return the answers for images that all have the same error."""
+    def of_failure(cls, count: int, top: int, reason: Reason) -> Answers:
+        """Return the answers for images that all have the same error.
+
+        Args:
+            count: The number of images.
+            top: The number of classes for each image.
+            reason: The error.
+        """
         return cls(np.zeros((count, top), np.int32), np.zeros((count, top), np.float32), None, [reason] * count)
 
     @classmethod

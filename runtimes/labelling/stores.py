@@ -95,6 +95,10 @@ class Store(Protocol):
     def write(self, path: str, content: bytes) -> None:
         """Write a file. Readers find the old file or the new one, never a part of it.
 
+        Args:
+            path: The path of the file.
+            content: Its content.
+
         Raises:
             ResourceError: The file cannot be written.
         """
@@ -117,7 +121,11 @@ class LocalStore:
         return Path(self.root, path)
 
     def kind(self, path: str = "") -> str:
-        """Return ``file``, ``folder`` or ``missing``; a pipe or a device counts as a file, which ``read`` refuses."""
+        """Return ``file``, ``folder`` or ``missing``. A pipe or a device counts as a file, which ``read`` refuses.
+
+        Raises:
+            ResourceError: The system refuses access.
+        """
         try:
             return "folder" if stat.S_ISDIR(self._path(path).stat().st_mode) else "file"
         except (FileNotFoundError, NotADirectoryError):
@@ -126,7 +134,11 @@ class LocalStore:
             raise ResourceError.from_os(error, self._path(path), "read") from error
 
     def entries(self, path: str = "") -> list[StoreEntry]:
-        """Return the content of a folder, sorted by name. Links to folders are left out."""
+        """Return the content of a folder, sorted by name. Links to folders are left out.
+
+        Raises:
+            ResourceError: The folder cannot be read.
+        """
         try:
             with os.scandir(self._path(path)) as found:
                 listed = [(entry.name, entry.is_dir(follow_symlinks=False), entry) for entry in found]
@@ -151,7 +163,15 @@ class LocalStore:
             return OSFile(os.fspath(self._path(path)))
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a temporary file, flush it and rename it. Folders that are missing are created."""
+        """Write a temporary file, flush it and rename it. Folders that are missing are created.
+
+        Args:
+            path: The path of the file.
+            content: Its content.
+
+        Raises:
+            ResourceError: The disk is full, or the folder is not writable.
+        """
         target = self._path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +188,11 @@ class LocalStore:
                     raise
 
     def delete(self, path: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file, if it is there.
+
+        Raises:
+            ResourceError: The file cannot be deleted.
+        """
         try:
             self._path(path).unlink(missing_ok=True)
         except OSError as error:
@@ -226,7 +250,11 @@ class ObjectStore:
         return sorted(found, key=lambda entry: entry.name)
 
     def read(self, path: str) -> bytes:
-        """Return the content of an object."""
+        """Return the content of an object.
+
+        Raises:
+            ResourceError: The object is missing, too large or unreadable.
+        """
         with self._translating(path), self._filesystem.open_input_file(self._path(path)) as file:
             size = file.size()
             if size > MAX_FILE_BYTES:
@@ -244,7 +272,12 @@ class ObjectStore:
             return self._filesystem.open_input_file(self._path(path))
 
     def write(self, path: str, content: bytes) -> None:
-        """Upload an object."""
+        """Upload an object.
+
+        Args:
+            path: The path of the object.
+            content: Its content.
+        """
         with self._translating(path), self._filesystem.open_output_stream(self._path(path)) as stream:
             stream.write(content)
 

@@ -1,4 +1,4 @@
-"""What crosses between the driver of a labelling job and its workers. All of it can be pickled."""
+"""Works, reports and deaths: messages between the driver of a labelling job and its workers, which can be pickled."""
 
 from __future__ import annotations
 

@@ -45,7 +45,12 @@ class FolderSource:
         return (image.uri for image in images)
 
     def read(self, image: ListedImage, content: str | bytes) -> bytes:  # noqa: ARG002
-        """Return the content of the file."""
+        """Return the content of the file.
+
+        Args:
+            image: The image.
+            content: The URI.
+        """
         return self._store.read(image.uri)
 
     def close(self) -> None:

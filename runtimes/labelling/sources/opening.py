@@ -54,7 +54,8 @@ class SourceForm(NamedTuple):
 
 def absolute(source: str) -> str:
     """Return a local path as an absolute path. A URI stays as it is, without a slash at its end."""
-    return source.rstrip("/") if "://" in source else str(Path(source).resolve())
+    scheme, separator, rest = source.partition("://")
+    return f"{scheme}://{rest.rstrip('/')}" if separator else str(Path(source).resolve())
 
 
 def recognise_source(source: str, kind: SourceKind | None = None) -> SourceForm:
@@ -114,7 +115,7 @@ def _recognise_file(store: Store, name: str) -> SourceKind:
             path=f"{store.root}/{name}",
             hint="unpack it first, for example with gunzip or unxz",
         )
-    if b"\0" in head or not head:
+    if not head or any(byte < 0x20 and byte not in b"\t\n\r" for byte in head):
         raise InputError(
             f"{quote(f'{store.root}/{name}')} is {kind_of(head)}; expected a folder, a tar archive, a Parquet file, or "
             "a text file with one path or URI a line",

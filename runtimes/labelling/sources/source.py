@@ -59,7 +59,11 @@ class ImageSource(Protocol):
         """
 
     def read(self, image: ListedImage, content: str | bytes) -> bytes:
-        """Return the encoded image for what ``contents`` yielded.
+        """Return the encoded image.
+
+        Args:
+            image: The image.
+            content: The content or URI that ``contents`` yielded for it.
 
         Raises:
             ResourceError: The file or object is missing or unreadable.

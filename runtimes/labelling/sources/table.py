@@ -123,9 +123,9 @@ class ParquetSource:
         for container, group in groupby(images, key=lambda image: image.container):
             rows = [image.offset or 0 for image in group]
             with self._translating(container or ""):
-                yield from self._encoded(self._file(container or ""), rows[0], len(rows))
+                yield from self._read_rows(self._file(container or ""), rows[0], len(rows))
 
-    def _encoded(self, file: ParquetFile, first: int, count: int) -> Iterator[bytes]:
+    def _read_rows(self, file: ParquetFile, first: int, count: int) -> Iterator[bytes]:
         """Yield ``count`` encoded images from the row ``first`` on. A missing value is empty."""
         groups, before, row = [], 0, 0
         for group in range(file.num_row_groups):
@@ -140,7 +140,7 @@ class ParquetSource:
             kept = batch.slice(min(skip, batch.num_rows), count)
             skip = max(0, skip - batch.num_rows)
             count -= kept.num_rows
-            yield from (value or b"" for value in _encoded_values(kept))
+            yield from (value or b"" for value in _values(kept))
             if not count:
                 return
 
@@ -169,7 +169,7 @@ def _texts(batch: pyarrow.RecordBatch, column: str) -> list[str | None] | None:
     return values
 
 
-def _encoded_values(batch: pyarrow.RecordBatch) -> list[bytes | None]:
+def _values(batch: pyarrow.RecordBatch) -> list[bytes | None]:
     column = batch.column(0)
     values: list[bytes | None] = (column.field(0) if batch.schema.names[0] == "image" else column).to_pylist()
     return values

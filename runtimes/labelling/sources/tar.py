@@ -55,6 +55,8 @@ class TarSource:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
                     yield member
+            if file.read_at(tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("the end mark is missing")
         except (tarfile.TarError, ValueError, EOFError) as error:
             raise ArtifactError(
                 f"the tar archive is truncated, compressed or damaged: {quote(error)}",
@@ -78,7 +80,16 @@ class TarSource:
         return (image.uri for image in images)
 
     def read(self, image: ListedImage, content: str | bytes) -> bytes:  # noqa: ARG002
-        """Return the content of the member."""
+        """Return the content of the member.
+
+        Args:
+            image: The image.
+            content: The URI.
+
+        Raises:
+            ResourceError: The member is too large, or the archive cannot be read.
+            InputError: The archive ends within the member.
+        """
         size, offset = image.size_bytes or 0, image.offset or 0
         if size > MAX_FILE_BYTES:
             raise ResourceError(

@@ -82,7 +82,12 @@ class ListSource:
         return (image.uri for image in images)
 
     def read(self, image: ListedImage, content: str | bytes) -> bytes:  # noqa: ARG002
-        """Return the content behind the URI."""
+        """Return the content behind the URI.
+
+        Args:
+            image: The image.
+            content: The URI.
+        """
         return self._reader.read(image.uri)
 
     def close(self) -> None:
