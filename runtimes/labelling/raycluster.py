@@ -36,6 +36,9 @@ _FOLDER = re.compile(r"rexport-ray-(?P<pid>\d+)-[a-z0-9_]{8}")
 _PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """The variables of a local cluster. Without the first one, which Linux heeds too, its ports are open to the network."""
 
+_TOKEN = secrets.token_hex(32)
+"""The token of all local clusters of this process: Ray reads a token once."""
+
 
 @dataclass(frozen=True)
 class RaySettings:
@@ -52,15 +55,27 @@ class RaySettings:
     gpus_per_worker: float = 0
 
 
+def check_cluster(address: RayAddress) -> None:
+    """Check what can be checked without Ray's start, which takes seconds.
+
+    Raises:
+        UsageError: The cluster is reached over the network and asks for no token.
+        BackendUnavailableError: Ray is not installed, or nothing answers at the address.
+    """
+    if reason := missing_library("ray", "ray"):
+        raise BackendUnavailableError(reason.sentence, code=reason.code)
+    address.check_authentication()
+    address.check_reachable()
+
+
 @contextlib.contextmanager
 def connect(settings: RaySettings, threads: int) -> Generator[tuple[Any, int], None, None]:
     """Yield Ray, connected to a cluster, and the number of workers. The end disconnects what was connected here."""
     address = settings.address
-    address.check_authentication()
-    address.check_reachable()
+    check_cluster(address)
     with ExitStack() as stack:
         if address.local:
-            stack.enter_context(_variables(_PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}))
+            stack.enter_context(_variables(_PRIVATE | {"RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", _TOKEN)}))
         ray = _import_ray()
         if not ray.is_initialized():
             arguments = {}
@@ -124,10 +139,8 @@ def _import_ray() -> Any:
     """Import Ray. It reads its environment variables while it is imported.
 
     Raises:
-        BackendUnavailableError: Ray is not installed or cannot be imported.
+        BackendUnavailableError: Ray cannot be imported.
     """
-    if reason := missing_library("ray", "ray"):
-        raise BackendUnavailableError(reason.sentence, code=reason.code)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about CUDA_VISIBLE_DEVICES
     with importing("ray", "ray"):
         import ray
@@ -145,10 +158,13 @@ def _init(ray: Any, address: RayAddress, **arguments: Any) -> None:
             hint="set RAY_AUTH_TOKEN_PATH to the file with the token of the cluster",
         ) from error
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        what = "start a Ray cluster" if address.local else f"connect to the Ray cluster {address}"
+        what = "start" if address.local else "connect to"
+        reason = quote(error)
+        if address.host is None and not address.local and isinstance(error, ConnectionError):
+            reason = "none runs on this machine, and RAY_ADDRESS is not set"
         raise BackendUnavailableError(
-            f"cannot {what}: {quote(error)}",
-            code="ray-unreachable",
+            f"cannot {what} a Ray cluster: {reason}",
+            code="ray-not-connected",
             hint="ray start --head starts a cluster, which --ray auto finds; --ray local needs none",
         ) from error
 

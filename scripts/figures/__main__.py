@@ -21,6 +21,7 @@ from scripts.figures import (
     instrument,
     int8_accuracy,
     labelling,
+    labelling_kills,
     outputs,
     overhead,
     precision,
@@ -59,6 +60,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "triton": triton.measure_triton,
     "label": labelling.label_speed,
     "label-memory": labelling.label_memory,
+    "label-kills": labelling_kills.measure_kills,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
