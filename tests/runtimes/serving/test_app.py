@@ -118,7 +118,7 @@ def test_a_request_id_is_kept_or_made(server: AppServer) -> None:
         ("POST", LABEL, b"", 400, "image-file-empty"),
         ("POST", LABEL, b"no image", 400, "image-format-unknown"),
         ("POST", LABEL, png_of(1)[:-40], 400, "image-broken"),
-        ("POST", f"{LABEL}?top=0", png_of(1), 400, "argument-invalid"),
+        ("POST", f"{LABEL}?top=0", png_of(1), 400, "top-out-of-range"),
         ("POST", f"{LABEL}?model=../etc", png_of(1), 404, "model-unknown"),
         ("GET", "/v2/models/other", None, 404, "model-unknown"),
         ("GET", "/v2/models/resnet20/versions/2", None, 404, "model-version-unknown"),
