@@ -24,6 +24,7 @@ from scripts.figures import (
     overhead,
     precision,
     preprocessing,
+    serving,
     training,
 )
 from scripts.figures.setting import Figure, FigureSettings
@@ -52,6 +53,12 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "serve-parity": serving.serve_parity,
+    "serve-request": serving.serve_request,
+    "serve-load": serving.serve_load,
+    "serve-answers": serving.serve_answers,
+    "serve-memory": serving.serve_memory,
+    "serve-drain": serving.serve_drain,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
