@@ -26,6 +26,7 @@ from scripts.figures import (
     overhead,
     precision,
     preprocessing,
+    serving,
     training,
     web,
     triton,
@@ -61,6 +62,12 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "label": labelling.label_speed,
     "label-memory": labelling.label_memory,
     "label-kills": labelling_kills.measure_kills,
+    "serve-parity": serving.serve_parity,
+    "serve-request": serving.serve_request,
+    "serve-load": serving.serve_load,
+    "serve-answers": serving.serve_answers,
+    "serve-memory": serving.serve_memory,
+    "serve-drain": serving.serve_drain,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
