@@ -79,12 +79,12 @@ async def _predict_all(
             for image in images:
                 tasks.append(group.create_task(_predict(service, model, classifier, image, top)))
     except BaseExceptionGroup as errors:
-        first = next((number, task.exception()) for number, task in enumerate(tasks) if _failed(task))
+        first = next((number, task.exception()) for number, task in enumerate(tasks) if _has_failed(task))
         raise _with_number(*first) from errors
     return [task.result() for task in tasks]
 
 
-def _failed(task: asyncio.Task[Prediction]) -> bool:
+def _has_failed(task: asyncio.Task[Prediction]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
 
 

@@ -1,4 +1,4 @@
-"""What the description of the server (OpenAPI) says of bodies and refusals."""
+"""The bodies and refusals in the description of the server (OpenAPI)."""
 
 from __future__ import annotations
 

@@ -95,6 +95,6 @@ def _header_bytes(request: Request) -> int | None:
         return None
     if not text.isascii() or not text.isdecimal() or len(text) > 12:
         raise InputError(
-            f"the header {HEADER_LENGTH} is {quote(text)!r}, and not a number of bytes", code="request-header-size"
+            f"the header {HEADER_LENGTH} is {quote(text)!r}, and not a number of bytes", code="header-length-invalid"
         )
     return int(text)
