@@ -52,7 +52,7 @@ def sound(server: ServerProcess, onnx_artifact: Artifact) -> tuple[bytes, dict[s
 @pytest.fixture(autouse=True)
 def _unharmed(server: ServerProcess, sound: tuple[bytes, dict[str, str], bytes]) -> Iterator[None]:
     """Each test leaves the same processes with about the same memory, which give the same answer."""
-    workers, before = server.workers(), server.peak_mebibytes()
+    workers, before, said = server.workers(), server.peak_mebibytes(), len(server.messages())
     began_s = time.monotonic()
     yield
     assert time.monotonic() - began_s < 2 * SOON_S
@@ -60,7 +60,7 @@ def _unharmed(server: ServerProcess, sound: tuple[bytes, dict[str, str], bytes])
     assert server.ask("POST", INFER, body, headers) == (200, answer)
     assert server.workers() == workers
     assert server.peak_mebibytes() - before < GROWTH_MEBIBYTES
-    assert "Traceback" not in server.messages()
+    assert "Traceback" not in server.messages()[said:]
 
 
 def binary_request(fields: dict[str, Any], content: bytes, **parameters: object) -> tuple[bytes, dict[str, str]]:
@@ -131,8 +131,7 @@ def test_an_image_that_is_no_honest_one_is_refused(name: str, server: ServerProc
 def test_many_bombs_at_once_are_refused_within_the_memory(server: ServerProcess) -> None:
     found: list[int] = []
     threads = [
-        threading.Thread(target=lambda: found.append(server.ask("POST", "/v1/label", bomb(9_000))[0]))
-        for _ in range(8)
+        threading.Thread(target=lambda: found.append(server.ask("POST", "/v1/label", bomb(9_000))[0])) for _ in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -212,7 +211,10 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 FORMS = {
     "no-end": (b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n" + bytes(1000), FORM),
     "no-boundary": (b"--x--", {"Content-Type": "multipart/form-data"}),
-    "many-parts": (b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n\r\n" * 9_000 + b"--x--", FORM),
+    "many-parts": (
+        b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n\r\n" * 9_000 + b"--x--",
+        FORM,
+    ),
     "long-header": (b"--x\r\nContent-Disposition: " + b"a" * 900_000 + b"\r\n\r\n\r\n--x--", FORM),
     "text-in-place-of-a-file": (b"--x\r\nContent-Disposition: form-data; name=image\r\n\r\nabc\r\n--x--", FORM),
 }
@@ -309,6 +311,16 @@ def test_a_body_that_trickles_is_refused_in_time(server: ServerProcess) -> None:
     assert TIMEOUT_S <= time.monotonic() - began_s < SOON_S
 
 
+def test_a_connection_goes_on_when_the_rest_of_a_refused_body_comes(server: ServerProcess) -> None:
+    with server.connect() as connection:
+        for _ in range(3):
+            connection.sendall(b"POST /v2/models/none/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n")
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404")
+            connection.sendall(bytes(50_000))
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
 def trickle(connection: socket.socket, until_s: float) -> None:
     """Sends a byte ten times a second, until an answer is there."""
     while time.monotonic() < until_s:
@@ -347,7 +359,7 @@ def test_clients_that_leave_free_their_places(server: ServerProcess) -> None:
 def test_bytes_that_are_no_request_are_refused(text: bytes, server: ServerProcess) -> None:
     with server.connect() as connection:
         connection.sendall(text)
-        assert answer_to(connection)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 413", b"HTTP/1.1 414", b"HTTP/1.1 431")
+        assert connection.recv(12) in (b"", b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 408")
 
 
 @pytest.mark.parametrize(
