@@ -75,7 +75,7 @@ def check_shape(shape: object, name: str) -> tuple[int, ...]:
     """
     sizes = shape if isinstance(shape, Sequence) and not isinstance(shape, (str, bytes)) else [None]
     known = len(sizes) <= MAX_RANK and all(type(size) is int and 0 <= size < 1 << 31 for size in sizes)
-    if not known or math.prod(max(size, 1) for size in sizes) > MAX_ELEMENTS:
+    if not known or math.prod(size or 1 for size in sizes) > MAX_ELEMENTS:
         raise InputError(
             f"input {quote(name)}: the shape {quote(shape)} is not a list of up to {MAX_RANK} sizes, "
             f"whose product is at most {MAX_ELEMENTS:,}",

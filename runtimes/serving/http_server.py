@@ -24,7 +24,7 @@ FINISH_S = 30
 """The seconds that requests in work have, at most, once the server stops."""
 
 REST_S = 2.0
-"""The seconds in which the rest of a body has to arrive that was answered before its end. The connection is closed then."""
+"""The seconds in which the rest of a body has to arrive that was answered before its end."""
 
 REST_BYTES = 1 << 20
 """The size of such a rest, at most."""

@@ -315,10 +315,20 @@ def test_a_connection_goes_on_when_the_rest_of_a_refused_body_comes(server: Serv
     with server.connect() as connection:
         for _ in range(3):
             connection.sendall(b"POST /v2/models/none/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n")
-            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404")
+            assert json_answer(connection).startswith(b"HTTP/1.1 404")
             connection.sendall(bytes(50_000))
         connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        assert json_answer(connection).startswith(b"HTTP/1.1 200")
+
+
+def json_answer(connection: socket.socket) -> bytes:
+    """One answer whose body is an object of JSON."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = connection.recv(1 << 16)
+        assert part, answer
+        answer += part
+    return answer
 
 
 def trickle(connection: socket.socket, until_s: float) -> None:
@@ -363,8 +373,9 @@ def test_bytes_that_are_no_request_are_refused(text: bytes, server: ServerProces
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/models/..%2f..%2fetc%2fpasswd", "/%00", "/v2/models/%ff/ready", "/static/../../etc/passwd", "//", "/v2/repository/index"]
-)  # fmt: skip
+    "path",
+    ["/v2/models/..%2f..%2fetc%2fpasswd", "/%00", "/v2/models/%ff/ready", "/static/../../etc/passwd", "/v2/repository"],
+)
 def test_addresses_outside_the_server_are_unknown(path: str, server: ServerProcess) -> None:
     refused(server.ask("GET", path), 404)
 
