@@ -6,6 +6,7 @@ A line of the log is JSON, or text for people. Neither holds a path of the serve
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -31,6 +32,9 @@ LogFormat: TypeAlias = Literal["text", "json", "none"]
 
 RECORD = "rexport.record"
 """The key of the request's ``RequestRecord`` in its ASGI scope."""
+
+_PROCESS, _NUMBERS = os.urandom(4).hex(), itertools.count()
+"""The ids that a process makes begin alike; they differ from those of other processes."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -62,7 +66,7 @@ def request_id(given: str | None) -> str:
     """Return the client's id of a request if it is short and plain, or a new one."""
     if given is not None and _ID.fullmatch(given):
         return given
-    return os.urandom(8).hex()
+    return f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
 class RequestLog:
