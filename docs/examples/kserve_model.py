@@ -15,18 +15,23 @@ DATATYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8", "int64": "I
 
 
 class ArtifactModel(kserve.Model):
+    """A model of KServe whose network is an artifact."""
+
     def __init__(self, name, path):
         super().__init__(name)
         self.runtime = runtimes.open(path)
         self.ready = True
 
     def get_input_types(self):
+        """Return the inputs, for the metadata of the model."""
         return [describe(spec) for spec in self.runtime.inputs]
 
     def get_output_types(self):
+        """Return the outputs."""
         return [describe(spec) for spec in self.runtime.outputs]
 
-    async def predict(self, payload, headers=None, response_headers=None):
+    async def predict(self, payload, *_, **__):
+        """Run the network in a thread, so that the server answers others meanwhile."""
         feeds = {tensor.name: tensor.as_numpy() for tensor in payload.inputs}
         try:
             arrays = await asyncio.to_thread(self.runtime.infer, feeds)
@@ -47,6 +52,7 @@ class ArtifactModel(kserve.Model):
 
 
 def describe(spec):
+    """Return a tensor as the protocol describes it, with -1 for a size that may vary."""
     shape = [size if isinstance(size, int) else -1 for size in spec.shape]
     return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}
 
