@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from runtimes.errors import InputError, RexportError
 from runtimes.serving.direct_route import DirectRoute
@@ -59,7 +59,7 @@ def app_of(service: Service, log: RequestLog) -> FastAPI:
     add_label_route(app, service)  # routes are tried in this order
     add_v2_routes(app, service)
 
-    @app.get("/metrics", summary="Metrics for Prometheus", tags=["Metrics"])
+    @app.get("/metrics", summary="Metrics for Prometheus", tags=["Metrics"], response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:  # noqa: ARG001
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 

@@ -23,13 +23,21 @@ KEEP_ALIVE_S = 75
 FINISH_S = 30
 """The seconds that requests in work have, at most, once the server stops."""
 
+REST_S = 2.0
+"""The seconds in which the rest of a body has to arrive that was answered before its end."""
+
+REST_BYTES = 1 << 20
+"""The size of such a rest, at most."""
+
 _POLL_S = 0.02
 
 
-class HeadTimeoutProtocol(H11Protocol):
-    """A connection whose client has to send the head of each request in time."""
+class BoundedProtocol(H11Protocol):
+    """A connection whose client has to send the head of each request, and the rest of a refused body, in time."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _rest_timer: asyncio.TimerHandle | None = None
+    _rest_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
@@ -37,8 +45,15 @@ class HeadTimeoutProtocol(H11Protocol):
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, and wait for the rest of a head that began."""
+        """Take bytes, and wait for the rest of a head that began. The rest of a refused body is dropped."""
+        if self._rest_timer is not None:
+            self._rest_bytes += len(data)
+            if self._rest_bytes > REST_BYTES:
+                self.transport.close()
+                return
         super().data_received(data)
+        if self.conn.their_state is not h11.SEND_BODY:
+            self._stop_rest_timer()
         if self.conn.their_state is not h11.IDLE:
             self._stop_timer()
         elif self.conn.trailing_data[0] and self._head_timer is None:
@@ -47,7 +62,20 @@ class HeadTimeoutProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        self._stop_rest_timer()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or wait for the rest of the body of this one."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._rest_bytes = 0
+            self._rest_timer = self.loop.call_later(REST_S, self.transport.close)
+
+    def _stop_rest_timer(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
@@ -71,7 +99,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=HeadTimeoutProtocol,
+                http=BoundedProtocol,
                 loop="asyncio",
                 ws="none",
                 lifespan="off",
