@@ -11,9 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from runtimes.errors import InputError, RexportError
+from runtimes.serving.explain_routes import explain_router
 from runtimes.serving.label_routes import label_router
 from runtimes.serving.metrics import CONTENT_TYPE, ServingMetrics
 from runtimes.serving.model import ServedModel
+from runtimes.serving.pages import page_router
 from runtimes.serving.refusals import code_of, status_of
 from runtimes.serving.request_log import LogFormat, RequestEnvelope, RequestLog, error_body, record_of
 from runtimes.serving.service import Service
@@ -57,6 +59,8 @@ def app_of(service: Service, log: RequestLog) -> FastAPI:
     app.state.service = service
     app.include_router(v2_router(service, version))
     app.include_router(label_router(service))
+    app.include_router(explain_router(service))
+    app.include_router(page_router(service, version))
 
     @app.get("/metrics", summary="Metrics for Prometheus", tags=["Metrics"])
     async def metrics() -> Response:
