@@ -6,21 +6,21 @@ import importlib.metadata
 from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from runtimes.errors import InputError, RexportError
-from runtimes.serving.explain_routes import explain_router
-from runtimes.serving.label_routes import label_router
+from runtimes.serving.direct_route import DirectRoute
+from runtimes.serving.explain_routes import add_explain_route
+from runtimes.serving.label_routes import add_label_route
 from runtimes.serving.metrics import CONTENT_TYPE, ServingMetrics
 from runtimes.serving.model import ServedModel
-from runtimes.serving.pages import page_router
+from runtimes.serving.pages import add_pages
 from runtimes.serving.refusals import code_of, status_of
 from runtimes.serving.request_log import LogFormat, RequestEnvelope, RequestLog, error_body, record_of
 from runtimes.serving.service import Service
 from runtimes.serving.settings import DEFAULT_SETTINGS, ServingSettings
-from runtimes.serving.v2_routes import v2_router
+from runtimes.serving.v2_routes import add_v2_routes
 
 
 def create_app(
@@ -57,13 +57,14 @@ def app_of(service: Service, log: RequestLog) -> FastAPI:
     version = importlib.metadata.version("rexport")
     app = FastAPI(title="rexport", version=version, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.include_router(v2_router(service, version))
-    app.include_router(label_router(service))
-    app.include_router(explain_router(service))
-    app.include_router(page_router(service, version))
+    app.router.route_class = DirectRoute
+    add_label_route(app, service)  # routes are tried in this order
+    add_v2_routes(app, service)
+    add_explain_route(app, service)
+    add_pages(app, service, version)
 
     @app.get("/metrics", summary="Metrics for Prometheus", tags=["Metrics"])
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:  # noqa: ARG001
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     async def refuse(request: Request, error: Exception) -> Response:
@@ -74,25 +75,16 @@ def app_of(service: Service, log: RequestLog) -> FastAPI:
         headers = {"retry-after": str(service.retry_after_s(record.model))} if status == 503 else {}
         return Response(error_body(record, error), status, headers, "application/json")
 
-    async def refuse_arguments(request: Request, error: Exception) -> Response:
-        return await refuse(request, _argument_error(error))
-
     async def refuse_route(request: Request, error: Exception) -> Response:
-        return await refuse(request, _route_error(request, error))
+        answer = await refuse(request, _route_error(request, error))
+        answer.headers.update(getattr(error, "headers", None) or {})
+        return answer
 
     app.add_exception_handler(RexportError, refuse)
     app.add_exception_handler(MemoryError, refuse)
-    app.add_exception_handler(RequestValidationError, refuse_arguments)
     app.add_exception_handler(HTTPException, refuse_route)
     app.add_middleware(RequestEnvelope, service=service, log=log)
     return app
-
-
-def _argument_error(error: Exception) -> InputError:
-    """Return FastAPI's error about the arguments in an address as ours."""
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    where = ".".join(str(part) for part in first.get("loc", ())[1:])
-    return InputError(f"the argument {where} is wrong: {first.get('msg', '')}", code="argument-invalid")
 
 
 def _route_error(request: Request, error: Exception) -> InputError:

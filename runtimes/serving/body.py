@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from runtimes.errors import InputError, quote
 from runtimes.serving.settings import ServingSettings
@@ -37,19 +37,26 @@ async def read_body(request: Request, settings: ServingSettings) -> bytes:
     length = request.headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > settings.max_bytes:
         raise _too_large(settings)
-    chunks: list[bytes] = []
-    size = 0
     try:
         async with asyncio.timeout(settings.timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > settings.max_bytes:
-                    raise _too_large(settings)
-                chunks.append(chunk)
+            return await _receive(request, settings)
     except TimeoutError as error:
         raise InputError(f"the body did not arrive within {settings.timeout_s:g} s", code="body-too-slow") from error
-    except ClientDisconnect as error:
-        raise ClientGoneError from error
+
+
+async def _receive(request: Request, settings: ServingSettings) -> bytes:
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(chunk)
+        if size > settings.max_bytes:
+            raise _too_large(settings)
+        chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
 
 from runtimes.classifier import Classifier
-from runtimes.errors import InputError
+from runtimes.errors import InputError, quote
 from runtimes.images.heat_map import MapPlace
 from runtimes.images.preprocessing import decode
 from runtimes.network_io import CAM, find_outputs
 from runtimes.serving.body import ClientWatch, read_body
 from runtimes.serving.inference_request import InferenceRequest
 from runtimes.serving.model import ServedModel
-from runtimes.serving.openapi import EXPLANATION, ONE_IMAGE_BODY, refusals
+from runtimes.serving.openapi import EXPLANATION, INDEX_PARAMETER, MODEL_PARAMETER, ONE_IMAGE_BODY, refusals
 from runtimes.serving.request_log import record_of
 from runtimes.serving.service import Service
 
 
-def explain_router(service: Service) -> APIRouter:
-    """Return the route.
+def add_explain_route(app: FastAPI, service: Service) -> None:
+    """Add the route to an application, whose routes are direct.
 
     Args:
+        app: The application.
         service: The models.
     """
-    router = APIRouter(prefix="/v1", tags=["Labels"])
 
-    @router.post(
-        "/explain",
+    @app.post(
+        "/v1/explain",
         summary="Heat map of a class",
+        tags=["Labels"],
         responses={200: EXPLANATION, **refusals(400, 404, 408, 413, 415, 503)},
-        openapi_extra={"requestBody": ONE_IMAGE_BODY},
+        openapi_extra={"requestBody": ONE_IMAGE_BODY, "parameters": [MODEL_PARAMETER, INDEX_PARAMETER]},
     )
-    async def explain(
-        request: Request,
-        model: Annotated[str | None, Query(description="Name of the model, if there are several.")] = None,
-        index: Annotated[
-            int | None, Query(ge=0, le=1_000_000, description="Class, by default the most probable one.")
-        ] = None,
-    ) -> JSONResponse:
-        served = service.model(model)
+    async def explain(request: Request) -> Response:
+        arguments = request.query_params
+        served = service.model(arguments.get("model"))
         record = record_of(request.scope)
         record.model = served.name
-        classifier = _classifier(served)
+        classifier, index = _classifier(served), _index(arguments.get("index"))
         service.check_place(served)
         body = await read_body(request, service.settings)
         record.received_bytes = len(body)
@@ -70,7 +64,11 @@ def explain_router(service: Service) -> APIRouter:
             }
         )
 
-    return router
+
+def _index(text: str | None) -> int | None:
+    if text is not None and not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise InputError(f"index is {quote(text)!r}, and not the number of a class", code="index-invalid")
+    return None if text is None else int(text)
 
 
 def has_heat_maps(model: ServedModel) -> bool:

@@ -135,7 +135,7 @@ class _Servicer(services.GRPCInferenceServiceServicer):  # type: ignore[misc]
             await context.abort(_grpc_code(error, record.status), message_of(error), trailing)
             raise  # abort has raised already
         finally:
-            self._log.answered("gRPC", call, record, self._service.metrics)
+            self._log.finish("gRPC", call, record, self._service.metrics)
 
     async def _live(self, request: Any, record: RequestRecord) -> Any:  # noqa: ARG002
         return messages.ServerLiveResponse(live=True)
@@ -186,7 +186,7 @@ def _parse(request: Any, model: ServedModel) -> InferenceRequest:
     for number, item in enumerate(request.inputs):
         dtype, shape = dtype_of(item.datatype, item.name), check_shape(list(item.shape), item.name)
         if item.name in feeds:
-            raise InputError(f"input {quote(item.name)} is there twice", code="request-names")
+            raise InputError(f"input {quote(item.name)} is there twice", code="inputs-repeated")
         feeds[item.name] = (
             from_bytes(raw[number], dtype, shape, item.name)
             if raw
@@ -203,7 +203,11 @@ def _parse(request: Any, model: ServedModel) -> InferenceRequest:
 def _refuse_parameters(where: str, item: Any, known: Sequence[str]) -> None:
     for name in item.parameters:
         if name not in known:
-            raise InputError(f"the parameter {quote(name)!r} of {where} is not supported", code="parameter-unsupported")
+            raise InputError(
+                f"the parameter {quote(name)!r} of {where} is not supported",
+                code="parameter-unsupported",
+                hint=f"only {', '.join(known)} can be given here" if known else None,
+            )
 
 
 def _numbers(item: Any) -> list[Any]:

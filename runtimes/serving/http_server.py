@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -92,7 +91,12 @@ class HttpServer(uvicorn.Server):
         self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Take a signal."""
+        """Take a signal.
+
+        Args:
+            sig: The number of the signal.
+            frame: Not used.
+        """
         asyncio.get_running_loop().call_soon_threadsafe(self._on_signal, sig)
 
     async def retire(self, linger_s: float) -> None:
@@ -127,6 +131,3 @@ class UvicornNotices(logging.Handler):
         if code is not None:
             fields["code"] = code
         self._event(record.levelname.lower(), **fields)
-
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -86,7 +86,7 @@ def choose_outputs(requested: Mapping[str, bool], outputs: tuple[TensorSpec, ...
     for name in requested:
         if name not in known:
             raise InputError(
-                f"the network has no output {quote(name)!r}, only {', '.join(known)}", code="output-unknown"
+                f"the network has no output {quote(name)!r}, only {', '.join(known)}", code="requested-output-unknown"
             )
     return dict(requested)
 
@@ -124,7 +124,7 @@ def _parameters(item: Mapping[str, Any], where: str, known: tuple[str, ...]) -> 
             raise InputError(
                 f"the parameter {quote(name)!r} of {where} is not supported",
                 code="parameter-unsupported",
-                hint=f"only {', '.join(known)} can be given here",
+                hint=f"only {', '.join(known)} can be given here" if known else None,
             )
     return parameters
 

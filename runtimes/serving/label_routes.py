@@ -4,48 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import FastAPI, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from runtimes.classifier import Classifier, Prediction
 from runtimes.errors import InputError, quote
 from runtimes.serving.body import ClientWatch, read_body
 from runtimes.serving.inference_request import InferenceRequest
 from runtimes.serving.model import ServedModel
-from runtimes.serving.openapi import IMAGE_BODY, LABELS, refusals
+from runtimes.serving.openapi import IMAGE_BODY, LABELS, MAX_TOP, MODEL_PARAMETER, TOP_PARAMETER, refusals
 from runtimes.serving.request_log import record_of
 from runtimes.serving.service import Service
 
 MULTIPART = "multipart/form-data"
 
 
-def label_router(service: Service) -> APIRouter:
-    """Return the route.
+def add_label_route(app: FastAPI, service: Service) -> None:
+    """Add the route to an application, whose routes are direct.
 
     Args:
+        app: The application.
         service: The models.
     """
-    router = APIRouter(prefix="/v1", tags=["Labels"])
 
-    @router.post(
-        "/label",
+    @app.post(
+        "/v1/label",
         summary="Labels of images",
+        tags=["Labels"],
         responses={200: LABELS, **refusals(400, 404, 408, 413, 415, 503)},
-        openapi_extra={"requestBody": IMAGE_BODY},
+        openapi_extra={"requestBody": IMAGE_BODY, "parameters": [MODEL_PARAMETER, TOP_PARAMETER]},
     )
-    async def label(
-        request: Request,
-        model: Annotated[str | None, Query(description="Name of the model, if there are several.")] = None,
-        top: Annotated[int, Query(ge=1, le=1000, description="Number of labels of each image, best first.")] = 1,
-    ) -> JSONResponse:
-        served = service.model(model)
+    async def label(request: Request) -> Response:
+        arguments = request.query_params
+        served = service.model(arguments.get("model"))
         record = record_of(request.scope)
         record.model = served.name
-        classifier = _classifier(served)
+        classifier, top = _classifier(served), _top(arguments.get("top", "1"))
         service.check_place(served)
         body = await read_body(request, service.settings)
         record.received_bytes = len(body)
@@ -54,7 +51,11 @@ def label_router(service: Service) -> APIRouter:
             predictions = await _predict_all(service, served, classifier, images, top)
         return JSONResponse({"model": served.name, "images": [_as_json(prediction) for prediction in predictions]})
 
-    return router
+
+def _top(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_TOP):
+        raise InputError(f"top is {quote(text)!r}, and not a number from 1 to {MAX_TOP}", code="top-out-of-range")
+    return int(text)
 
 
 def _classifier(model: ServedModel) -> Classifier:
@@ -79,12 +80,12 @@ async def _predict_all(
             for image in images:
                 tasks.append(group.create_task(_predict(service, model, classifier, image, top)))
     except BaseExceptionGroup as errors:
-        first = next((number, task.exception()) for number, task in enumerate(tasks) if _failed(task))
+        first = next((number, task.exception()) for number, task in enumerate(tasks) if _has_failed(task))
         raise _with_number(*first) from errors
     return [task.result() for task in tasks]
 
 
-def _failed(task: asyncio.Task[Prediction]) -> bool:
+def _has_failed(task: asyncio.Task[Prediction]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
 
 

@@ -57,11 +57,23 @@ class ServingMetrics:
         self._batchers: dict[str, Batcher] = {}
 
     def watch_queue(self, model: str, batcher: Batcher) -> None:
-        """Show the length of a queue from now on."""
+        """Show the length of a queue from now on.
+
+        Args:
+            model: The name of the model.
+            batcher: The queue.
+        """
         self._batchers[model] = batcher
 
     def observe_batch(self, model: str, requests: int, rows: int, duration_s: float) -> None:  # noqa: ARG002
-        """Count a run of a network."""
+        """Count a run of a network.
+
+        Args:
+            model: The name of the model.
+            requests: The number of requests that shared the run.
+            rows: The number of rows.
+            duration_s: The time of the run.
+        """
         self._rows.labels(model).observe(rows)
         self._inference.labels(model).observe(duration_s)
         self._queued.labels(model).set(self._batchers[model].admitted)

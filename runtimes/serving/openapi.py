@@ -1,10 +1,13 @@
-"""What the description of the server (OpenAPI) says of bodies and refusals."""
+"""The bodies and refusals in the description of the server (OpenAPI)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from runtimes.serving.datatypes import DTYPES
+
+MAX_TOP = 1000
+"""The number of labels of an image that a request may ask for, at most."""
 
 _TEXTS = {
     400: "The request is wrong.",
@@ -34,7 +37,7 @@ _TENSOR = {
     },
 }
 
-BINARY_BODY: dict[str, Any] = {
+TENSOR_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
@@ -157,6 +160,42 @@ LABELS: dict[str, Any] = {
             }
         }
     },
+}
+
+
+_NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
+
+NAME_PARAMETER: dict[str, Any] = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "schema": _NAME,
+    "description": "Name of the model.",
+}
+VERSION_PARAMETER: dict[str, Any] = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "Version of the model, which is 1.",
+}
+MODEL_PARAMETER: dict[str, Any] = {
+    "name": "model",
+    "in": "query",
+    "schema": _NAME,
+    "description": "Name of the model, if there are several.",
+}
+TOP_PARAMETER: dict[str, Any] = {
+    "name": "top",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP, "default": 1},
+    "description": "Number of labels of each image, best first.",
+}
+INDEX_PARAMETER: dict[str, Any] = {
+    "name": "index",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+    "description": "Number of the class, by default that of the most probable one.",
 }
 
 

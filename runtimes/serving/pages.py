@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fastapi import APIRouter
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from runtimes.errors import InputError
@@ -29,28 +29,27 @@ HEADERS = {
 """The headers of the page and its files."""
 
 
-def page_router(service: Service, version: str) -> APIRouter:
-    """Return the routes of the page.
+def add_pages(app: FastAPI, service: Service, version: str) -> None:
+    """Add the page and its files to an application, whose routes are direct.
 
     Args:
+        app: The application.
         service: The models.
         version: The version of rexport.
     """
-    router = APIRouter(include_in_schema=False)
     files = {name: (FOLDER / name).read_bytes() for name in MEDIA_TYPES}
     page = _page(list(service.models.values()), version)
 
-    @router.get("/")
-    async def show_page() -> Response:
+    @app.get("/", include_in_schema=False)
+    async def show_page(request: Request) -> Response:  # noqa: ARG001
         return Response(page, media_type="text/html", headers=HEADERS)
 
-    @router.get("/page/{name}")
-    async def send_file(name: str) -> Response:
+    @app.get("/page/{name}", include_in_schema=False)
+    async def send_file(request: Request) -> Response:
+        name = request.path_params["name"]
         if name not in files:
             raise InputError("there is nothing at this address", code="route-unknown", hint="/ is the page")
         return Response(files[name], media_type=MEDIA_TYPES[name], headers=HEADERS)
-
-    return router
 
 
 def _page(models: list[ServedModel], version: str) -> str:

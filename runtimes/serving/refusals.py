@@ -1,4 +1,4 @@
-"""What HTTP and gRPC say of each error. The message of an answer holds no path of the server."""
+"""The statuses and messages of errors in HTTP and gRPC. No message holds a path of the server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def code_of(error: Exception) -> str:
 
 
 def message_of(error: Exception) -> str:
-    """Return what the answer says of an error: without paths, and without anything about an error of the server."""
+    """Return the message of an answer to an error: without paths, and without anything about an error of the server."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for the request"
     if not isinstance(error, RexportError) or (status_of(error) == 500 and not isinstance(error, CheckFailedError)):

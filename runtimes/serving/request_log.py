@@ -1,4 +1,4 @@
-"""What surrounds each request: its id, its line in the log, its metrics, and the answer to an error.
+"""The layer around each request: its id, its line in the log, its metrics, and the answer to an error.
 
 A line of the log is JSON, or text for people. Neither holds a path of the server, nor bytes of the request.
 """
@@ -6,6 +6,7 @@ A line of the log is JSON, or text for people. Neither holds a path of the serve
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -32,12 +33,15 @@ LogFormat: TypeAlias = Literal["text", "json", "none"]
 RECORD = "rexport.record"
 """The key of the request's ``RequestRecord`` in its ASGI scope."""
 
+_PROCESS, _NUMBERS = os.urandom(4).hex(), itertools.count()
+"""The ids that a process makes begin alike; they differ from those of other processes."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 @dataclass
 class RequestRecord:
-    """What is known of a request.
+    """The facts of one request for the log and the metrics.
 
     Attributes:
         id: The id of the request: the client's, or a new one.
@@ -62,7 +66,7 @@ def request_id(given: str | None) -> str:
     """Return the client's id of a request if it is short and plain, or a new one."""
     if given is not None and _ID.fullmatch(given):
         return given
-    return os.urandom(8).hex()
+    return f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
 class RequestLog:
@@ -92,13 +96,13 @@ class RequestLog:
         else:
             self._write(" ".join((now, event, *(f"{name}={value}" for name, value in fields.items() if value != ""))))
 
-    def answered(self, method: str, route: str, record: RequestRecord, metrics: ServingMetrics) -> None:
+    def finish(self, method: str, route: str, record: RequestRecord, metrics: ServingMetrics) -> None:
         """Count an answered request, and write its line.
 
         Args:
             method: The method of HTTP, or ``gRPC``.
             route: The path of the route, or the name of the call.
-            record: What is known of the request.
+            record: The request.
             metrics: The metrics that count it.
         """
         duration_s = time.perf_counter() - record.began_s
@@ -120,7 +124,12 @@ class RequestLog:
         )
 
     def failure(self, record: RequestRecord, error: BaseException) -> None:
-        """Write the reason of an internal error, which the client does not see."""
+        """Write the reason of an internal error, which the client does not see.
+
+        Args:
+            record: The request.
+            error: The error.
+        """
         trace = "".join(traceback.format_exception(error))
         self.event("error", id=record.id, error=quote(error), trace=trace if self._format == "json" else repr(trace))
 
@@ -172,7 +181,7 @@ class RequestEnvelope:
         except Exception as error:
             await self._answer_failure(record, error, send_and_note)
         finally:
-            self._log.answered(scope["method"], route_of(scope), record, self._service.metrics)
+            self._log.finish(scope["method"], route_of(scope), record, self._service.metrics)
 
     async def _answer_failure(self, record: RequestRecord, error: Exception, send: Send) -> None:
         began = bool(record.status)
@@ -187,7 +196,7 @@ class RequestEnvelope:
 
 
 def record_of(scope: Scope) -> RequestRecord:
-    """Return what is known of the request with this scope."""
+    """Return the record of the request with this scope."""
     record: RequestRecord = scope[RECORD]
     return record
 
@@ -199,7 +208,12 @@ def route_of(scope: Scope) -> str:
 
 
 def error_body(record: RequestRecord, error: Exception) -> bytes:
-    """Return the body of the answer to an error."""
+    """Return the body of the answer to an error.
+
+    Args:
+        record: The request.
+        error: The error.
+    """
     fields = {"error": message_of(error), "code": code_of(error), "request_id": record.id}
     return json.dumps(fields).encode()
 

@@ -98,6 +98,10 @@ class Service:
 
         If the calling task is cancelled, the request gives its place back.
 
+        Args:
+            model: The model.
+            prepare: Makes the request. It is called in another thread.
+
         Raises:
             ResourceError: The queue is full, or the request passed its deadline.
             RexportError: As for ``prepare`` and ``Runtime.infer``.

@@ -41,7 +41,7 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 @dataclass(frozen=True)
 class ServerAddresses:
-    """Where a server listens.
+    """The addresses that a server listens at.
 
     Attributes:
         host: The host.
@@ -204,7 +204,7 @@ class Supervisor:
             self._workers[slot] = worker
         for slot, worker in enumerate(started):
             try:
-                replies.append(_checked(await worker.reply()))
+                replies.append(_raise_failure(await worker.reply()))
             except RexportError:
                 if self._stopping.is_set():
                     return []
@@ -254,7 +254,7 @@ class Supervisor:
         fresh = await self._spawn()
         self._leaving.add(fresh)  # it is killed with the others if the server stops meanwhile
         try:
-            _checked(await fresh.reply())
+            _raise_failure(await fresh.reply())
         except RexportError as error:
             fresh.close()
             self._leaving.discard(fresh)
@@ -340,7 +340,7 @@ def _kill(worker: _WorkerProcess) -> None:
         worker.process.kill()
 
 
-def _checked(reply: WorkerReply) -> WorkerReply:
+def _raise_failure(reply: WorkerReply) -> WorkerReply:
     """Return the reply of a worker that has started, or raise the error of one that has not."""
     if reply.error_class is None:
         return reply
@@ -358,6 +358,10 @@ def _environment(metrics: str) -> dict[str, str]:
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket, which the caller closes.
 
+    Args:
+        host: The host.
+        port: The port, or 0 for any free one.
+
     Raises:
         ResourceError: The address cannot be used.
     """
@@ -368,6 +372,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def reserve(host: str, port: int) -> socket.socket:
     """Return a bound socket that takes no connections, and whose port other processes may listen at.
+
+    Args:
+        host: The host.
+        port: The port, or 0 for any free one.
 
     Raises:
         ResourceError: The address cannot be used.

@@ -47,7 +47,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class WorkerOrder:
-    """What a process serves, and how.
+    """The work of a process.
 
     Attributes:
         models: The models.
@@ -74,7 +74,7 @@ class WorkerOrder:
 
 @dataclass(frozen=True)
 class WorkerReply:
-    """What a process says when it has started, or cannot.
+    """The message of a process that has started, or cannot.
 
     Attributes:
         descriptions: A line about each opened model.

@@ -63,7 +63,7 @@ REFUSED = {
     "model-unknown": ("model=third", half_red(), 404),
     "model-required": ("", half_red(), 400),
     "class-unknown": ("model=first&index=3", half_red(), 400),
-    "argument-invalid": ("model=first&index=-1", half_red(), 400),
+    "index-invalid": ("model=first&index=-1", half_red(), 400),
     "image-format-unknown": ("model=first", b"text", 400),
     "body-too-large": ("model=first", bytes(3000), 413),
     "image-too-large": ("model=first", half_red(100, 101), 400),
