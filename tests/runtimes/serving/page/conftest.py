@@ -50,7 +50,7 @@ def colour_model(path: Path, name: str, heat: bool = True) -> ServedModel:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """Yields the address of a running server of the application, without a slash at its end."""
+    """Yields the address of an app of one's own, without a slash at its end."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -14,8 +11,8 @@ from PIL import Image
 
 from runtimes import Preprocessing
 from runtimes.images.heat_map import MapPlace, place_on_image
-from runtimes.serving import ServedModel, ServingSettings, create_app
-from tests.runtimes.serving.page.conftest import serving
+from runtimes.serving import ServedModel, ServingSettings
+from tests.servers import serve_app
 
 
 def half_red(height: int = 20, width: int = 40) -> bytes:
@@ -28,34 +25,23 @@ def half_red(height: int = 20, width: int = 40) -> bytes:
     return buffer.getvalue()
 
 
-def send(address: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
-    """The status, the headers and the body of an answer."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=60) as answer:
-            return answer.status, dict(answer.headers), answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, dict(error.headers), error.read()
-
-
 def test_a_heat_map_is_that_of_the_classifier(models: list[ServedModel]) -> None:
     image = half_red()
-    with serving(create_app(models)) as address:
-        status, _, body = send(f"{address}/v1/explain?model=first&index=1", image)
-    answer = json.loads(body)
-    assert (status, answer["model"], answer["index"], answer["name"]) == (200, "first", 1, "green")
     classifier = models[0].classifier
     assert classifier is not None
     _, heat = classifier.interpret_map(models[0].runtime.infer(classifier.prepare(image)), 1)
+    with serve_app(models) as server:
+        reply = server.address.post("/v1/explain?model=first&index=1", image)
+    answer = reply.json
+    assert (reply.status, answer["model"], answer["index"], answer["name"]) == (200, "first", 1, "green")
     np.testing.assert_array_equal(np.float32(answer["map"]), heat)
     place = MapPlace.find(classifier.preprocessing, (20, 40))
     assert (tuple(answer["area"]), tuple(answer["seen"])) == (place.area, place.seen)
 
 
 def test_the_default_class_is_the_most_probable_one(models: list[ServedModel]) -> None:
-    with serving(create_app(models)) as address:
-        _, _, body = send(f"{address}/v1/explain?model=first", half_red())
-    assert json.loads(body)["name"] == "red"
+    with serve_app(models) as server:
+        assert server.address.post("/v1/explain?model=first", half_red()).json["name"] == "red"
 
 
 REFUSED = {
@@ -73,9 +59,9 @@ REFUSED = {
 @pytest.mark.parametrize("code", REFUSED)
 def test_a_wrong_request_is_refused(models: list[ServedModel], code: str) -> None:
     query, body, status = REFUSED[code]
-    with serving(create_app(models, ServingSettings(max_bytes=2000, max_pixels=10_000))) as address:
-        found, _, answer = send(f"{address}/v1/explain?{query}", body)
-    assert (found, json.loads(answer)["code"]) == (status, code)
+    with serve_app(models, ServingSettings(max_bytes=2000, max_pixels=10_000)) as server:
+        reply = server.address.post(f"/v1/explain?{query}", body)
+    assert (reply.status, reply.code) == (status, code)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +92,11 @@ def _cells(length: int, cells: int, area: tuple[float, ...], seen: tuple[float, 
 
 
 def test_the_page_and_its_files_have_strict_headers(models: list[ServedModel]) -> None:
-    with serving(create_app(models)) as address:
+    with serve_app(models) as server:
         for path in ("/", "/page/view.js", "/page/page.css"):
-            status, headers, _ = send(address + path)
-            assert status == 200
-            assert "default-src 'none'" in headers["content-security-policy"]
-            assert headers["x-content-type-options"] == "nosniff"
+            reply = server.address.get(path)
+            assert reply.status == 200
+            assert "default-src 'none'" in reply.headers["content-security-policy"]
+            assert reply.headers["x-content-type-options"] == "nosniff"
         for path in ("/page/page.html", "/page/..%2fapp.py", "/page/"):
-            assert send(address + path)[0] == 404
+            assert server.address.get(path).status == 404

@@ -14,9 +14,14 @@ from tests.benchmarks.report_html import browser
 from tests.exporter.deploy.web.pages import answers, open_page, wait_for
 from tests.runtimes.serving.page.conftest import COLOURS, serving
 from tests.runtimes.serving.page.test_explain import half_red
+from tests.servers import AppServer, serve_app
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
+
+
+def page_of(server: AppServer) -> str:
+    return f"http://{server.address.host}:{server.address.port}/"
 
 
 def choose(driver: WebDriver, *paths: Path) -> None:
@@ -27,8 +32,8 @@ def choose(driver: WebDriver, *paths: Path) -> None:
 
 def test_a_visitor_reads_labels_and_a_heat_map(driver: WebDriver, models: list[ServedModel], tmp_path: Path) -> None:
     (tmp_path / "half.png").write_bytes(half_red())
-    with serving(create_app(models)) as address:
-        open_page(driver, f"{address}/")
+    with serve_app(models) as server:
+        open_page(driver, page_of(server))
         choose(driver, tmp_path / "half.png")
         (answer,) = answers(driver, 1)
         driver.execute_script("document.querySelector('th button').click()")
@@ -48,8 +53,8 @@ def test_a_visitor_reads_labels_and_a_heat_map(driver: WebDriver, models: list[S
 
 def test_each_model_answers_for_itself(driver: WebDriver, models: list[ServedModel], tmp_path: Path) -> None:
     Image.new("RGB", (9, 9), "blue").save(tmp_path / "blue.png")
-    with serving(create_app(models)) as address:
-        open_page(driver, f"{address}/")
+    with serve_app(models) as server:
+        open_page(driver, page_of(server))
         choose(driver, tmp_path / "blue.png")
         answers(driver, 1)
         driver.execute_script(
@@ -68,8 +73,8 @@ def test_each_model_answers_for_itself(driver: WebDriver, models: list[ServedMod
 def test_a_refusal_is_the_answer_for_its_image(driver: WebDriver, models: list[ServedModel], tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(half_red()[:50])
     (tmp_path / "large.bmp").write_bytes(bytes(3000))
-    with serving(create_app(models[:1], ServingSettings(max_bytes=2000))) as address:
-        open_page(driver, f"{address}/")
+    with serve_app(models[:1], ServingSettings(max_bytes=2000)) as server:
+        open_page(driver, page_of(server))
         choose(driver, tmp_path / "broken.png", tmp_path / "large.bmp")
         large, broken = answers(driver, 2)
     assert "2,000 bytes" in large
