@@ -27,7 +27,7 @@ def test_a_page_of_ones_own_labels_a_picture(tmp_path: Path) -> None:
         pytest.skip(reason)
     for arguments in (
         ("onnx", "resnet20", "--weights", "bundled"),
-        ("web", "resnet20.onnx", "-o", "site/", "--runtime", str(peer("node"))),
+        ("web", "resnet20.onnx", "-o", "site/", "--onnxruntime-web", str(peer("node"))),
     ):
         subprocess.run([sys.executable, "-m", "exporter.cli", *arguments], cwd=tmp_path, env=ENVIRONMENT, check=True)
     shutil.copy(EXAMPLES / "browser_page.html", tmp_path)
