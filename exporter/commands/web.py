@@ -30,7 +30,8 @@ def web_command(heading: str) -> SectionedCommand:
     @labels_option("those of the model")
     @preprocessing_options("that of the model")
     @RUNTIME.option(
-        "--runtime",
+        "--onnxruntime-web",
+        "runtime",
         type=click.Path(path_type=Path, exists=True),
         metavar="DIR|FILE.tgz",
         show_default="npm downloads it once",

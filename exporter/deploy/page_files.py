@@ -5,22 +5,22 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import html
 import re
-import string
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 
-SHARED, OWN = ("runtimes", "serving", "page"), ("exporter", "deploy", "site")
-"""The package and folders of the files that pages of servers use too, and of those that only these pages use."""
+from runtimes.serving.page_markup import FOLDER, STYLE, content_policy, data_element, page_markup
+
+OWN = Path(__file__).with_name("site")
+"""The folder of the modules that pages of servers do not have."""
 
 MODULES = (
     "sampling.js", "resample.js", "preprocess.js", "decode.js", "labeller.js", "heat.js", "view.js", "page.js"
 )  # fmt: skip
 """The modules of the page. Each stands after those that it imports."""
 
-STYLE, MARKUP = "page.css", "page.html"
-"""The style and the template of the markup."""
+_RUNTIME = "blob: 'wasm-unsafe-eval'"
+"""The sources of ONNX Runtime Web: its code, which the page checks before it runs it, and WebAssembly."""
 
 _IMPORT = re.compile(r"^import \{[^}]*\} from \"\./[a-z_]+\.js\";\n", re.MULTILINE)
 _REEXPORT = re.compile(r"^export \{[^}]*\};\n", re.MULTILINE)
@@ -36,41 +36,46 @@ UNSTARTED = (
 
 def read_file(name: str) -> str:
     """Return the text of one of the page's files."""
-    for package, *folders in (OWN, SHARED):
-        file = resources.files(package).joinpath(*folders, name)
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-    raise FileNotFoundError(name)
+    own = OWN / name
+    return (own if own.is_file() else FOLDER / name).read_text(encoding="utf-8")
 
 
 def folder_page(words: Mapping[str, str]) -> str:
     """Return the markup of a page whose other files lie beside it.
 
     Args:
-        words: The texts ``title``, ``about`` and ``privacy``.
+        words: As for ``page_markup``.
     """
-    policy = _policy("'self' blob:", "'self'", "'self'")
-    script = f'<script type="module" src="{MODULES[-1]}"></script>'
-    return _fill({**words, "notice": UNSTARTED}, policy, f'<link rel="stylesheet" href="{STYLE}">', script)
+    return page_markup(
+        words,
+        policy=content_policy(f"'self' {_RUNTIME}", "'self'", "'self'"),
+        style=f'<link rel="stylesheet" href="{STYLE}">',
+        notice=UNSTARTED,
+        scripts=f'<script type="module" src="{MODULES[-1]}"></script>',
+    )
 
 
 def single_page(words: Mapping[str, str], model: str, contents: Mapping[str, bytes]) -> str:
     """Return a page that holds all of its files and opens from a disk.
 
     Args:
-        words: As for ``folder_page``.
+        words: As for ``page_markup``.
         model: The description of the model as JSON.
         contents: The contents of the files that the description names, by their paths.
     """
     style, script = read_file(STYLE), combine_modules()
-    policy = _policy(f"'sha256-{_digest(script)}' blob:", f"'sha256-{_digest(style)}'", "'none'")
-    escaped = model.replace("<", "\\u003c")
-    scripts = [f'<script type="application/json" id="model.json">{escaped}</script>']
+    elements = [data_element("model.json", model)]
     for path, content in contents.items():
         packed = base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
-        scripts.append(f'<script type="text/plain" id="{html.escape(path)}">{packed}</script>')
-    scripts.append(f'<script type="module">{script}</script>')
-    return _fill({**words, "notice": ""}, policy, f"<style>{style}</style>", "\n".join(scripts))
+        elements.append(f'<script type="text/plain" id="{path}">{packed}</script>')
+    elements.append(f'<script type="module">{script}</script>')
+    return page_markup(
+        words,
+        policy=content_policy(f"'sha256-{_digest(script)}' {_RUNTIME}", f"'sha256-{_digest(style)}'", "'none'"),
+        style=f"<style>{style}</style>",
+        notice="",
+        scripts="\n".join(elements),
+    )
 
 
 def combine_modules() -> str:
@@ -82,18 +87,5 @@ def combine_modules() -> str:
     return "\n" + "\n".join(parts)
 
 
-def _policy(scripts: str, styles: str, connections: str) -> str:
-    """Return the Content-Security-Policy: no file and no connection from elsewhere than these sources."""
-    return (
-        f"default-src 'none'; script-src {scripts} 'wasm-unsafe-eval'; style-src {styles}; img-src data: blob:; "
-        f"connect-src {connections}; base-uri 'none'; form-action 'none'"
-    )
-
-
 def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _fill(words: Mapping[str, str], policy: str, style: str, scripts: str) -> str:
-    escaped = {name: text if name == "notice" else html.escape(text) for name, text in words.items()}
-    return string.Template(read_file(MARKUP)).substitute(escaped, policy=policy, style=style, scripts=scripts)

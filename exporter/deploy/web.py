@@ -23,6 +23,7 @@ from runtimes import Artifact, Classifier, Manifest, codec, files
 from runtimes.errors import CompatibilityError, UsageError, quote
 from runtimes.images.preprocessing import decode
 from runtimes.network_io import CAM, LOGITS, NetworkInput, find_outputs
+from runtimes.serving.page_markup import STYLE
 
 INDEX, DESCRIPTION = "index.html", "model.json"
 """The page of a folder, which is written last, and the description of its model."""
@@ -126,7 +127,7 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
     (page.parent / "runtime").mkdir(exist_ok=True)
     for name, content in site.contents.items():
         _write(page.parent / name, content)
-    for name in (*page_files.MODULES, page_files.STYLE):
+    for name in (*page_files.MODULES, STYLE):
         _write(page.parent / name, page_files.read_file(name).encode())
     _write(page.parent / DESCRIPTION, description.encode())
     _write(page, page_files.folder_page(site.words).encode())

@@ -38,7 +38,7 @@ MAX_BYTES = 256 << 20
 NPM_LIMIT_S = 600
 """The time after which npm is stopped."""
 
-ELSEWHERE = f"npm pack {PACKAGE}@{VERSION} on a machine with npm and network writes an archive for --runtime"
+ELSEWHERE = f"npm pack {PACKAGE}@{VERSION} on a machine with npm and network writes an archive for --onnxruntime-web"
 """The hint where npm cannot help."""
 
 
@@ -95,7 +95,7 @@ def _read_folder(place: Path) -> tuple[dict[str, bytes], str]:
         f"neither this place nor its dist nor its node_modules/{PACKAGE}/dist has {CODE} and {WASM}",
         code="web-runtime-missing",
         path=place,
-        hint=f"npm install {PACKAGE}@{VERSION} there, or omit --runtime",
+        hint=f"npm install {PACKAGE}@{VERSION} there, or omit --onnxruntime-web",
     )
 
 

@@ -186,7 +186,7 @@ def test_a_broken_sample_and_too_many_are_refused(request_: SiteRequest, tmp_pat
 
 
 def test_the_command_prints_the_page(labelling: Artifact, unused_runtime: Path, tmp_path: Path) -> None:
-    arguments = ("web", labelling.path, "--runtime", unused_runtime)
+    arguments = ("web", labelling.path, "--onnxruntime-web", unused_runtime)
     done = rexport(*arguments, cwd=tmp_path)
     assert (done.code, done.stdout) == (0, "site/index.html\n")
     again = here(cli.main, *arguments, cwd=tmp_path)

@@ -91,10 +91,10 @@ def test_another_archive_from_npm_is_refused(published: Path, tmp_path: Path, no
 
 
 def test_npm_that_fails_gives_its_reason(npm: Path, notices: list[Reason]) -> None:
-    with refuses(ResourceError, "npm-failed", "ENOTFOUND", "--runtime"):
+    with refuses(ResourceError, "npm-failed", "ENOTFOUND", "--onnxruntime-web"):
         find_runtime(None, notices.append)
     (npm / "npm").unlink()
-    with refuses(BackendUnavailableError, "npm-missing", "--runtime"):
+    with refuses(BackendUnavailableError, "npm-missing", "--onnxruntime-web"):
         find_runtime(None, notices.append)
 
 
