@@ -14,7 +14,7 @@ from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs_alone, subject_alone
 from benchmarks.load.rate_search import MOST_POINTS, Outcome, RateSearch
-from benchmarks.load.served import UNKNOWN, find_endpoint, served_pair
+from benchmarks.load.served import UNKNOWN, find_endpoint, make_pair
 from benchmarks.process.job import status_of
 from benchmarks.records.plan import SHAPES, ArrivalPlan, Endpoint, ShapeName
 from benchmarks.records.request import (
@@ -125,7 +125,7 @@ def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -
             load_test = _LoadTest(subject, harness.request, load_spec, pairs_alone(subject, harness.request))
         else:
             endpoint = find_endpoint(load_spec.endpoint, subject, listener.notice)
-            pair = served_pair(subject, endpoint)
+            pair = make_pair(subject, endpoint)
             load_test = _LoadTest(subject, harness.request, replace(load_spec, endpoint=endpoint), ((pair, 1),))
         harness.announce(load_test.plan())
         for result in harness.measure(load_test.trials()):

@@ -87,8 +87,8 @@ def _is_alike(spec: TensorSpec, served: TensorSpec | None) -> bool:
     return served is not None and served.dtype == spec.dtype and len(served.shape) == len(spec.shape)
 
 
-def served_pair(subject: Subject, endpoint: Endpoint) -> Pair:
-    """The pair of a served artifact, whose backend is the server, as ``triton/grpc``."""
+def make_pair(subject: Subject, endpoint: Endpoint) -> Pair:
+    """The pair of an artifact and its server, which stands in for a backend and is called ``triton/grpc`` or alike."""
     (typed,) = subject.typed
     assert isinstance(typed.made, Artifact)
 

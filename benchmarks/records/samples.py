@@ -16,7 +16,7 @@ from benchmarks.records.plan import ShapeName
 from runtimes.codec import OMIT_DEFAULT
 
 HostKind: TypeAlias = Literal["loopback", "private", "public"]
-"""Where a server is: on the machine of the client, at an address of a private network, or elsewhere."""
+"""The place of a server: the machine of the client, a private network, or elsewhere."""
 
 
 @dataclass(frozen=True)

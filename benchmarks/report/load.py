@@ -89,7 +89,7 @@ def _of_server(cell: Callable[[LoadResult, ServedLoad], str]) -> Callable[[Figur
     return write
 
 
-def _judged(cell: Callable[[RateVerdict], str]) -> Callable[[Figures], str]:
+def _of_search(cell: Callable[[RateVerdict], str]) -> Callable[[Figures], str]:
     """Nothing where no highest rate was searched."""
     return lambda figures: ABSENT if (verdict := judge_rate(_load(figures))) is None else cell(verdict)
 
@@ -119,8 +119,8 @@ LOADS: tuple[Column[Figures], ...] = (
     Column(
         "failed %", _of_server(lambda load, served: percent(served.failed / (served.failed + len(load.responses_s))))
     ),
-    Column("too late %", _judged(lambda verdict: percent(verdict.share.value))),
-    Column("limit", _judged(lambda verdict: verdict.outcome), left=True),
+    Column("too late %", _of_search(lambda verdict: percent(verdict.share.value))),
+    Column("limit", _of_search(lambda verdict: verdict.outcome), left=True),
     Column("client ms", _of_server(lambda _, served: _median(served.null_s)), priority=3),
 )
 BATCHES: tuple[Column[Figures], ...] = (

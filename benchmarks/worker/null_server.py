@@ -47,7 +47,7 @@ class _Answers(asyncio.Protocol):
 
 
 async def serve_http(answer: bytes, header_length: str) -> None:
-    """Serve until the process is ended."""
+    """Give every request the ``answer`` until the process is ended; ``header_length`` is that of its JSON, or empty."""
     lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(answer)}"]
     if header_length:
         lines.append(f"Inference-Header-Content-Length: {header_length}")
@@ -58,7 +58,7 @@ async def serve_http(answer: bytes, header_length: str) -> None:
 
 
 async def serve_grpc(answer: bytes) -> None:
-    """Serve until the process is ended."""
+    """Give every request the ``answer`` until the process is ended."""
     import grpc
     import grpc.aio
 

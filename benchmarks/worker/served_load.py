@@ -140,7 +140,7 @@ class ServedClient:
 
 @dataclass(frozen=True)
 class ServedRun:
-    """What a load goes with.
+    """The circumstances of a load.
 
     Attributes:
         step: Called with each step.

@@ -137,7 +137,7 @@ class ServedSession:
 
     def _unreadable(self, what: str) -> CheckFailedError:
         return CheckFailedError(
-            f"an answer of {self.endpoint.url} cannot be read: {quote(what)}", code="answer-unreadable"
+            f"an answer of {self.endpoint.url} cannot be read: {quote(what)}", code="served-answer-unreadable"
         )
 
     async def send(self, request: bytes) -> RawAnswer:

@@ -36,7 +36,7 @@ def test_a_server_that_holds_no_rate_ends_the_search_early() -> None:
     assert points <= 4
 
 
-def test_an_undecided_rate_is_measured_longer_and_then_counted_as_missed() -> None:
+def test_an_undecided_rate_is_measured_longer_then_missed() -> None:
     search = RateSearch(1000.0, 2.0)
     for extension in range(EXTENSIONS + 1):
         assert search.next_point() == (1000.0, 2.0 * 2**extension)
