@@ -37,10 +37,13 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
+from exporter.commands.server_options import server_options, verify_served
+from exporter.commands.serve import serve
 from exporter.commands.terminal import debug_option, json_option
+from exporter.commands.triton import triton as triton_command
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
 
-EXPORT, USE, LOOK_UP = "Export", "Use and check", "Look up"
+EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
 """Under which headings the commands stand."""
 
 
@@ -233,22 +236,41 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
 
 @cli.command(
     heading=USE,
-    examples=("rexport verify resnet20.onnx", "rexport verify resnet20.onnx --backend openvino --threads 1"),
+    examples=(
+        "rexport verify resnet20.onnx --backend openvino --threads 1",
+        "rexport verify repository/ --url grpc://127.0.0.1:8001",
+    ),
 )
-@artifact_argument
+@click.argument(
+    "artifact",
+    metavar="ARTIFACT|DIR",
+    type=click.Path(path_type=Path),
+    help="Model file that rexport wrote; or, with --url, a model repository of rexport triton.",
+)
 @backend_options
+@server_options
 @json_option
 @debug_option
-def verify(artifact: Path, backend: str | None, device: str | None, threads: int | None, as_json: bool) -> None:
-    """Repeat the parity check of ARTIFACT on a backend.
+def verify(artifact: Path, as_json: bool, **options: Any) -> None:
+    """Repeat the parity check of ARTIFACT on a backend, or of what a server serves.
 
     The test vectors of ARTIFACT hold PyTorch's logits, so that PyTorch itself is not needed.
+
+    With --url, the server answers the test vectors: Triton, or another server of the Open Inference Protocol (V2).
+    For a repository, all its models are checked, in the versions that the server offers. If the server reports the
+    digest of its file, it must be that of ARTIFACT. A model that takes image files must prepare them as rexport does.
     """
-    require_device(device)
-    with terminal.reserve_stdout():
+    if options["url"] is not None:
+        verify_served(artifact, as_json, options)
+        return
+    require_device(options["device"])
+    if artifact.is_dir():
+        raise click.UsageError(f"{artifact} is a folder; --url names the server that serves this repository")
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.inspect import manifest_view
 
-        record = manifest_view.verify_parity(artifact, backend, device, threads)
+        announce_idle(click.get_current_context(), "without --url", ("model", "timeout"), listener.notice)
+        record = manifest_view.verify_parity(artifact, options["backend"], options["device"], options["threads"])
     click.echo(manifest_view.parity_as_json(record) if as_json else manifest_view.parity_as_text(artifact, record))
 
 
@@ -331,6 +353,10 @@ def explain(
         print_document(explanation_document(found, by), sys.stdout)
 
 
+serve.heading = DEPLOY
+cli.add_command(serve)
+
+
 @cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))
 @json_option
 @debug_option
@@ -358,6 +384,7 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
     click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
 
 
+cli.add_command(triton_command)
 cli.add_command(completion_command("rexport", LOOK_UP))
 
 

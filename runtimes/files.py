@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,12 +159,13 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_stale(target: Path) -> None:
-    """Remove the temporary files of ``target`` whose writing processes have ended, as far as permissions allow."""
+    """Remove temporary files and folders of ``target`` whose writing processes have ended, as permissions allow."""
     for name in os.listdir(target.parent):
         match = _TEMPORARY.fullmatch(name)
         if match and match["name"] == target.name and not _is_running(int(match["pid"])):
+            stale = target.with_name(name)
             with contextlib.suppress(OSError):
-                target.with_name(name).unlink()
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
 
 
 def _is_running(pid: int) -> bool:

@@ -127,8 +127,15 @@ def logits_of(runtime: Runtime, inputs: Array, batch: int) -> NDArray[np.float32
     return outputs_of(runtime, inputs, batch, (name,))[name]
 
 
-def compare(runtime: Runtime, vectors: Vectors) -> tuple[dict[str, OutputDifference], tuple[int, ...]]:
+def compare(
+    runtime: Runtime, vectors: Vectors, largest_batch: int | None = None
+) -> tuple[dict[str, OutputDifference], tuple[int, ...]]:
     """Compare the outputs of the runtime with its test vectors at each batch size that it takes.
+
+    Args:
+        runtime: The opened artifact.
+        vectors: The inputs and the expected outputs.
+        largest_batch: The largest batch of one call, at least 1, if there is a limit beside the artifact's own.
 
     Returns:
         The comparison of each output by name, in the order of the runtime, with the largest difference and the lowest
@@ -138,7 +145,8 @@ def compare(runtime: Runtime, vectors: Vectors) -> tuple[dict[str, OutputDiffere
         ArtifactError: As for ``compare_at``.
     """
     fixed = runtime.inputs[0].fixed_batch
-    batches = BATCHES if fixed is None else (fixed,)
+    most = largest_batch or max(BATCHES)
+    batches = tuple(batch for batch in BATCHES if batch <= most) if fixed is None else (fixed,)
     runs = [compare_at(runtime, vectors, batch) for batch in batches]
     return {name: OutputDifference.worst([run[name] for run in runs]) for name in runs[0]}, batches
 
@@ -164,7 +172,15 @@ def compare_at(runtime: Runtime, vectors: Vectors, batch: int) -> dict[str, Outp
     return {name: OutputDifference.compare(name, values[name], vectors.outputs[name]) for name in names}
 
 
-def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, images: str) -> Parity:
+def check(
+    runtime: Runtime,
+    vectors: Vectors,
+    tolerance: float,
+    reference: str,
+    images: str,
+    *,
+    largest_batch: int | None = None,
+) -> Parity:
     """Check the outputs of a runtime against test vectors and return the record for the manifest.
 
     Args:
@@ -173,12 +189,13 @@ def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, 
         tolerance: The largest relative difference allowed in each output, as in ``OutputDifference``.
         reference: A description of the reference, for the record and the message.
         images: A description of the images, for the record and the message.
+        largest_batch: As for ``compare``.
 
     Raises:
         CheckFailedError: The largest difference of an output exceeds ``tolerance``, or a number is not finite.
         ArtifactError: As for ``compare``.
     """
-    results, batches = compare(runtime, vectors)
+    results, batches = compare(runtime, vectors, largest_batch)
     description = runtime.description
     for name, result in results.items():
         if result.relative_difference <= tolerance:

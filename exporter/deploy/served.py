@@ -1,4 +1,7 @@
-"""A connection to a server that speaks the Open Inference Protocol (V2) over HTTP or gRPC, as Triton and KServe do."""
+"""A connection to a server that speaks the Open Inference Protocol (V2) over HTTP or gRPC, as Triton and KServe do.
+
+Importing this module imports neither NumPy nor the client's library.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
-
-import numpy as np
 
 from runtimes.errors import (
     BackendUnavailableError,
@@ -131,20 +132,25 @@ class ServerConnection:
 
         Raises:
             BackendUnavailableError: Nothing answers at the address.
+            ModelMismatchError: The server at the address speaks another protocol.
             RexportError: As for ``infer``.
         """
-        with self._translated("the server"):
+        with self._translate("the Open Inference Protocol"):
             found = self._call(self._client.get_server_metadata)
             return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
 
     def is_ready(self, model: str = "", version: str = "") -> bool:
         """Return whether the server is ready; with a model, whether this model is.
 
+        Args:
+            model: The name of the model, or an empty text for the server as a whole.
+            version: The version, or an empty text for the server's choice.
+
         Raises:
             BackendUnavailableError: Nothing answers at the address.
         """
         options = {} if self._http else {"client_timeout": self.timeout_s}
-        with self._translated(model or "the server"):
+        with self._translate(model or "the server"):
             if model:
                 return bool(self._client.is_model_ready(model, version, **options))
             return bool(self._client.is_server_ready(**options))
@@ -172,7 +178,7 @@ class ServerConnection:
             ModelMismatchError: The server has no such model or version.
             RexportError: As for ``infer``.
         """
-        with self._translated(name, version):
+        with self._translate(name, version):
             found = self._call(self._client.get_model_metadata, name, version)
             return ServedModel(
                 str(found["name"]),
@@ -222,12 +228,14 @@ class ServerConnection:
             options["client_timeout"] = self.timeout_s
         if outputs is not None:
             options["outputs"] = [self._library.InferRequestedOutput(name) for name in outputs]
-        with self._translated(model, version):
+        with self._translate(model, version):
             answer = self._client.infer(model, [self._input(name, feeds[name]) for name in feeds], **options)
             names = [str(row["name"]) for row in self._response(answer)["outputs"]]
             return {name: answer.as_numpy(name) for name in names}
 
     def _input(self, name: str, array: Any) -> Any:
+        import numpy as np
+
         array = np.ascontiguousarray(array)
         kind = next((each for each, dtype in DATATYPES.items() if dtype == array.dtype.name), BYTES)
         entry = self._library.InferInput(name, list(array.shape), kind)
@@ -243,19 +251,19 @@ class ServerConnection:
     def _optional(self, what: str, method: Callable[..., Any], *arguments: str) -> Any:
         """Return the answer to a question of an extension, or ``None`` from a server without this extension."""
         try:
-            with self._translated(what):
+            with self._translate(what):
                 return self._call(method, *arguments)
         except ModelMismatchError:
             return None
 
     @contextmanager
-    def _translated(self, what: str, version: str = "") -> Iterator[None]:
+    def _translate(self, what: str, version: str = "") -> Iterator[None]:
         """Translate the client's exceptions. ``what`` is the model, or what was asked for, as for the message."""
         try:
             yield
         except self._failures as error:
             raise self._refusal(error, what, version) from error
-        except (KeyError, TypeError, ValueError) as error:  # JSON of another kind than the protocol's
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another kind than the protocol's
             raise self._unreadable(error) from error
 
     def _refusal(self, error: Exception, what: str, version: str) -> RexportError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import runtimes
@@ -36,19 +37,45 @@ def verify_parity(path: Path, backend: str | None, device: str | None, threads: 
         RexportError: As for ``runtimes.open``.
     """
     artifact = Artifact.read(path)
-    vectors = artifact.vectors()
+    vectors, reference = artifact.vectors(), parity_reference(artifact)
+    with runtimes.open_artifact(artifact, backend, device, threads) as runtime:
+        return parity.check(runtime, vectors, reference.tolerance, reference.description, reference.images)
+
+
+@dataclass(frozen=True)
+class ParityReference:
+    """The reference of an artifact's parity check.
+
+    Attributes:
+        description: The reference, in words.
+        images: The images of the test vectors, in words.
+        tolerance: The largest relative difference allowed.
+    """
+
+    description: str
+    images: str
+    tolerance: float
+
+
+def parity_reference(artifact: Artifact) -> ParityReference:
+    """Return what an artifact is compared with when its parity check is repeated.
+
+    Raises:
+        ArtifactError: The artifact has no manifest, or no record of a parity check.
+    """
     manifest = artifact.manifest
     engine = None if manifest is None else manifest.engine
     if manifest is None or manifest.precision not in PRECISIONS or (manifest.parity is None and engine is None):
         raise ArtifactError(
-            "the manifest records no parity check", code="parity-unrecorded", path=path, hint="export the network again"
+            "the manifest records no parity check",
+            code="parity-unrecorded",
+            path=artifact.path,
+            hint="export the network again",
         )
     tolerance = PRECISIONS[manifest.precision].tolerance
-    reference, images = "PyTorch fp32", f"the test vectors of {path.name}"
-    if manifest.parity is not None:
-        reference, images = manifest.parity.reference, manifest.parity.images
-    with runtimes.open_artifact(artifact, backend, device, threads) as runtime:
-        return parity.check(runtime, vectors, tolerance, reference, images)
+    if manifest.parity is None:
+        return ParityReference("PyTorch fp32", f"the test vectors of {artifact.path.name}", tolerance)
+    return ParityReference(manifest.parity.reference, manifest.parity.images, tolerance)
 
 
 def parity_as_json(record: Parity) -> str:
@@ -63,10 +90,11 @@ def parity_as_text(path: Path, record: Parity) -> str:
         path: The artifact.
         record: The record.
     """
-    return f"{path}: parity passed: {_parity(record)}"
+    return f"{path}: parity passed: {describe_parity(record)}"
 
 
-def _parity(record: Parity) -> str:
+def describe_parity(record: Parity) -> str:
+    """Return the figures of a parity check as text."""
     top1 = (
         f"; top-1 agreement {100 * record.agreement:.0f} %" if record.agreement is not None else f" in {record.output}"
     )
@@ -204,7 +232,7 @@ def _describe_source(weights: Weights) -> dict[str, str]:
 
 def _describe_check(manifest: Manifest) -> str:
     if manifest.parity is not None:
-        return _parity(manifest.parity)
+        return describe_parity(manifest.parity)
     if manifest.engine is None:
         return "not recorded"
     return "not checked when built; checked each time the engine is opened"

@@ -25,6 +25,7 @@ from scripts.figures import (
     precision,
     preprocessing,
     training,
+    triton,
 )
 from scripts.figures.setting import Figure, FigureSettings
 
@@ -52,6 +53,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "triton": triton.measure_triton,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
