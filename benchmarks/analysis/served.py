@@ -23,7 +23,8 @@ BUSY_CLIENT = 0.9
 """The share of one processor from which on the client, which has one thread, is too busy to send in time."""
 
 LATE_SHARE, LATE_S = 0.1, 1e-3
-"""How late a client may send, at p99: a share of the p99 of the responses, and a time that any client may need."""
+"""How late a client may send, at p99: a share of the p99 of the responses, or of its limit in a search if that is more;
+and a time that any client may need."""
 
 NULL_SHARE = 0.5
 """The share of the median response time that the client may need at a server that answers at once."""
@@ -154,7 +155,8 @@ def _list_client_limits(load: LoadResult, served: ServedLoad) -> Iterator[str]:
         yield f"it used {100 * used:.0f} % of one CPU"
     if load.shape in RATED_SHAPES:
         late_s = intervals.quantile(np.subtract(load.responses_s, load.services_s), QUANTILE)
-        if late_s > max(LATE_S, LATE_SHARE * intervals.quantile(load.responses_s, QUANTILE)):
+        whole_s = max(served.limit_s or 0.0, intervals.quantile(load.responses_s, QUANTILE))
+        if late_s > max(LATE_S, LATE_SHARE * whole_s):
             yield f"it sent requests {milliseconds(late_s)} ms late at p99"
     if served.connections_limit is not None and served.connections >= served.connections_limit:
         yield f"all {served.connections_limit} connections were in use"

@@ -153,7 +153,8 @@ def check_load(load: LoadResult) -> Iterator[Reason]:
     if load.shape != "cold":
         long = len(calls) >= PARTS * MIN_SAMPLES[0.5]
         yield from _check_trend([np.array_split(np.asarray(calls), PARTS)] if long else [])
-    if load.shape != "cold" and load.clients == 1:
+    is_searched = load.served is not None and load.served.limit_s is not None
+    if load.shape != "cold" and load.clients == 1 and not is_searched:  # the verdict on a rate allows for it
         yield from _check_correlation([calls])
     if load.conditions is not None:
         yield from disturbances.list_warnings(load.conditions, calls)

@@ -52,6 +52,8 @@ class LoadPlots(Block):
 def shape(figures: Figures) -> str:
     """The load of the row in MLPerf's words, where it has any."""
     load = _load(figures)
+    if judge_rate(load) is not None:
+        return f"Server {load.rate_per_s:,.4g}/s"
     words: dict[ShapeName, str] = {
         "single-stream": "SingleStream",
         "server": "Server (Poisson)",
@@ -108,20 +110,35 @@ SERVICE: tuple[Column[Figures], ...] = (
     Column("p99.9 ms", lambda figures: _service(figures, 0.999), priority=1),
 )
 
-LOADS: tuple[Column[Figures], ...] = (
-    Column("shape", shape, left=True),
-    Column("offered/s", lambda figures: number(_load(figures).rate_per_s), priority=2),
-    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), priority=2),
-    *SERVICE,
+SHAPE: Column[Figures] = Column("shape", shape, left=True)
+OFFERED: Column[Figures] = Column("offered/s", lambda figures: number(_load(figures).rate_per_s), priority=2)
+ACHIEVED: Column[Figures] = Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), priority=2)
+RESPONSE: tuple[Column[Figures], ...] = (
     Column("response ms", _response(lambda figures: spread(duration, figures.p50))),
     Column("response p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
-    Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999))), priority=1),
+)
+SERVER: tuple[Column[Figures], ...] = (
     Column(
         "failed %", _of_server(lambda load, served: percent(served.failed / (served.failed + len(load.responses_s))))
     ),
+    Column("client ms", _of_server(lambda _, served: _median(served.null_s)), priority=3),
+)
+LOADS: tuple[Column[Figures], ...] = (
+    SHAPE,
+    OFFERED,
+    ACHIEVED,
+    *SERVICE,
+    *RESPONSE,
+    Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999))), priority=1),
+    *SERVER,
+)
+SEARCH: tuple[Column[Figures], ...] = (
+    SHAPE,
+    ACHIEVED,
+    *RESPONSE,
     Column("too late %", _of_search(lambda verdict: percent(verdict.share.value))),
     Column("limit", _of_search(lambda verdict: verdict.outcome), left=True),
-    Column("client ms", _of_server(lambda _, served: _median(served.null_s)), priority=3),
+    *SERVER,
 )
 BATCHES: tuple[Column[Figures], ...] = (
     Column("batch", lambda figures: str(figures.result.identity.batch)),
@@ -152,13 +169,13 @@ def sections(results: Sequence[Figures]) -> tuple[Section, ...]:
 def _section(results: Sequence[Figures]) -> Section:
     """Of results of one network, backend and precision. Those without a load tell why in a remark."""
     loaded = [figures for figures in results if figures.result.load is not None]
-    kinds: dict[tuple[Column[Figures], ...], list[Figures]] = {LOADS: [], BATCHES: [], COLD: []}
+    search = summarise_search(map(_load, loaded))
+    kinds: dict[tuple[Column[Figures], ...], list[Figures]] = {LOADS: [], SEARCH: [], BATCHES: [], COLD: []}
     for figures in loaded:
-        kinds[TABLES.get(_load(figures).shape, LOADS)].append(figures)
+        kinds[TABLES.get(_load(figures).shape, LOADS if search is None else SEARCH)].append(figures)
     of = results[0].result.identity
     named = f"{title(results)} · {' '.join(filter(None, (of.backend, of.precision)))}"
     tables = (table_of_results(columns, shown) for columns, shown in kinds.items() if shown)
-    search = summarise_search(map(_load, loaded))
     said = [*(answer(loaded) if search is None else [describe_search(search)]), *sweeps(loaded)]
     for figures in loaded:
         said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.stats.intervals import Floats, Samples, block_length, ranks
+from benchmarks.stats.intervals import Floats, Samples, block_length
 from exporter.proportions import Interval, wilson
 
 LEAST_BLOCKS = 16
 """The minimum number of blocks for a variance of their means."""
+
+TAIL = 0.99
+"""The quantile that the slowest requests exceed."""
 
 LONGER = 4
 """The length of a block in those of the bootstrap, whose blocks are shorter than the bursts of a queue."""
@@ -32,26 +35,27 @@ def estimate_share_above(samples: Samples, limit: float, failed: int = 0) -> tup
         failed: The number of requests without an answer, which count as above the limit.
     """
     values = np.asarray(samples, dtype=np.float64)
-    above = (values > limit).astype(np.float64)
+    above = values > limit
     total = len(values) + failed
     share = (float(above.sum()) + failed) / total
-    effective = max(1.0, total / design_effect(values, above))
+    effective = max(1.0, total / design_effect(values, limit))
     return share, wilson(share * effective, effective)
 
 
-def design_effect(values: Floats, above: Floats) -> float:
+def design_effect(values: Floats, limit: float) -> float:
     """Return how many of the requests count as one, at least 1.
 
     Args:
         values: The response times, in their order.
-        above: 1.0 for each that is above the limit, otherwise 0.0. If they are all alike, the ranks of the response
-            times decide.
+        limit: The limit. If fewer than 1 % are above it, the slowest 1 % stand for those that could be.
     """
     length = block_length(values)
     if length == 1:
         return 1.0
     length = max(1, min(LONGER * length, len(values) // LEAST_BLOCKS))
     blocks = len(values) // length
-    series = above if above.any() and not above.all() else ranks(values)
+    series = (values > min(limit, float(np.quantile(values, TAIL)))).astype(np.float64)
+    if series.all() or not series.any():
+        return 1.0
     means = series[: blocks * length].reshape(blocks, length).mean(axis=1)
     return max(1.0, float(length * means.var(ddof=1) / series.var()))
