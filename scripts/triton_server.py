@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -68,14 +69,20 @@ class TritonServer:
 
 @contextlib.contextmanager
 def triton_server(
-    repository: Path, options: Sequence[str] = (), environment: Path = ENVIRONMENT, ready: bool = True
+    repository: Path,
+    options: Sequence[str] = (),
+    environment: Path = ENVIRONMENT,
+    *,
+    packages: Path | None = None,
+    ready: bool = True,
 ) -> Iterator[TritonServer]:
     """Runs a server in the block, and ends it afterwards.
 
     Args:
         repository: The model repository.
         options: Further options of ``tritonserver``.
-        environment: The environment with the wheel, and with what the models import.
+        environment: The environment with the wheel.
+        packages: The environment with what the models import; by default the same.
         ready: Whether to wait until the models are loaded; else until the server answers.
 
     Raises:
@@ -88,7 +95,11 @@ def triton_server(
         log = Path(folder) / "log.txt"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*command, *options], stdout=output, stderr=output, env=_variables(environment), start_new_session=True
+                [*command, *options],
+                stdout=output,
+                stderr=output,
+                env=_variables(environment, packages),
+                start_new_session=True,
             )
         server = TritonServer(process, http_port, grpc_port, metrics_port, log)
         try:
@@ -132,10 +143,10 @@ def _command(environment: Path, folder: Path) -> list[str]:
     return [str(server / "bin" / "tritonserver"), f"--backend-directory={backend.parent}"]
 
 
-def _variables(environment: Path) -> dict[str, str]:
+def _variables(environment: Path, packages: Path | None) -> dict[str, str]:
     """The environment's Python first in the path, for the models, and the libraries that the server needs."""
     libraries = f"{_where(environment)[0]}:{_packages(environment) / 'nvidia_pytriton.libs'}"
-    paths = f"{environment / 'bin'}:{os.environ['PATH']}"
+    paths = f"{(packages or environment) / 'bin'}:{os.environ['PATH']}"
     return os.environ | {"PATH": paths, "LD_LIBRARY_PATH": libraries, "PYTHONPATH": str(ROOT)}
 
 
@@ -160,14 +171,21 @@ def _wait(server: TritonServer, state: str) -> None:
             time.sleep(POLL_S)
     code = server.process.poll()
     ended = f"was not {state} within {START_LIMIT_S:g} s" if code is None else f"ended with {code}"
-    raise CheckFailedError(f"tritonserver {ended}: {quote(_last_error(server.log))}", code="triton-not-ready")
+    raise CheckFailedError(f"tritonserver {ended}: {_last_error(server.log)}", code="triton-not-ready")
+
+
+_FAILURE = re.compile(
+    r"failed to load '(.+?)' version (\d+): (?:Internal: )?(?:TritonModelException: )?(.+?)(?:\\n|\"$|$)"
+)
 
 
 def _last_error(log: Path) -> str:
     """The last error that Triton logged of a model, else its last line."""
     lines = log.read_text(errors="replace").splitlines()
-    failures = [line for line in lines if line.startswith("E") and "failed to load" in line]
-    return failures[-1] if failures else lines[-1] if lines else "no output"
+    failures = [match for match in map(_FAILURE.search, lines) if match]
+    if failures:
+        return f"{failures[-1][1]} version {failures[-1][2]}: {failures[-1][3]}"
+    return quote(lines[-1]) if lines else "no output"
 
 
 @click.command()

@@ -16,10 +16,11 @@ import pytest
 from exporter.deploy import triton_config
 from exporter.deploy.triton_repository import TritonRequest, WrittenVersion, add_version, container_command
 from exporter.deploy.triton_settings import TritonSettings
-from runtimes import Artifact, Classifier, codec
+from runtimes import Artifact, Classifier
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import ArtifactError, IntegrityError, ModelMismatchError, Reason, ResourceError, UsageError
 from tests.exporter.command_line import REPO, environment
+from tests.exporter.deploy.changes import change, make_another
 from tests.refusals import refuses
 
 NOTICES: list[Reason] = []
@@ -32,21 +33,6 @@ def artifact(onnx_artifact: Artifact, tmp_path: Path) -> Path:
     path = tmp_path / "models" / onnx_artifact.path.name
     change(path, labels=tuple(f"class\n{number}" for number in range(10)))
     return path
-
-
-def change(path: Path, **fields: object) -> None:
-    """Replaces fields of the manifest."""
-    manifest = Artifact.read(path).manifest
-    assert manifest is not None
-    manifest_path(path).write_text(codec.dumps(dataclasses.replace(manifest, **fields)))  # type: ignore[arg-type]
-
-
-def another(path: Path) -> None:
-    """Makes another model file of the same network: a byte is added that ONNX ignores."""
-    path.write_bytes(path.read_bytes() + b"\xf2\x06\x01x")  # an unknown field
-    import hashlib
-
-    change(path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def add(artifact: Path, tmp_path: Path, settings: TritonSettings | None = None, **fields: object) -> WrittenVersion:
@@ -96,7 +82,7 @@ def test_a_second_run_adds_nothing(artifact: Path, tmp_path: Path) -> None:
 def test_the_next_version_leaves_the_old_one_alone(artifact: Path, tmp_path: Path) -> None:
     old = add(artifact, tmp_path)
     before = content(old.path)
-    another(artifact)
+    make_another(artifact)
     new = add(artifact, tmp_path)
     assert (new.version, new.existed, codes(), content(old.path)) == (2, False, [], before)
     digests = triton_config.digests_of(triton_config.read_config(old.path.parent))
@@ -171,7 +157,7 @@ def test_a_killed_run_leaves_no_half_version(
     prepare: Callable[[Path, Path], object], artifact: Path, tmp_path: Path
 ) -> None:
     prepare(artifact, tmp_path)
-    another(artifact)
+    make_another(artifact)
     command = [sys.executable, "-c", KILLED, str(artifact), str(tmp_path / "repository")]
     assert subprocess.run(command, env=environment(), timeout=120).returncode == -9
     left = [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
