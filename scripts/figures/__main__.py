@@ -20,6 +20,7 @@ from scripts.figures import (
     evaluation,
     instrument,
     int8_accuracy,
+    load_url,
     outputs,
     overhead,
     precision,
@@ -53,6 +54,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "load-url": load_url.measure_load_url,
     "triton": triton.measure_triton,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
