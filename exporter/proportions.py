@@ -15,12 +15,12 @@ _Z = 1.959963984540054
 """The 0.975 quantile of the standard normal distribution."""
 
 
-def wilson(successes: int, trials: int) -> Interval:
+def wilson(successes: float, trials: float) -> Interval:
     """Return the Wilson score interval of the share ``successes / trials`` (Wilson 1927).
 
     Args:
         successes: The number of successes, 0 to ``trials``.
-        trials: The number of trials, at least 1.
+        trials: The number of trials, at least 1. Of correlated trials, their effective number.
     """
     share = successes / trials
     scale = 1 + _Z * _Z / trials

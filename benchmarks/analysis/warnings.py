@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.analysis.served import check_served
 from benchmarks.format import milliseconds
 from benchmarks.machine import disturbances
 from benchmarks.machine.monitor import Conditions
@@ -152,10 +153,13 @@ def check_load(load: LoadResult) -> Iterator[Reason]:
     if load.shape != "cold":
         long = len(calls) >= PARTS * MIN_SAMPLES[0.5]
         yield from _check_trend([np.array_split(np.asarray(calls), PARTS)] if long else [])
-    if load.shape != "cold" and load.clients == 1:
+    is_searched = load.served is not None and load.served.limit_s is not None
+    if load.shape != "cold" and load.clients == 1 and not is_searched:  # the verdict on a rate allows for it
         yield from _check_correlation([calls])
     if load.conditions is not None:
         yield from disturbances.list_warnings(load.conditions, calls)
+    if load.served is not None:
+        yield from check_served(load, load.served)
     if load.unanswered:
         total = load.unanswered + len(calls)
         yield Reason(
@@ -198,9 +202,11 @@ def _check_correlation(processes: Sequence[Samples]) -> Iterator[Reason]:
 
 
 def conditions_of(result: Result, load: LoadResult) -> Conditions | None:
-    """How the machine was, less what the load did to itself: threads that are more than the processors wait for each
-    other, which is no disturbance."""
+    """How the machine was, less what the load did to itself, which is no disturbance: threads that are more than the
+    processors wait for each other, and a server on the same machine is one of the other processes."""
     about = load.conditions
+    if about is not None and load.served is not None and load.served.host == "loopback":
+        return replace(about, foreign_cores=None, waited_s=None, involuntary_switches=0, pressure_share=None)
     if about is None or about.processors is None or result.ran.threads * load.clients <= about.processors:
         return about
     return replace(about, waited_s=None, involuntary_switches=0, pressure_share=None)
@@ -217,7 +223,7 @@ def list_stalls(load: LoadResult) -> Iterator[Reason]:
             f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(stalls))} ms (median "
             f"{milliseconds(usual_s)} ms); a single stream sends nothing meanwhile, so no request is seen to wait",
         )
-    if load.shape == "server" and intervals.enough_for(calls, 0.99):
+    if load.shape == "server" and load.served is None and intervals.enough_for(calls, 0.99):
         service_s, response_s = (intervals.quantile(samples, 0.99) for samples in (calls, load.responses_s))
         if response_s > HELD_UP * service_s:
             behind = f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(calls))} ms; "

@@ -127,7 +127,7 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     heading=MEASURE,
     examples=(
         "rbench load resnet20.onnx --shape server --rate 200",
-        "rbench load resnet20.onnx --shape clients --clients 1 --clients 4 -o load/",
+        "rbench load resnet20.onnx --url grpc://127.0.0.1:8001 --max-p99 20ms",
     ),
 )
 @click.argument(
@@ -148,6 +148,7 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
 )
 @options.device_option
 @options.threads_option
+@options.served_options
 @MEASURING.option(
     "--shape",
     "shapes",
@@ -198,7 +199,7 @@ def load(
     explain: bool,
     **common: Any,
 ) -> None:
-    """Measure the response times of a model under load.
+    """Measure the response times of a model under load, here or on a server.
 
     Each point of a shape has a process of its own. The first two shapes are called as in MLPerf Inference.
 
@@ -209,9 +210,10 @@ def load(
     fixed-rate     calls at equal distances, as from a camera
     clients        concurrent clients
     batches        several batch sizes
-    cold           from the start of a process to its first answer
+    cold           from the start of a process to its first answer; not with --url
     """
     from benchmarks.analysis.figures import Figures
+    from benchmarks.analysis.served import summarise_search
     from benchmarks.commands import outputs
     from benchmarks.harness.run import exit_code
     from benchmarks.load.run import LoadSpec
@@ -219,21 +221,31 @@ def load(
     from benchmarks.report.document import load_document
     from exporter.document.terminal import print_document
 
+    endpoint = options.endpoint_of(common)
     request = options.request_of(() if subject is None else (subject,), common)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
     takers: dict[ShapeName, str] = {
         "server": "rate_per_s", "fixed-rate": "frames_per_s", "clients": "clients", "batches": "batches"
     }  # fmt: skip
     unused = options.unused_options(request)
-    unused |= {f"without --shape {shape}": (name,) for shape, name in takers.items() if shape not in (wanted or SHAPES)}
+    if endpoint is not None and endpoint.limit_s is not None:
+        unused |= {"with --max-p99": ("shapes", *takers.values())}
+    else:
+        used = wanted or SHAPES
+        unused |= {f"without --shape {shape}": (name,) for shape, name in takers.items() if shape not in used}
+    if endpoint is None:
+        unused["without --url"] = ("model", "model_version", "request_timeout_s")
+    else:
+        unused["with --url"] = ("backends", "device", "threads")
     options.announce_unused(unused)
-    load_spec = LoadSpec(wanted, rate_per_s, frames_per_s, clients)
+    load_spec = LoadSpec(wanted, rate_per_s, frames_per_s, clients, endpoint)
     with _measuring(lambda listener: measure(request, load_spec, listener), folder, json_file) as (results, complete):
         rows = Figures.of_all(results)
         print_document(load_document(rows, complete, explain), sys.stdout)
         if folder is not None:
             outputs.write(folder, rows, complete)
-    sys.exit(exit_code(rows, request))
+    found = summarise_search(row.result.load for row in rows if row.result.load is not None)
+    sys.exit(exit_code(rows, request) or int(found is not None and found.holds is None))
 
 
 @click.command(

@@ -18,9 +18,11 @@ from benchmarks.records.plan import (
     FORMER_SHAPES,
     LEAST_PROCESSES,
     MOST_PROCESSES,
+    REQUEST_TIMEOUT_S,
     ROUNDS,
     SHAPES,
     SILENCE_S,
+    Endpoint,
 )
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
@@ -34,17 +36,20 @@ from exporter.commands.command import (
     PRECISION,
     RUNTIME,
     NameChoice,
+    OptionSection,
     stack_options,
 )
 from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
 from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS, Sizes
 from exporter.precision.table import PRECISIONS, TARGETS
-from runtimes.errors import RexportError
+from runtimes.errors import RexportError, UsageError
 
 if TYPE_CHECKING:
     from benchmarks.records.request import BenchmarkRequest
 
     Function = TypeVar("Function", bound=Callable[..., Any])
+
+SERVER = OptionSection("Server")
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -265,6 +270,54 @@ budget_option = MEASURING.option(
 )
 
 
+class Duration(click.ParamType[float]):
+    """A duration with its unit, ``20ms`` or ``0.5s``, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s)", str(value).strip())
+        if found is None or float(found[1]) == 0:
+            self.fail(f"{value!r} is no duration above 0 with its unit, as 20ms or 0.5s", param, ctx)
+        return float(found[1]) / (1000 if found[2] == "ms" else 1)
+
+
+served_options = stack_options(
+    SERVER.option(
+        "--url",
+        metavar="URL",
+        show_default="none: the model runs here",
+        help="Send the requests to a server of the Open Inference Protocol, as Triton, KServe or rexport serve: "
+        "http://HOST:PORT or grpc://HOST:PORT. The server serves ARTIFACT; its answers are checked with the test "
+        "vectors before anything is measured.",
+    ),
+    SERVER.option(
+        "--model",
+        metavar="NAME",
+        show_default="the file's name, the network's, or the only one",
+        help="Name of the model on the server.",
+    ),
+    SERVER.option("--model-version", metavar="N", show_default="the server's choice", help="Version of the model."),
+    SERVER.option(
+        "--max-p99",
+        "max_p99_s",
+        type=Duration(),
+        metavar="TIME",
+        show_default="none",
+        help="Find the highest rate of server at which 99 % of the requests are answered within TIME, as 20ms, in "
+        "place of the shapes. Exits with 1 if no rate holds it.",
+    ),
+    SERVER.option(
+        "--request-timeout",
+        "request_timeout_s",
+        type=POSITIVE,
+        default=REQUEST_TIMEOUT_S,
+        metavar="S",
+        help="Seconds from the intended start of a request after which it has failed.",
+    ),
+)
+
+
 class ShapeChoice(NameChoice):
     """A load shape, by its name or its former name."""
 
@@ -319,6 +372,21 @@ def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:
     if request.processes is not None:
         unused["with a number of processes"] = ("budget_s",)
     return unused
+
+
+def endpoint_of(options: dict[str, Any]) -> Endpoint | None:
+    """The served model that the options name, which are taken out of them; ``None`` without ``--url``.
+
+    Raises:
+        UsageError: ``--max-p99`` without ``--url``, or beyond the time limit of a request.
+    """
+    url, limit_s = options.pop("url"), options.pop("max_p99_s")
+    model, version, timeout_s = (options.pop(name) for name in ("model", "model_version", "request_timeout_s"))
+    if url is None and limit_s is not None:
+        raise UsageError(
+            "--max-p99 searches the highest rate of a server", code="max-p99-needs-url", hint="name it with --url URL"
+        )
+    return None if url is None else Endpoint(url, model or "", version or "", timeout_s=timeout_s, limit_s=limit_s)
 
 
 def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkRequest:

@@ -77,9 +77,59 @@ class Plan:
             )
 
 
+REQUEST_TIMEOUT_S = 10.0
+"""The time limit of one request to a server, from its intended start."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model on a server of the Open Inference Protocol (V2).
+
+    Attributes:
+        url: The address: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, a host and a port.
+        model: The name of the model.
+        version: The version of the model; empty for the server's choice.
+        server: The name and the version of the server, as it gives them.
+        timeout_s: The time limit of one request, from its intended start.
+        limit_s: The limit of p99 in a search for the highest rate; ``None`` without a search.
+        versions: The versions of the model that the server offers.
+
+    Raises:
+        UsageError: The address holds a password, or a time is out of range.
+    """
+
+    url: str
+    model: str = ""
+    version: str = ""
+    server: str = ""
+    timeout_s: float = REQUEST_TIMEOUT_S
+    limit_s: float | None = None
+    versions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "@" in self.url:
+            raise UsageError(
+                "the address holds a user or a password, which results would show",
+                code="url-with-credentials",
+                hint="leave out what stands before the @",
+            )
+        if self.limit_s is not None and not 0 < self.limit_s < self.timeout_s:
+            raise UsageError(
+                f"the limit of p99 is {self.limit_s:g} s, expected between 0 and the time limit of a request, "
+                f"{self.timeout_s:g} s",
+                code="limit-out-of-range",
+                hint="--request-timeout waits longer",
+            )
+
+    @property
+    def protocol(self) -> Literal["http", "grpc"]:
+        """The protocol of the address."""
+        return "grpc" if self.url.startswith("grpc") else "http"
+
+
 @dataclass(frozen=True)
 class ArrivalPlan:
-    """How requests arrive.
+    """How requests arrive, and where they go.
 
     Attributes:
         shape: The load shape, as ``LoadResult.shape`` explains it. A worker does not run ``cold``.
@@ -88,6 +138,7 @@ class ArrivalPlan:
         clients: The number of threads that call, for ``clients``.
         seed: The seed of the arrivals of ``server``.
         max_requests: The maximum number of requests.
+        endpoint: The served model that answers; ``None`` for the model that the worker opens.
 
     Raises:
         UsageError: A number is out of range, or the rate does not fit the shape.
@@ -99,6 +150,7 @@ class ArrivalPlan:
     clients: int = 1
     seed: int = 0
     max_requests: int = Plan.max_samples
+    endpoint: Endpoint | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.duration_s) and self.duration_s > 0):

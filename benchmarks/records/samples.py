@@ -7,10 +7,16 @@ and process ``i`` of one configuration is compared with process ``i`` of another
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.plan import ShapeName
+from runtimes.codec import OMIT_DEFAULT
+
+HostKind: TypeAlias = Literal["loopback", "private", "public"]
+"""The place of a server: the machine of the client, a private network, or elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,51 @@ STEPS = ("Python start", "import", "open", "first call", STEADY)
 
 
 @dataclass(frozen=True)
+class ServedLoad:
+    """The server of a load test over the network, and the client's own part in the times.
+
+    Attributes:
+        protocol: The protocol.
+        host: Where the server is.
+        server: The name and version of the server, as it gives them.
+        model: The name of the model on the server.
+        model_version: The version of the model; empty if the server chose it and does not name it.
+        timeout_s: The time limit of each request, from its intended start.
+        limit_s: The limit of p99 in a search for the highest rate; ``None`` without a search.
+        failures: The numbers of requests without a correct answer, by code: ``http-503``, ``grpc-unavailable``,
+            ``timeout``, ``connection``. They are not among the samples.
+        connections: The largest number of connections at the same time.
+        connections_limit: The limit of the client; ``None`` if requests share one connection.
+        null_s: The response times of the same client and load at a server of rbench that answers at once, on the
+            client's machine.
+    """
+
+    protocol: Literal["http", "grpc"]
+    host: HostKind
+    server: str
+    model: str
+    model_version: str
+    timeout_s: float
+    limit_s: float | None
+    failures: Mapping[str, int]
+    connections: int
+    connections_limit: int | None
+    null_s: tuple[float, ...]
+
+    @property
+    def failed(self) -> int:
+        """The number of requests without a correct answer."""
+        return sum(self.failures.values())
+
+
+@dataclass(frozen=True)
 class LoadResult:
     """The result of one load shape. The samples are in seconds and in the order of the requests.
 
     Attributes:
         shape: The load shape: ``single-stream``: the next call starts when the last one has ended. ``server``: requests
-            arrive as a Poisson process, whether or not the last one has ended, and are answered one at a time in order.
+            arrive as a Poisson process, whether or not the last one has ended. The measured process answers them one at
+            a time in order; a server over the network gets each at its intended start.
             ``fixed-rate``: requests arrive at a fixed rate, as from a camera, and the process sleeps between them.
             ``clients``: several threads, each a single stream. ``batches``: a single stream for each of several batch
             sizes. ``cold``: fresh processes with one request each.
@@ -122,6 +167,7 @@ class LoadResult:
         warmup_s: The calls of the warm-up, one after another.
         settled: Whether the warm-up stabilised.
         conditions: The state of the machine; ``None`` if not recorded.
+        served: The server that answered; ``None`` if the model ran in the measured process.
     """
 
     shape: ShapeName
@@ -138,3 +184,4 @@ class LoadResult:
     warmup_s: tuple[float, ...] = ()
     settled: bool = True
     conditions: Conditions | None = None
+    served: ServedLoad | None = field(default=None, metadata=OMIT_DEFAULT)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.served import RateVerdict, describe_search, judge_rate, summarise_search
 from benchmarks.analysis.warnings import list_stalls
-from benchmarks.format import ABSENT, count, duration, megabytes, milliseconds, number
+from benchmarks.format import ABSENT, count, duration, megabytes, milliseconds, number, percent
 from benchmarks.records.plan import RATED_SHAPES, ShapeName
-from benchmarks.records.samples import STEPS, LoadResult
+from benchmarks.records.samples import STEPS, LoadResult, ServedLoad
 from benchmarks.report.columns import Column, spread, table_of_results, value_of
 from benchmarks.report.run import disturbance_remarks, doubts, remarks, title, versions
 from benchmarks.stats import intervals
@@ -20,12 +21,16 @@ MEANING = (
     ("service ms", "median time from the start of a call to its end"),
     ("response ms", "from the intended start of the request, so with the time that it waited"),
     ("SingleStream", "the next call starts when the last one has ended"),
-    ("Server", "requests arrive as a Poisson process and are answered one at a time"),
+    ("Server", "requests arrive as a Poisson process; a model in this process answers them one at a time"),
     ("fixed rate", "with idle gaps, as from a camera"),
     ("concurrent clients", "threads that call at once"),
     ("batch", "SingleStream with several images a call"),
     ("cold start", "fresh processes, in ms from their start to their first answer, without the time to make its input"),
     ("p99", "needs 1,000 requests, p99.9 10,000: a longer --duration"),
+    ("failed %", "of a server: requests that it refused, that failed, or that took longer than --request-timeout"),
+    ("too late %", "of --max-p99: requests that took longer than the limit, or failed"),
+    ("limit", "whether the rate holds it: at most 1 % are too late, by the whole 95 % interval"),
+    ("client ms", "median of the same client and load at a server on this machine that answers at once"),
     ("±", "of cold starts, the 95 % interval by bootstrap over their processes; a load is measured in one process"),
 )
 """The columns and shapes of ``rbench load`` with their definitions."""
@@ -47,6 +52,8 @@ class LoadPlots(Block):
 def shape(figures: Figures) -> str:
     """The load of the row in MLPerf's words, where it has any."""
     load = _load(figures)
+    if judge_rate(load) is not None:
+        return f"Server {load.rate_per_s:,.4g}/s"
     words: dict[ShapeName, str] = {
         "single-stream": "SingleStream",
         "server": "Server (Poisson)",
@@ -74,6 +81,25 @@ def _response(cell: Callable[[Figures], str]) -> Callable[[Figures], str]:
     return lambda figures: cell(figures) if _load(figures).shape in RATED_SHAPES else ABSENT
 
 
+def _of_server(cell: Callable[[LoadResult, ServedLoad], str]) -> Callable[[Figures], str]:
+    """Nothing where the model ran in the measured process."""
+
+    def write(figures: Figures) -> str:
+        load = _load(figures)
+        return ABSENT if load.served is None else cell(load, load.served)
+
+    return write
+
+
+def _of_search(cell: Callable[[RateVerdict], str]) -> Callable[[Figures], str]:
+    """Nothing where no highest rate was searched."""
+    return lambda figures: ABSENT if (verdict := judge_rate(_load(figures))) is None else cell(verdict)
+
+
+def _median(samples: Sequence[float]) -> str:
+    return milliseconds(intervals.quantile(samples, 0.5)) if intervals.enough_for(samples, 0.5) else ABSENT
+
+
 def _step(name: str) -> Column[Figures]:
     return Column(name, lambda figures: milliseconds(dict(_load(figures).steps_s).get(name)))
 
@@ -84,14 +110,35 @@ SERVICE: tuple[Column[Figures], ...] = (
     Column("p99.9 ms", lambda figures: _service(figures, 0.999), priority=1),
 )
 
-LOADS: tuple[Column[Figures], ...] = (
-    Column("shape", shape, left=True),
-    Column("offered/s", lambda figures: number(_load(figures).rate_per_s), priority=2),
-    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), priority=2),
-    *SERVICE,
+SHAPE: Column[Figures] = Column("shape", shape, left=True)
+OFFERED: Column[Figures] = Column("offered/s", lambda figures: number(_load(figures).rate_per_s), priority=2)
+ACHIEVED: Column[Figures] = Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), priority=2)
+RESPONSE: tuple[Column[Figures], ...] = (
     Column("response ms", _response(lambda figures: spread(duration, figures.p50))),
     Column("response p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
+)
+SERVER: tuple[Column[Figures], ...] = (
+    Column(
+        "failed %", _of_server(lambda load, served: percent(served.failed / (served.failed + len(load.responses_s))))
+    ),
+    Column("client ms", _of_server(lambda _, served: _median(served.null_s)), priority=3),
+)
+LOADS: tuple[Column[Figures], ...] = (
+    SHAPE,
+    OFFERED,
+    ACHIEVED,
+    *SERVICE,
+    *RESPONSE,
     Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999))), priority=1),
+    *SERVER,
+)
+SEARCH: tuple[Column[Figures], ...] = (
+    SHAPE,
+    ACHIEVED,
+    *RESPONSE,
+    Column("too late %", _of_search(lambda verdict: percent(verdict.share.value))),
+    Column("limit", _of_search(lambda verdict: verdict.outcome), left=True),
+    *SERVER,
 )
 BATCHES: tuple[Column[Figures], ...] = (
     Column("batch", lambda figures: str(figures.result.identity.batch)),
@@ -122,13 +169,14 @@ def sections(results: Sequence[Figures]) -> tuple[Section, ...]:
 def _section(results: Sequence[Figures]) -> Section:
     """Of results of one network, backend and precision. Those without a load tell why in a remark."""
     loaded = [figures for figures in results if figures.result.load is not None]
-    kinds: dict[tuple[Column[Figures], ...], list[Figures]] = {LOADS: [], BATCHES: [], COLD: []}
+    search = summarise_search(map(_load, loaded))
+    kinds: dict[tuple[Column[Figures], ...], list[Figures]] = {LOADS: [], SEARCH: [], BATCHES: [], COLD: []}
     for figures in loaded:
-        kinds[TABLES.get(_load(figures).shape, LOADS)].append(figures)
+        kinds[TABLES.get(_load(figures).shape, LOADS if search is None else SEARCH)].append(figures)
     of = results[0].result.identity
     named = f"{title(results)} · {' '.join(filter(None, (of.backend, of.precision)))}"
     tables = (table_of_results(columns, shown) for columns, shown in kinds.items() if shown)
-    said = [*answer(loaded), *sweeps(loaded)]
+    said = [*(answer(loaded) if search is None else [describe_search(search)]), *sweeps(loaded)]
     for figures in loaded:
         said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]
     blocks = (

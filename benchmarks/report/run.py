@@ -133,6 +133,8 @@ def title(results: Sequence[Figures]) -> str:
         names = {}
     threads = sorted({result.ran.threads for result in ran})
     where = f"{ran[0].ran.device}, {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
+    if ran[0].load is not None and ran[0].load.served is not None:
+        where = f"on a server ({ran[0].load.served.host})"
     images = max((figures.images or 0 for figures in results), default=0)
     data = results[0].result.identity.data
     evaluated = [f"{NOISE}, so no accuracy" if data == NOISE else data, f"{images:,} images" if images else ""]

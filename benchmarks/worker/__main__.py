@@ -27,13 +27,17 @@ from benchmarks.format import one_line
 from benchmarks.machine.gpu import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import REFUSALS, HungUpError, Job, JobOutcome, Pipes, detach_stdout, status_of
+from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.request import is_classifier
-from benchmarks.worker import evaluate, load_generator
+from benchmarks.records.samples import LoadResult
+from benchmarks.worker import evaluate, load_generator, served_load
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.inputs import ROTATION, list_assumptions, make_encoded_call, oddities, rotation
+from benchmarks.worker.served_load import ServedRun
+from benchmarks.worker.served_session import ServedRuntime
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from exporter.data.dataset import Unreadable
-from runtimes import Manifest, Runtime, codec, files
+from runtimes import Artifact, Manifest, Runtime, codec, files
 from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
 from runtimes.parity import compare_at
@@ -67,30 +71,36 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
     try:
         wire.step("open")
         baseline, gpu, machine = resident_peak_bytes(), GpuMonitor(job.device), MachineMonitor()
-        runtime, load_s = time_call(
-            lambda: runtimes.open(
-                job.artifact,
-                job.runtime,
-                job.device,
-                job.threads,
-                job.cuda_graphs,
-                streams=job.streams,
-            )
-        )
+        runtime, load_s = time_call(lambda: _open(job))
         with runtime:
             wire.wait_for_start()
             outcome, opened = _check(job, runtime, wire, load_s, baseline)
             if job.load is None:
                 outcome = _time_turns(outcome, job, Clocks(opened, job.plan, gpu, machine, job.began_s), gpu, wire)
             else:
-                load = load_generator.run(runtime, opened.feeds, job.load, wire.step, watcher=machine)
-                outcome = replace(outcome, load=load)
+                outcome = replace(outcome, load=_apply_load(job.load, opened, wire, machine))
             if job.evaluate:
                 outcome = _evaluate_accuracy(outcome, job, runtime, predictions, wire)
     except Exception as error:
         yield _describe_failure(error, opened=runtime is not None)
         return
     yield from _add_profile(outcome, job, opened.feeds[0], wire)
+
+
+def _open(job: Job) -> Runtime:
+    """Return the opened artifact of the job, or the served model that a load goes to."""
+    if job.load is not None and job.load.endpoint is not None:
+        return ServedRuntime(Artifact.read(job.artifact), job.load.endpoint)
+    return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams)
+
+
+def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, machine: MachineMonitor) -> LoadResult:
+    runtime = opened.runtime
+    if not isinstance(runtime, ServedRuntime):
+        return load_generator.run(runtime, opened.feeds, plan, wire.step, watcher=machine)
+    assert runtime.artifact.manifest is not None
+    tolerance = _tolerance(runtime.artifact.manifest)
+    return served_load.run(runtime.session, opened, plan, ServedRun(wire.step, machine, tolerance))
 
 
 def _describe_failure(error: Exception, opened: bool) -> JobOutcome:

@@ -129,9 +129,9 @@ class RotatingCall:
                     )
 
 
-def close(values: Array, expected: Array) -> bool:
-    """Return whether ``values`` equal ``expected`` within ``REPEAT_TOLERANCE``."""
-    tolerance = REPEAT_TOLERANCE * float(np.abs(expected).max(initial=0))
+def close(values: Array, expected: Array, tolerance: float = REPEAT_TOLERANCE) -> bool:
+    """Return whether ``values`` equal ``expected`` within ``tolerance``, a share of the largest value."""
+    tolerance *= float(np.abs(expected).max(initial=0))
     return values.shape == expected.shape and bool(np.allclose(values, expected, rtol=0, atol=tolerance))
 
 

@@ -46,11 +46,12 @@ NEW = (
         "RecordedFigures",
         "Estimate",
     ),
-    *("Reason", "Figures"),
+    *("Reason", "Figures", "ServedLoad"),
 )
 SINCE = {
     **dict.fromkeys(NEW, 5),
     **dict.fromkeys(("RowComparison.backend", "RowComparison.regressions", "RowComparison.remarks"), 5),
+    "LoadResult.served": 5,
     "Environment": 1,
     "Environment.gpus": 3,
     "Gpu": 3,
