@@ -23,7 +23,7 @@ from exporter.weights.matching import Notify
 from exporter.weights.recognition import VariantOptions, from_checkpoint
 from exporter.weights.sources import ORIGINS, LoadedWeights, from_file, resolve
 from runtimes import files
-from runtimes.artifacts.artifact import Vectors
+from runtimes.artifacts.artifact import Vectors, check_target
 from runtimes.artifacts.manifest import Weights
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
@@ -149,8 +149,8 @@ def target_file(out: str, name: str, force: bool) -> Path:
         force: Whether the file may exist.
 
     Raises:
-        UsageError: The file exists and ``force`` is off, or a folder has its name.
-        ResourceError: The folder is missing, or cannot be created or written.
+        UsageError: The file or its manifest exists and ``force`` is off, or a folder has its name.
+        ResourceError: The folder is missing, or cannot be created or written, or there is something else than a file.
     """
     path = Path(out)
     if out.endswith("/") or path.is_dir():
@@ -159,13 +159,7 @@ def target_file(out: str, name: str, force: bool) -> Path:
         raise UsageError(
             "the target is a folder", code="target-is-folder", path=path, hint="-o FILE names another file"
         )
-    if path.exists() and not force:
-        raise UsageError(
-            "the file already exists",
-            code="target-exists",
-            path=path,
-            hint="--force replaces it, -o FILE names another file",
-        )
+    check_target(path, force)
     if not out.endswith("/"):
         files.require_folder(path.parent)
     created = not path.parent.exists()

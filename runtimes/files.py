@@ -10,16 +10,18 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shlex
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runtimes.errors import ResourceError, UsageError, quote
+from runtimes.errors import Reason, ResourceError, UsageError, quote
 
 CHUNK_BYTES = 1 << 20
 """The size of the pieces in which files are read for their digest."""
@@ -137,25 +139,82 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+def write_atomically(path: str | os.PathLike[str], replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to ``path`` in the end. On an error, ``path`` is unchanged.
 
+    Args:
+        path: The file.
+        replace: Whether a file that is there in the end is replaced.
+
     Raises:
-        ResourceError: The folder is missing or not writable, the disk is full, or another system call fails.
+        UsageError: There is a file, which must not be replaced.
+        ResourceError: The folder is missing or not writable, the disk is full, another system call fails, or ``path``
+            exists and is not a regular file.
     """
     target = Path(path)
     temporary = temporary_for(target)
     try:
+        check_replaceable(target)
         remove_stale(target)
         yield temporary
         sync(temporary)
-        os.replace(temporary, target)
+        check_replaceable(target)
+        if replace:
+            os.replace(temporary, target)
+        else:
+            _place(temporary, target)
         sync(target.parent)
     except OSError as error:
         raise ResourceError.from_os(error, target, "write") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _place(temporary: Path, target: Path) -> None:
+    """Give the file the name of a target that does not exist.
+
+    Raises:
+        UsageError: The target exists.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise target_exists(target) from error
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise target_exists(target) from None
+        os.replace(temporary, target)
+
+
+def target_exists(path: Path) -> UsageError:
+    """Return the error for a file that is not replaced without ``--force``."""
+    return UsageError(
+        "the file already exists",
+        code="target-exists",
+        path=path,
+        hint="--force replaces it, -o FILE names another file",
+    )
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a file may be renamed to ``path``: there is nothing, or a regular file, or a link to one.
+
+    A rename would replace a device, a pipe or a socket for all processes, and as root even ``/dev/null``.
+
+    Raises:
+        ResourceError: There is something else.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ResourceError.from_os(error, path, "write") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a rename onto a folder fails by itself
+        raise ResourceError(
+            "cannot write: this is not a regular file, and it is not replaced", code="target-not-regular", path=path
+        )
 
 
 def remove_stale(target: Path) -> None:
@@ -175,25 +234,103 @@ def _is_running(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    except OverflowError:  # the name was not made by ``temporary_for``
+        return False
     return True
 
 
+LOCK = ".rexport.lock"
+"""The name of the file that is locked. It can be opened by its owner only, and is removed when the lock is released."""
+
+LOCK_PATIENCE_S = 120.0
+"""The time after which a process gives up waiting for a lock."""
+
+LONG_PATIENCE_S = 3600.0
+"""The same for locks under which others build engines or download files."""
+
+_ANNOUNCED_WAIT_S = 1.0
+_POLL_S = 0.02
+
+
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
     """Hold the lock of a folder in the ``with`` block, after waiting for it. It is released if the process ends.
 
+    After a second of waiting, the logger ``rexport`` names the process that holds the lock.
+
+    Args:
+        folder: The folder, in which the file of the lock is created.
+        patience_s: The time after which the call gives up, in seconds.
+
     Raises:
-        ResourceError: The folder cannot be opened.
+        ResourceError: The folder is missing or not writable, or another process holds the lock for too long.
     """
+    path = folder / LOCK
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _wait_for_lock(path, patience_s)
     except OSError as error:
-        raise ResourceError.from_os(error, folder, "open") from error
+        raise ResourceError.from_os(error, folder, "lock") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
         os.close(descriptor)
+
+
+def _wait_for_lock(path: Path, patience_s: float) -> int:
+    """Return the descriptor of the locked file."""
+    start, announced = time.monotonic(), False
+    while (descriptor := _try_lock(path)) is None:
+        waited_s = time.monotonic() - start
+        if waited_s > patience_s:
+            raise ResourceError(
+                f"{_holder_of(path)} has locked this folder for more than {patience_s:g} s",
+                code="folder-locked",
+                path=path.parent,
+                hint="wait for that process or end it",
+            )
+        if waited_s > _ANNOUNCED_WAIT_S and not announced:
+            announced = True
+            reason = Reason("lock-awaited", f"waiting for {_holder_of(path)}, which has locked {quote(path.parent)}")
+            logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
+        time.sleep(_POLL_S)
+    return descriptor
+
+
+def _try_lock(path: Path) -> int | None:
+    """Return the descriptor of the file after locking it, or ``None`` if another process has it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except PermissionError:
+        if path.exists():  # it belongs to another user, who holds the lock or died with it
+            return None
+        raise
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)  # another process holds it, or has removed the file in the meantime
+    return None
+
+
+def _holder_of(path: Path) -> str:
+    """Return the process that holds the lock, in words."""
+    try:
+        inode = path.stat().st_ino
+        locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        pid = next(
+            fields[4] for line in locks if (fields := line.split())[5].endswith(f":{inode}") and fields[1] == "FLOCK"
+        )
+        name = Path(f"/proc/{int(pid)}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except (OSError, StopIteration, ValueError, IndexError):
+        return "another process"
+    return f"process {pid} ({quote(name)})"
 
 
 def require_folder(folder: Path) -> None:
@@ -227,6 +364,8 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
-        probe.unlink()
     except OSError as error:
         raise ResourceError.from_os(error, folder, "write into") from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()

@@ -62,7 +62,7 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
             code="output-too-large",
             path=target,
         )
-    with files.write_atomically(target) as temporary:
+    with files.write_atomically(target, force) as temporary:
         temporary.write_bytes(content)
     return merged
 

@@ -237,19 +237,21 @@ class _NetworkExports:
     def make(self, precision: str, format: str) -> PrecisionVariant:
         """An ONNX file in that precision, or a program of PyTorch's."""
         from exporter.targets import onnx_file, torch_program
+        from exporter.targets.publish import ExportTarget
 
         network, place, stem = self.network, self.place, Path(self.place.title).name
         for known in REMADE_FORMATS:
             stem = stem.removesuffix(f".{known}")
-        target = place.folder / f"{stem}{'' if precision == FP32 else f'.{precision}'}.{format}"
+        name = f"{stem}{'' if precision == FP32 else f'.{precision}'}.{format}"
+        target = ExportTarget(place.folder / name, self.batch)
         words = "exporting" if format == TYPED_FORMAT else "making its PyTorch program"
         place.step(f"{words} in {precision}")
         try:
             spec, listener = place.request.precision_spec(precision), place.exporter()
             if format == TYPED_FORMAT:
-                made = onnx_file.export_network(network, onnx_file.ExportTarget(target, self.batch), spec, listener)
+                made = onnx_file.export_network(network, target, spec, listener)
             else:
-                made = torch_program.write_program(network, target, self.batch, self.parent, listener, spec)
+                made = torch_program.write_program(network, target, self.parent, listener, spec)
             return PrecisionVariant(precision, made)
         except RexportError as error:
             return PrecisionVariant(precision, _refusal(error), format)
@@ -257,11 +259,13 @@ class _NetworkExports:
     def reference(self) -> PrecisionVariant:
         """The network in PyTorch, which computes in fp32."""
         from exporter.targets import torch_program
+        from exporter.targets.publish import ExportTarget
 
-        target, listener = self.place.folder / f"{factory.stem(self.network.name)}.pt2", self.place.exporter()
+        target = ExportTarget(self.place.folder / f"{factory.stem(self.network.name)}.pt2", self.batch)
+        listener = self.place.exporter()
         return _make_reference(
             self.place,
-            lambda: torch_program.write_program(self.network, target, self.batch, self.parent, listener),
+            lambda: torch_program.write_program(self.network, target, self.parent, listener),
         )
 
 

@@ -245,12 +245,13 @@ def _export_reference(artifact: Artifact, folder: Path, listener: ExportListener
     """Export the network of an artifact as an fp32 artifact in ``folder``; of a module, find the one beside it."""
     from exporter.precision.spec import FP32
     from exporter.targets import onnx_file, rebuild
+    from exporter.targets.publish import ExportTarget
 
     if artifact.manifest is not None and not artifact.manifest.variant:
         return rebuild.fp32_file_beside(artifact, "onnx")
     network = rebuild.network_of(artifact, listener)
     batch = artifact.manifest.inputs[0].fixed_batch if artifact.manifest else None
-    target = onnx_file.ExportTarget(folder / "fp32.onnx", batch=batch)
+    target = ExportTarget(folder / "fp32.onnx", batch=batch)
     return onnx_file.export_network(network, target, FP32, listener)
 
 

@@ -74,8 +74,9 @@ def picture_paths(target: str, images: Sequence[Path], force: bool) -> list[Path
         folder.mkdir(parents=True, exist_ok=True)
     files.check_writable(paths[0].parent)
     for path in paths:
+        files.check_replaceable(path)
         if path.exists() and not force:
-            raise UsageError("the file already exists", code="target-exists", path=path, hint="--force replaces it")
+            raise files.target_exists(path)
     return paths
 
 
@@ -136,13 +137,14 @@ def _blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
     return np.rint(blended).astype(np.uint8)
 
 
-def write_picture(path: Path, picture: PIL.Image.Image) -> None:
+def write_picture(path: Path, picture: PIL.Image.Image, replace: bool = True) -> None:
     """Write ``picture`` to the file ``path``, whose suffix says the format.
 
     Raises:
+        UsageError: The file exists, and ``replace`` is off.
         ResourceError: The file cannot be written.
     """
-    with files.write_atomically(path) as temporary:
+    with files.write_atomically(path, replace) as temporary:
         picture.save(
             temporary, format={".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower(), "PNG")
         )

@@ -137,19 +137,23 @@ def predict(
             listener.step(f"{start:,} of {len(images):,} images")
             batch = _predict_batch(classifier, images[start : start + BATCH], request.top)
             if pictures:
-                batch = map(_draw_heat_map, repeat(classifier), batch, pictures[start : start + BATCH])
+                batch = map(
+                    _draw_heat_map, repeat(classifier), batch, pictures[start : start + BATCH], repeat(request.force)
+                )
             answers += batch
         return tuple(answers)
 
 
-def _draw_heat_map(classifier: Classifier, answer: ImagePrediction, path: Path) -> ImagePrediction:
+def _draw_heat_map(
+    classifier: Classifier, answer: ImagePrediction, path: Path, replace_existing: bool
+) -> ImagePrediction:
     """The answer with the picture of its best class; without a picture if the image could not be read."""
     if answer.error is not None:
         return answer
     best = answer.labels[0]
     pixels = decode(answer.path, classifier.preprocessing.channels)
     heat = classifier.explain(pixels, best.index)
-    write_picture(path, draw(pixels, heat, f"{best.name}  {100 * best.probability:.1f} %"))
+    write_picture(path, draw(pixels, heat, f"{best.name}  {100 * best.probability:.1f} %"), replace_existing)
     return replace(answer, cam=str(path))
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from exporter.precision.gate import gate_of
 from exporter.precision.recipe_search import Quantisation, export_calibrated
 from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.precision.table import Material
-from exporter.targets.publish import Draft, finish, manifest_of
+from exporter.targets.publish import Draft, ExportTarget, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
 from runtimes import Artifact, files
 from runtimes.artifacts.embedded import KEY, Embedded
@@ -42,21 +42,6 @@ Protocol buffers end at 2 GiB, so larger weights get their own file.
 """
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-
-
-@dataclass(frozen=True)
-class ExportTarget:
-    """The destination and the form of an ONNX file.
-
-    Attributes:
-        target: The path of the file, which is replaced if it exists.
-        batch: The fixed batch size, or ``None`` for any.
-        opset: The opset, or ``None`` for the default of the precision.
-    """
-
-    target: Path
-    batch: int | None = None
-    opset: int | None = None
 
 
 def export(
@@ -85,7 +70,7 @@ def export(
             accuracy gate. No file is left.
         RexportError: The weights or the data cannot be loaded, or the disk fails.
     """
-    place = ExportTarget(request.target(".onnx"), request.batch, opset)
+    place = ExportTarget(request.target(".onnx"), request.batch, opset, request.force)
     _resolve_opset(place, precision_spec)
     return export_network(prepare(request, listener), place, precision_spec, listener)
 
@@ -102,7 +87,7 @@ def export_network(
         listener: Receives the progress and notices.
 
     Returns:
-        The published artifact. It replaces an existing file.
+        The published artifact.
 
     Raises:
         RexportError: As for ``export``.
@@ -130,6 +115,7 @@ def export_network(
                 precision_spec=precision_spec,
                 calibration=calibration,
                 opset=opset,
+                replace=place.replace,
             )
             typed.metadata_props.add(key=KEY, value=Embedded.of(manifest_of(draft, network)).as_json())
             external = _write(typed, file, place.target)

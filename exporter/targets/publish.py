@@ -24,6 +24,23 @@ from runtimes.selection import PROCESSOR
 
 
 @dataclass(frozen=True)
+class ExportTarget:
+    """The destination of an export.
+
+    Attributes:
+        target: The path of the file, which is replaced if it exists.
+        batch: The fixed batch size, or ``None`` for any.
+        opset: The opset of an ONNX file, or ``None`` for the default of the precision.
+        replace: Whether an existing artifact is replaced.
+    """
+
+    target: Path
+    batch: int | None = None
+    opset: int | None = None
+    replace: bool = True
+
+
+@dataclass(frozen=True)
 class Draft:
     """A model file under a temporary name in the folder of its target, with the manifest fields of its format.
 
@@ -38,6 +55,7 @@ class Draft:
         opset: The opset of an ONNX file.
         parent: The digest of the artifact that the file was made from, or ``None``.
         external: The files that hold the weights of an ONNX file beyond 2 GiB.
+        replace: Whether an artifact at the target is replaced.
     """
 
     file: Path
@@ -50,6 +68,7 @@ class Draft:
     opset: int | None = None
     parent: str | None = None
     external: tuple[FileRecord, ...] = ()
+    replace: bool = True
 
 
 def finish(
@@ -74,6 +93,7 @@ def finish(
             expected one. No file is left.
         BackendUnavailableError: No installed backend opens the format.
         CompatibilityError: No installed backend can run the file.
+        UsageError: A file has appeared at the target meanwhile, and it must not be replaced.
         ResourceError: The disk fails.
     """
     manifest = replace(
@@ -102,7 +122,7 @@ def finish(
     )
     with files.temporary_file(draft.target) as vectors_file:
         vectors_file.write_bytes(content)
-        return publish(draft.file, draft.target, manifest, vectors_file)
+        return publish(draft.file, draft.target, manifest, vectors_file, draft.replace)
 
 
 def _run_gate(

@@ -15,6 +15,7 @@ from exporter.models.outputs import LOGITS
 from exporter.models.variants import Variant
 from exporter.network import ExportListener, Network
 from exporter.precision.table import PRECISIONS
+from exporter.targets.publish import ExportTarget
 from exporter.targets.torch_program import write_program
 from exporter.weights.entries import Selection
 from exporter.weights.sources import from_file, resolve
@@ -57,7 +58,7 @@ def reference(artifact: Artifact, folder: Path) -> Artifact:
         return fp32_file_beside(artifact, "pt2")
     network = network_of(artifact, SILENT)
     batch = manifest.inputs[0].fixed_batch
-    return write_program(network, folder / f"{network.name}.pt2", batch, manifest.sha256, SILENT)
+    return write_program(network, ExportTarget(folder / f"{network.name}.pt2", batch), manifest.sha256, SILENT)
 
 
 def fp32_file_beside(artifact: Artifact, format: str) -> Artifact:

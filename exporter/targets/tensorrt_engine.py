@@ -17,7 +17,8 @@ from exporter.precision.gate import AccuracyGate
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import expected_accuracy
-from exporter.targets.onnx_file import ExportTarget, export_network
+from exporter.targets.onnx_file import export_network
+from exporter.targets.publish import ExportTarget
 from exporter.targets.rebuild import network_of
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
@@ -104,9 +105,12 @@ def export(
             hint=f"rexport tensorrt {quote(source)} builds the engine from it, --force replaces it",
         )
     network = prepare(request, listener)
-    parent = export_network(network, ExportTarget(source, request.batch, opset), precision_spec, listener)
+    parent = export_network(
+        network, ExportTarget(source, request.batch, opset, request.force), precision_spec, listener
+    )
     listener.notice(f"{source}: the ONNX file for the engine")
-    return _Building(parent, target, order.settings, chosen, listener).run(lambda: network, precision_spec, network)
+    building = _Building(parent, target, replace(order, force=request.force), chosen, listener)
+    return building.run(lambda: network, precision_spec, network)
 
 
 def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -> Artifact:
@@ -144,7 +148,7 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
     target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
     manifest, _, _ = _read_parent(parent)
     precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
-    building = _Building(parent, target, order.settings, chosen, listener)
+    building = _Building(parent, target, order, chosen, listener)
     return building.run(lambda: network_of(parent, listener), precision_spec)
 
 
@@ -176,12 +180,13 @@ class _Building:
     """The build of one engine."""
 
     def __init__(
-        self, parent: Artifact, target: Path, settings: Settings, flavor: Flavor, listener: ExportListener
+        self, parent: Artifact, target: Path, order: EngineRequest, flavor: Flavor, listener: ExportListener
     ) -> None:
         self.parent, self.target, self.flavor, self.listener = parent, target, flavor, listener
+        self.force = order.force
         self.manifest, self.parity, self.vectors = _read_parent(parent)
-        self.settings = replace(settings, tf32=parent.allows_tf32)
-        if settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
+        self.settings = replace(order.settings, tf32=parent.allows_tf32)
+        if order.settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
                 f"an engine without weights reads them from {quote(parent.path.name)}, which must be in the same "
                 "folder",
@@ -215,7 +220,7 @@ class _Building:
             digest = sha256(vectors).hexdigest()
             vectors_file.write_bytes(vectors)
             own = FileRecord(vectors_name(self.target, digest), digest)
-            return publish(file, self.target, replace(manifest, vectors=own), vectors_file)
+            return publish(file, self.target, replace(manifest, vectors=own), vectors_file, self.force)
 
     def _vectors(self) -> bytes:
         """Return the content of the ONNX file's test vectors, after a check."""

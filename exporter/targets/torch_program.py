@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.models.layers import foldable_norms
 from exporter.models.tracing import EXAMPLE_BATCH, trace
 from exporter.network import ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
-from exporter.targets.publish import Draft, finish
+from exporter.targets.publish import Draft, ExportTarget, finish
 from runtimes import Artifact, files
 from runtimes.errors import CompatibilityError, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing
@@ -45,13 +44,13 @@ def export(request: ExportRequest, listener: ExportListener, precision_spec: Pre
     """
     _element(precision_spec)
     target = request.target(".pt2")
-    return write_program(prepare(request, listener), target, request.batch, None, listener, precision_spec)
+    place = ExportTarget(target, request.batch, replace=request.force)
+    return write_program(prepare(request, listener), place, None, listener, precision_spec)
 
 
 def write_program(
     network: Network,
-    target: Path,
-    batch: int | None,
+    place: ExportTarget,
     parent: str | None,
     listener: ExportListener,
     precision_spec: PrecisionSpec = FP32,
@@ -60,8 +59,7 @@ def write_program(
 
     Args:
         network: The network.
-        target: The path of the file, which is replaced if it exists.
-        batch: The fixed batch size, or ``None`` for any.
+        place: The destination. Its opset is ignored.
         parent: The digest of the artifact that the network came from, or ``None``.
         listener: Receives the progress and notices.
         precision_spec: A precision of float type.
@@ -79,17 +77,18 @@ def write_program(
     check_limit(precision_spec, network)
     announce(precision_spec, listener)
     listener.step("exporting to a PyTorch program")
-    content = _program(network, batch, _element(precision_spec))
-    with files.temporary_file(target) as file:
+    content = _program(network, place.batch, _element(precision_spec))
+    with files.temporary_file(place.target) as file:
         file.write_bytes(content)
         draft = Draft(
             file=file,
-            target=target,
+            target=place.target,
             format="pt2",
-            batch=batch,
+            batch=place.batch,
             producers={"rexport": version(), "torch": torch.__version__},
             precision_spec=precision_spec,
             parent=parent,
+            replace=place.replace,
         )
         return finish(draft, network, listener)
 

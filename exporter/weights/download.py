@@ -121,7 +121,7 @@ def fetch(name: str, notify: Callable[[str], None], progress: Progress = ignore_
     except ResourceError as error:
         hint = f"set {CACHE_VARIABLE} to a writable folder"
         raise ResourceError(error.what, code=error.code, path=target.parent, hint=hint, errno=error.errno) from error
-    with files.folder_lock(target.parent):
+    with files.folder_lock(target.parent, files.LONG_PATIENCE_S):
         if target.is_file() and _matches_digest(target):  # another process was faster
             return target
         notify(f"downloading {url} into {target.parent}")

@@ -285,7 +285,7 @@ def _version_of(text: bytes) -> int | None:
     return version if isinstance(version, int) else None
 
 
-def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None) -> Artifact:
+def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None, replace: bool = True) -> Artifact:
     """Move a finished model file, its test vectors and its manifest to their final paths.
 
     At any moment, a reader finds either the old artifact or the new one, complete.
@@ -295,17 +295,21 @@ def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None)
         target: The final path of the model file.
         manifest: The manifest, which names the test vectors.
         vectors: A temporary file in the target's folder, which is moved, or ``None``.
+        replace: Whether a model file or manifest at the target is replaced.
 
     Returns:
         The published artifact.
 
     Raises:
-        ResourceError: A system call failed. Readers still find a complete artifact.
+        UsageError: There is a file at the target, and ``replace`` is off.
+        ResourceError: A system call failed, or what is at the target is not a regular file. Readers still find a
+            complete artifact.
     """
     try:
         with files.folder_lock(target.parent):
             files.remove_stale(target)
             _finish_interrupted(target)
+            check_target(target, replace)
             for temporary_file in (model, vectors):
                 if temporary_file is not None:
                     files.sync(temporary_file)
@@ -321,6 +325,19 @@ def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None)
     except OSError as error:
         raise ResourceError.from_os(error, target, "write") from error
     return Artifact(target, FORMATS[manifest.format], manifest)
+
+
+def check_target(target: Path, replace: bool) -> None:
+    """Check that the model file and the manifest of a target may be written.
+
+    Raises:
+        UsageError: One of them exists, and ``replace`` is off.
+        ResourceError: One of them exists and is not a regular file.
+    """
+    for path in (target, manifest_path(target)):
+        files.check_replaceable(path)
+        if path.exists() and not replace:
+            raise files.target_exists(path)
 
 
 def _encode_manifest(manifest: Manifest) -> bytes:

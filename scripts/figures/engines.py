@@ -11,6 +11,7 @@ from exporter.network import ExportRequest, Network, prepare
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import onnx_file
+from exporter.targets.publish import ExportTarget
 from runtimes import Artifact
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import build
@@ -41,6 +42,4 @@ def _export_network(network: Network, setting: FigureSettings, precision: str) -
     precision_spec = PrecisionSpec(precision)
     if precision_spec.row.calibrated:
         precision_spec = replace(precision_spec, target="tensorrt")
-    return onnx_file.export_network(
-        network, onnx_file.ExportTarget(setting.folder / f"{precision}.onnx"), precision_spec, SILENT
-    )
+    return onnx_file.export_network(network, ExportTarget(setting.folder / f"{precision}.onnx"), precision_spec, SILENT)

@@ -11,7 +11,8 @@ from exporter.models.outputs import CAM, FEATURES, LOGITS, OUTPUTS
 from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest, prepare
 from exporter.precision.spec import FP32
-from exporter.targets.onnx_file import ExportTarget, export_network
+from exporter.targets.onnx_file import export_network
+from exporter.targets.publish import ExportTarget
 from runtimes.parity import outputs_of
 from scripts.figures.setting import SILENT, Figure, FigureSettings
 

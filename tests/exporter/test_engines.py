@@ -18,7 +18,7 @@ from exporter.models.layers import parameters
 from exporter.models.variants import customise, variant
 from exporter.network import ExportRequest, Network, prepare
 from exporter.precision.spec import PrecisionSpec
-from exporter.targets import onnx_file, tensorrt_engine
+from exporter.targets import onnx_file, publish, tensorrt_engine
 from runtimes import Artifact, files
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt.build_settings import Settings
@@ -53,7 +53,7 @@ class Traced:
         if precision_spec.row.calibrated:
             precision_spec = replace(precision_spec, target="tensorrt")
         return onnx_file.export_network(
-            self.network, onnx_file.ExportTarget(self.folder / f"{precision}.onnx"), precision_spec, SILENT
+            self.network, publish.ExportTarget(self.folder / f"{precision}.onnx"), precision_spec, SILENT
         )
 
     def trace(self, network: Network, batch: int | None, opset: int) -> onnx_library.ModelProto:

@@ -271,7 +271,7 @@ with files.folder_lock(Path(sys.argv[1])):
 
 def test_the_lock_of_a_missing_folder(tmp_path: Path) -> None:
     with (
-        refuses(ResourceError, "file-access-failed", "open", os.strerror(errno.ENOENT)),
+        refuses(ResourceError, "file-access-failed", "lock", os.strerror(errno.ENOENT)),
         files.folder_lock(tmp_path / "none"),
     ):
         pass

@@ -235,7 +235,7 @@ def test_vectors_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch, t
     network = prepare(ExportRequest(BASIC, f"{tmp_path}/", outputs=("stages",)), SILENT)
     monkeypatch.setattr(publish, "VECTORS_LIMIT_BYTES", 10_000)
     with refuses(UsageError, "vectors-too-large", "10,000"):
-        onnx_file.export_network(network, onnx_file.ExportTarget(tmp_path / "a.onnx"), FP32, SILENT)
+        onnx_file.export_network(network, publish.ExportTarget(tmp_path / "a.onnx"), FP32, SILENT)
     assert list(tmp_path.glob("*.onnx*")) == []
 
 
