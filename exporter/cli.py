@@ -41,8 +41,6 @@ from exporter.commands.options import (
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
 from exporter.commands.serve import serve
 from exporter.commands.server_options import server_options, verify_served
-from exporter.commands.server_options import server_options, verify_served
-from exporter.commands.serve import serve
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.triton import triton
 from exporter.commands.values import DATASET, VARIANT_OR_FILE

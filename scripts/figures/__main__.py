@@ -29,8 +29,8 @@ from scripts.figures import (
     preprocessing,
     serving,
     training,
-    web,
     triton,
+    web,
 )
 from scripts.figures.setting import Figure, FigureSettings
 
