@@ -330,14 +330,24 @@ def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None,
 def check_target(target: Path, replace: bool) -> None:
     """Check that the model file and the manifest of a target may be written.
 
+    A manifest that rexport wrote and whose model file is gone may be replaced.
+
     Raises:
-        UsageError: One of them exists, and ``replace`` is off.
+        UsageError: The model file or a stranger's file in place of the manifest exists, and ``replace`` is off.
         ResourceError: One of them exists and is not a regular file.
     """
-    for path in (target, manifest_path(target)):
-        files.check_replaceable(path)
-        if path.exists() and not replace:
-            raise files.target_exists(path)
+    manifest = manifest_path(target)
+    files.check_replaceable(target)
+    files.check_replaceable(manifest)
+    if replace:
+        return
+    if target.exists():
+        raise files.target_exists(target)
+    if manifest.exists():
+        try:
+            _parse_manifest(manifest)
+        except RexportError:
+            raise files.target_exists(manifest) from None
 
 
 def _encode_manifest(manifest: Manifest) -> bytes:

@@ -126,9 +126,8 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     precision = " ".join("tfloat32" if kind == "float32" else kind for kind in kinds) or "as in the graph"
     inputs = artifact.manifest.inputs if artifact.manifest is not None else ()
     with_profile = add_profile(provider, inputs, DEFAULT_PROFILE)
-    with files.folder_lock(
-        folder, files.LONG_PATIENCE_S
-    ):  # opening builds engines, and the provider does not write them atomically
+    # Opening builds engines, and the provider does not write them atomically.
+    with files.folder_lock(folder, files.LONG_PATIENCE_S):
         return open_on_gpu(
             artifact,
             options,
