@@ -13,11 +13,14 @@ from exporter.commands import terminal
 from exporter.commands.command import DATA, MODEL, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import backend_options, require_device
 from exporter.commands.terminal import debug_option, json_option
-from exporter.commands.values import ERROR_LIMIT
+from exporter.commands.values import ERROR_LIMIT, RAY_ADDRESS
+from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
+    from exporter.network import ExportListener
     from runtimes.labelling.executor import Executor
     from runtimes.labelling.label import LabellingRequest
+    from runtimes.labelling.raycluster import RaySettings
     from runtimes.labelling.work import WorkerSettings
 
 KINDS = ("folder", "tar", "parquet", "list")
@@ -32,7 +35,7 @@ def label_command(heading: str) -> SectionedCommand:
         heading=heading,
         examples=(
             "rexport label photos/ --artifact resnet20.onnx -o labels/",
-            "rexport label s3://bucket/photos -a resnet20.onnx -o labels/ --workers 4",
+            "rexport label s3://bucket/photos -a resnet20.onnx -o s3://bucket/labels --ray auto",
         ),
     )
     @click.argument(
@@ -76,10 +79,24 @@ def label_command(heading: str) -> SectionedCommand:
     @RUNTIME.option(
         "--workers",
         type=click.IntRange(1),
-        default=1,
+        show_default="1; with --ray as many as the cluster has room for",
         metavar="N",
         help="Number of worker processes, which share the processors. With 1, this process labels all images itself. "
         "From 2 on, an image that crashes its worker costs no other image.",
+    )
+    @RUNTIME.option(
+        "--ray",
+        type=RAY_ADDRESS,
+        metavar="local|auto|HOST:PORT",
+        help="Label on a Ray cluster: local starts one on this machine for this command; auto takes the one of this "
+        "machine, or that of RAY_ADDRESS. Each worker reserves --threads processors, by default 1.",
+    )
+    @RUNTIME.option(
+        "--gpus-per-worker",
+        type=click.FloatRange(0),
+        default=0,
+        metavar="N",
+        help="Number of GPUs that Ray reserves for each worker. With 0.5, two workers share a GPU.",
     )
     @RUNTIME.option(
         "--stall",
@@ -104,22 +121,24 @@ def label_command(heading: str) -> SectionedCommand:
     )
     @json_option
     @debug_option
-    def label(source: str, artifact: Path, workers: int, evaluate: bool, as_json: bool, **options: Any) -> None:
+    def label(source: str, artifact: Path, evaluate: bool, as_json: bool, **options: Any) -> None:
         """Label any number of images and print the folder with the labels.
 
         The output is a Parquet file for each shard of the source. An interrupted job is continued by the same command;
         nothing is labelled twice or lost. An image that cannot be read is a row with its error.
         """
-        require_device(options["device"])
+        if options["ray"] is None:
+            require_device(options["device"])
         with terminal.reserve_stdout(), terminal.listening() as listener:
             from exporter.document.status_line import is_live
             from exporter.inspect import labelled_accuracy, labelling
             from runtimes.labelling.label import label as label_images
             from runtimes.labelling.sources.opening import absolute
 
-            request = _request(source, artifact, workers, options)
+            open_executor = _executor(options, listener)
+            request = _request(source, artifact, options)
             progress = labelling.LabellingProgress(listener, absolute(request.out), evaluate, is_live(sys.stderr))
-            result = label_images(request, _executor(workers), progress.job_listener())
+            result = label_images(request, open_executor, progress.job_listener())
             labelling.announce_end(result, listener.notice)
             accuracy = labelled_accuracy.measure_accuracy(result.out, result.job, artifact) if evaluate else None
         click.echo(labelling.as_json(result, accuracy) if as_json else labelling.as_text(result, accuracy))
@@ -127,14 +146,15 @@ def label_command(heading: str) -> SectionedCommand:
     return label
 
 
-def _request(source: str, artifact: Path, workers: int, options: dict[str, Any]) -> LabellingRequest:
+def _request(source: str, artifact: Path, options: dict[str, Any]) -> LabellingRequest:
     """The request that the options come to. Worker processes share the processors unless ``--threads`` is given."""
     from runtimes.labelling.label import LabellingRequest
     from runtimes.processors import usable_processors
 
-    values = {name: value for name, value in options.items() if name not in ("stall", "threads")}
-    threads, decoding_threads = options["threads"], None
-    if workers > 1:
+    of_workers = ("stall", "threads", "workers", "ray", "gpus_per_worker")
+    values = {name: value for name, value in options.items() if name not in of_workers}
+    threads, decoding_threads, workers = options["threads"], None, options["workers"] or 1
+    if options["ray"] is None and workers > 1:
         threads = threads or max(1, usable_processors() // workers)
         decoding_threads = threads
     return LabellingRequest(
@@ -142,11 +162,31 @@ def _request(source: str, artifact: Path, workers: int, options: dict[str, Any])
     )
 
 
-def _executor(workers: int) -> Callable[[WorkerSettings], Executor]:
-    """What starts the workers."""
+def _executor(options: dict[str, Any], listener: ExportListener) -> Callable[[WorkerSettings], Executor]:
+    """What starts the workers. A cluster that cannot be used is an error here, before the source is listed."""
     from runtimes.labelling.in_process import InProcessExecutor
     from runtimes.labelling.processes import ProcessExecutor
 
-    if workers == 1:
+    address, workers = options["ray"], options["workers"]
+    if address is not None:
+        from runtimes.labelling.raycluster import RaySettings
+
+        return _ray_executor(RaySettings(address, workers, options["gpus_per_worker"]), listener)
+    if options["gpus_per_worker"]:
+        raise UsageError("--gpus-per-worker needs --ray", code="gpus-without-ray", hint="--device chooses the GPU")
+    if workers in (None, 1):
         return InProcessExecutor
     return lambda settings: ProcessExecutor(settings, workers)
+
+
+def _ray_executor(ray: RaySettings, listener: ExportListener) -> Callable[[WorkerSettings], Executor]:
+    from runtimes.labelling.onray import RayExecutor
+    from runtimes.labelling.raycluster import check_cluster
+
+    check_cluster(ray.address)
+
+    def start(settings: WorkerSettings) -> Executor:
+        listener.step("starting Ray" if ray.address.local else "connecting to Ray")
+        return RayExecutor.start(settings, ray)
+
+    return start

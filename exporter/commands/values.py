@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from runtimes.labelling.label import ErrorLimit
+    from runtimes.labelling.rayaddress import RayAddress
 
 
 class Name(click.ParamType[str]):
@@ -158,6 +159,25 @@ class _ErrorLimitType(click.ParamType["ErrorLimit"]):
 
 
 ERROR_LIMIT = _ErrorLimitType()
+
+
+class _RayAddressType(click.ParamType["RayAddress"]):
+    """The address of a Ray cluster: ``local``, ``auto`` or ``HOST:PORT``."""
+
+    name = "local|auto|HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RayAddress:  # noqa: ARG002
+        from runtimes.labelling.rayaddress import RayAddress
+
+        return RayAddress.parse(str(value))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(word) for word in ("local", "auto") if word.startswith(incomplete)]
+
+
+RAY_ADDRESS = _RayAddressType()
 
 
 class BatchSize(click.ParamType["int | None"]):

@@ -21,6 +21,7 @@ from scripts.figures import (
     instrument,
     int8_accuracy,
     labelling,
+    labelling_kills,
     outputs,
     overhead,
     precision,
@@ -55,6 +56,8 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "training": training.training,
     "label": labelling.label_speed,
     "label-memory": labelling.label_memory,
+    "label-process-kills": labelling_kills.measure_process_kills,
+    "label-kills": labelling_kills.measure_kills,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
