@@ -70,6 +70,10 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "serve-answers": serving.serve_answers,
     "serve-memory": serving.serve_memory,
     "serve-drain": serving.serve_drain,
+    "label": labelling.label_speed,
+    "label-memory": labelling.label_memory,
+    "label-process-kills": labelling_kills.measure_process_kills,
+    "label-kills": labelling_kills.measure_kills,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 

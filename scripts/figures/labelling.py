@@ -14,7 +14,6 @@ import PIL.Image
 
 from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
-from exporter.data.dataset import BUNDLED_NAME, open_dataset
 from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest
 from exporter.targets import onnx_file
@@ -23,6 +22,7 @@ from runtimes.labelling.in_process import InProcessExecutor
 from runtimes.labelling.label import JobListener, LabellingRequest, label
 from runtimes.labelling.parts import part_name, read_indices
 from runtimes.labelling.stores import LocalStore
+from scripts.figures.labelled_images import export_bundled, write_images
 from scripts.figures.setting import SILENT, Figure, FigureSettings, console_script, time_interleaved
 
 LEAST = 0.97
@@ -40,14 +40,12 @@ QUIET = JobListener(listed=lambda _: None, planned=lambda *_: None, progress=lam
 
 def label_speed(setting: FigureSettings) -> Iterator[Figure]:
     """A whole job, with its listing and its files, against a loop over ``Classifier.predict`` in batches of 32."""
-    small = setting.folder / "small"
-    _write_bundled(small, setting.limit or 10_000)
+    small = write_images(setting.folder, setting.limit or 10_000)
     large = setting.folder / "large"
     _write_photos(large, min(JPEGS, setting.limit or JPEGS))
-    for variant, weights, source in (("resnet20", "bundled", small), ("resnet50", "random", large)):
-        request = ExportRequest(VARIANTS[variant], f"{setting.folder}/", weights=weights, force=True)
-        artifact = onnx_file.export(request, SILENT).path
-        yield _compare_speed(setting, artifact, source)
+    yield _compare_speed(setting, export_bundled(setting.folder), small)
+    random = onnx_file.export(ExportRequest(VARIANTS["resnet50"], f"{setting.folder}/"), SILENT).path
+    yield _compare_speed(setting, random, large)
 
 
 def _compare_speed(setting: FigureSettings, artifact: Path, source: Path) -> Figure:
@@ -88,13 +86,6 @@ def _speed(name: str, images: int, samples: tuple[list[float], list[float]], sam
     )
 
 
-def _write_bundled(folder: Path, count: int) -> None:
-    folder.mkdir()
-    dataset = open_dataset(BUNDLED_NAME, count)
-    for number in range(len(dataset)):
-        PIL.Image.fromarray(np.asarray(dataset.image(number))).save(folder / f"{number:05}.png")
-
-
 def _write_photos(folder: Path, count: int) -> None:
     """Write smooth noise as JPEG files of the usual size of a photograph in ImageNet."""
     folder.mkdir()
@@ -123,18 +114,15 @@ def label_memory(setting: FigureSettings) -> Iterator[Figure]:
     """A list of a million paths to a thousand images, by two workers; and the same command when all is done but one
     shard."""
     count = setting.limit or LISTED
-    photos = setting.folder / "photos"
-    _write_bundled(photos, min(PHOTOS, count))
+    photos = write_images(setting.folder, min(PHOTOS, count))
     paths = sorted(str(path) for path in photos.iterdir())
     listing = setting.folder / "list.txt"
     with listing.open("w", encoding="utf-8") as file:
         file.writelines(f"{paths[number % len(paths)]}\n" for number in range(count))
-    artifact = onnx_file.export(
-        ExportRequest(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT
-    )
+    artifact = export_bundled(setting.folder)
     out = setting.folder / "labels"
     shard = min(4096, max(1, count // 40))
-    command = [console_script("rexport"), "label", str(listing), "-a", str(artifact.path), "-o", str(out)]
+    command = [console_script("rexport"), "label", str(listing), "-a", str(artifact), "-o", str(out)]
     command += ["--workers", "2", "--threads", "1", "--shard", str(shard)]
     shards = -(-count // shard)
     began_s = time.perf_counter()
