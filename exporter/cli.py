@@ -14,6 +14,7 @@ from exporter.commands.checkpoint_options import SELECTED, selection_of, selecti
 from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
+from exporter.commands.label import label_command
 from exporter.commands.manifests import manifests_group
 from exporter.commands.options import (
     TYPING,
@@ -231,6 +232,9 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
             terminal.print_error(answer.error.code, answer.error.sentence)
     if any(answer.error is not None for answer in answers):
         raise SystemExit(1)
+
+
+cli.add_command(label_command(USE))
 
 
 @cli.command(

@@ -60,6 +60,27 @@ class Prediction:
         return self.labels[0].probability
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The outputs of a network for one batch of images.
+
+    Attributes:
+        probabilities: The probability of each class, float64 (n, classes).
+        features: The features, float32 (n, d), if they were asked for.
+    """
+
+    probabilities: NDArray[np.float64]
+    features: NDArray[np.float32] | None
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether all numbers of an image are finite, bool (n,)."""
+        finite = np.isfinite(self.probabilities).all(axis=1)
+        if self.features is not None:
+            finite &= np.isfinite(self.features).all(axis=1)
+        return np.asarray(finite)
+
+
 class Classifier:
     """An opened artifact that takes images.
 
@@ -156,6 +177,11 @@ class Classifier:
         except BaseException:
             runtime.close()
             raise
+
+    @property
+    def batch(self) -> int | None:
+        """The fixed batch of the network, or ``None`` if the batch may vary."""
+        return self._input.batch
 
     @property
     def verified(self) -> bool:
@@ -260,6 +286,33 @@ class Classifier:
         (_, width) = self._outputs[FEATURES].shape
         return np.zeros((0, width if isinstance(width, int) else 0), np.float32)
 
+    def answer(self, pixels: Pixels, features: bool = False) -> Answer:
+        """Return the probabilities of all classes for one batch of prepared images, in one call of the network.
+
+        It is ``predict`` without its parts around the network, for callers that read and decode images themselves:
+        ``runtimes.images.preprocessing.fit_image`` prepares an image. The call blocks.
+
+        Args:
+            pixels: The images, uint8 (n, h, w, c), n at least 1 and at most the fixed batch of the network, if it has
+                one.
+            features: Whether the features are returned too.
+
+        Returns:
+            Fresh arrays, which may hold numbers that are not finite.
+
+        Raises:
+            ArtifactError: The network has no output ``logits``, or no output ``features``.
+            ModelMismatchError: The number of outputs differs from the number of class names.
+            UsageError: The classifier is closed.
+            RexportError: As for ``Runtime.infer``.
+        """
+        logits = self._require(LOGITS).name
+        wanted = self._require(FEATURES).name if features else None
+        outputs = self._infer(pixels)
+        count = len(pixels)
+        probabilities = self._to_probabilities(outputs[logits][:count])
+        return Answer(probabilities, None if wanted is None else outputs[wanted][:count].astype(np.float32))
+
     def explain(self, image: Image, label: str | int | None = None) -> NDArray[np.float32]:
         """Return the heat map of a class for one image: how much each part of the image speaks for the class.
 
@@ -349,13 +402,16 @@ class Classifier:
         return pixels.copy() if isinstance(image, np.ndarray) else pixels  # the caller may reuse the array
 
     def _probabilities(self, outputs: NDArray[Any], first: int) -> NDArray[np.float64]:
-        """Return probabilities (n, classes) for the logits of one batch (n, classes)."""
+        """Return probabilities (n, classes) for the logits of one batch (n, classes), which have to be finite."""
+        probabilities = self._to_probabilities(outputs)
+        _check_finite(probabilities, first)
+        return probabilities
+
+    def _to_probabilities(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         self._check_names(outputs.shape[1])
         without_manifest = self.runtime.artifact.manifest is None
         rows = outputs.astype(np.float64)
-        probabilities = rows if without_manifest and _are_probabilities(rows) else softmax(rows)
-        _check_finite(probabilities, first)
-        return probabilities
+        return rows if without_manifest and _are_probabilities(rows) else softmax(rows)
 
     def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:top]

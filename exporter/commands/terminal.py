@@ -37,6 +37,7 @@ EXTRAS = {
     "safetensors": "export",
     "nncf": "int8",
     "PIL": "images",
+    "pyarrow": "label",
     "matplotlib": "report",
 }
 """Libraries that commands import when they need them, and the extra that brings each."""

@@ -13,6 +13,9 @@ from runtimes.errors import UsageError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from runtimes.labelling.label import ErrorLimit
+    from runtimes.labelling.rayaddress import RayAddress
+
 
 class Name(click.ParamType[str]):
     """A name of a table, which is read only when a shell asks for it; or also the path of a file."""
@@ -135,6 +138,46 @@ class Numbers(click.ParamType[tuple[float, ...]]):
             return tuple(float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers, as 0.485,0.456,0.406", param, ctx)
+
+
+class _ErrorLimitType(click.ParamType["ErrorLimit"]):
+    """A number of images, or a share of them in percent: ``100`` or ``0.5%``."""
+
+    name = "N|PERCENT%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ErrorLimit:
+        from runtimes.labelling.label import ErrorLimit
+
+        text, is_share = str(value).removesuffix("%"), str(value).endswith("%")
+        try:
+            limit = ErrorLimit(float(text) / 100 if is_share else int(text), is_share)
+        except ValueError:
+            limit = ErrorLimit(-1, is_share)
+        if not 0 <= limit.value <= (1 if is_share else float("inf")):
+            self.fail(f"{value!r} is neither a number of images nor a share of them, as 100 or 0.5%", param, ctx)
+        return limit
+
+
+ERROR_LIMIT = _ErrorLimitType()
+
+
+class _RayAddressType(click.ParamType["RayAddress"]):
+    """The address of a Ray cluster: ``local``, ``auto`` or ``HOST:PORT``."""
+
+    name = "local|auto|HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RayAddress:  # noqa: ARG002
+        from runtimes.labelling.rayaddress import RayAddress
+
+        return RayAddress.parse(str(value))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(word) for word in ("local", "auto") if word.startswith(incomplete)]
+
+
+RAY_ADDRESS = _RayAddressType()
 
 
 class BatchSize(click.ParamType["int | None"]):

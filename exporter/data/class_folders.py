@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
+from runtimes.images.preprocessing import SUFFIXES as SUFFIXES
+
 Split: TypeAlias = Literal["test", "train"]
 """The part of a dataset: images for testing, or for training and calibration."""
 
@@ -15,12 +17,6 @@ SPLITS = ("test", "val", "valid", "validation", "train")
 
 For testing, the first existing name is used; for training, the last.
 """
-
-SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]
-)
-"""The suffixes of image files, in lower case. Other files in the folder of a class are ignored."""
 
 _Inner: TypeAlias = dict[str, tuple[str, ...]]
 """Names with their path components, without the outer folders that all names share."""

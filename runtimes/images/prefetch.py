@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, NoReturn, TypeVar
 
-from runtimes.images.preprocessing import Image
 from runtimes.processors import usable_processors
 
 MAX_THREADS = 4
@@ -20,6 +19,7 @@ AHEAD = 2
 """The number of batches that are read and decoded ahead of the caller."""
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 @functools.cache
@@ -32,10 +32,12 @@ def thread_limit() -> int:
     return min(MAX_THREADS, usable_processors() - 1)
 
 
-def prefetch(images: Iterable[Image], size: int, work: Callable[[int, Image], T]) -> Generator[list[T], None, None]:
+def prefetch(
+    images: Iterable[Item], size: int, work: Callable[[int, Item], T], threads: int | None = None
+) -> Generator[list[T], None, None]:
     """Apply ``work`` to each image in background threads, and yield the results in batches and in order.
 
-    Paths and encoded bytes are processed by up to ``thread_limit`` threads, and by the caller's thread while it waits.
+    Paths and encoded bytes are processed by up to ``threads`` threads, and by the caller's thread while it waits.
     A single image starts no thread. Arrays and Pillow images are processed in the caller's thread before the next image
     is read: they need little work, and the caller may change or close them. ``images`` is read only in the caller's
     thread, at most ``AHEAD`` batches ahead.
@@ -47,6 +49,8 @@ def prefetch(images: Iterable[Image], size: int, work: Callable[[int, Image], T]
         images: The images.
         size: The number of results in a batch. The last batch may be smaller.
         work: A function of the image's number, from 0, and the image. Several threads call it at once.
+        threads: The largest number of threads. The default is ``thread_limit()``. More of them pay where images come
+            over a network.
 
     Yields:
         The results of one batch.
@@ -54,21 +58,21 @@ def prefetch(images: Iterable[Image], size: int, work: Callable[[int, Image], T]
     Raises:
         Exception: ``work`` or ``images`` raised an error. The error is raised in place of the batch it belongs to.
     """
-    threads = _Threads()
+    pool = _Threads(threads)
     waiting: deque[list[_Task[T]]] = deque()
     try:
-        for batch in _batches(images, size, work, threads):
+        for batch in _batches(images, size, work, pool):
             waiting.append(batch)
             if len(waiting) > AHEAD:
                 yield _results(waiting.popleft())
         while waiting:
             yield _results(waiting.popleft())
     finally:
-        threads.end()
+        pool.end()
 
 
 def _batches(
-    images: Iterable[Image], size: int, work: Callable[[int, Image], T], threads: _Threads
+    images: Iterable[Item], size: int, work: Callable[[int, Item], T], pool: _Threads
 ) -> Iterator[list[_Task[T]]]:
     """Yield batches of tasks. If ``images`` raises an error, the last batch is a task that raises it again."""
     numbered = enumerate(images)
@@ -77,7 +81,7 @@ def _batches(
         for number, image in numbered:
             task = _Task(functools.partial(work, number, image))
             if isinstance(image, (str, bytes, os.PathLike)):
-                threads.submit(task)
+                pool.submit(task)
             else:
                 task.attempt()
             batch.append(task)
@@ -140,17 +144,18 @@ class _Task(Generic[T]):
 class _Threads:
     """A pool of threads that grows with the tasks: one thread fewer than tasks, as the caller's thread works too."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None) -> None:
+        self._asked_limit = limit
         self._tasks: queue.SimpleQueue[_Task[Any] | None] = queue.SimpleQueue()
         self._submitted = 0
-        self._limit = MAX_THREADS
+        self._limit = MAX_THREADS if limit is None else limit
         self._started: list[threading.Thread] = []
         self._ending = False
 
     def submit(self, task: _Task[Any]) -> None:
         """Queue a task and start a thread if there may be one more."""
         self._submitted += 1
-        if self._submitted == 2:
+        if self._submitted == 2 and self._asked_limit is None:
             self._limit = thread_limit()
         if self._limit:  # without threads, no one would empty the queue
             self._tasks.put(task)

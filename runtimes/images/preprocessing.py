@@ -58,6 +58,12 @@ Pixels: TypeAlias = NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """The supported formats of image files, by Pillow's names."""
 
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]
+)
+"""The suffixes of image files, in lower case, by which images are found in a folder. They determine nothing else."""
+
 MAX_FILE_BYTES = 256 << 20
 """The largest size of an image file, which is read into memory as a whole."""
 

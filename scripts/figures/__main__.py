@@ -20,6 +20,7 @@ from scripts.figures import (
     evaluation,
     instrument,
     int8_accuracy,
+    labelling_kills,
     outputs,
     overhead,
     precision,
@@ -52,6 +53,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "label-kills": labelling_kills.measure_kills,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 

@@ -1,0 +1,232 @@
+"""``label``: a whole labelling job, from the source to the mark of success. The same request continues a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtimes.artifacts.artifact import Artifact
+from runtimes.errors import ArtifactError, BackendUnavailableError, UsageError, quote
+from runtimes.labelling.driver import Driver, JobProgress, JobWatch
+from runtimes.labelling.executor import Executor
+from runtimes.labelling.job import LabellingJob, SourceKind
+from runtimes.labelling.labeller import artifact_digest
+from runtimes.labelling.listing import write_listing
+from runtimes.labelling.output import LabellingOutput, check_same, read_job
+from runtimes.labelling.parts import PartCounts
+from runtimes.labelling.queue import ShardQueue
+from runtimes.labelling.sources.opening import SourceForm, absolute, recognise_source
+from runtimes.labelling.stores import Store, open_store
+from runtimes.labelling.work import WorkerSettings
+from runtimes.libraries import missing_library
+from runtimes.network_io import FEATURES
+
+
+@dataclass(frozen=True)
+class ErrorLimit:
+    """The largest number of images without a label, or their share.
+
+    Attributes:
+        value: The number, or the share from 0 to 1.
+        is_share: Whether the value is a share.
+    """
+
+    value: float
+    is_share: bool
+
+    def images(self, total: int) -> int:
+        """Return the number for a listing of ``total`` images."""
+        return int(self.value * total) if self.is_share else int(self.value)
+
+
+@dataclass(frozen=True)
+class LabellingRequest:
+    """A request to label a source.
+
+    Attributes:
+        source: A folder, a tar archive, a Parquet file or a text file with one path or URI a line; or its URI.
+        artifact: The model file.
+        out: The output folder, or its URI. It is created.
+        kind: The form of the source, or ``None`` to recognise it.
+        top: The number of classes for each image.
+        features: Whether the features of each image are written. The network needs the output ``features``.
+        shard: The number of images in a shard, the unit of work and of commit.
+        batch: The number of images in one call of the network.
+        backend: As for ``runtimes.open``.
+        device: As for ``runtimes.open``.
+        threads: As for ``runtimes.open``, for each worker.
+        decoding_threads: The largest number of threads that read and decode images, for each worker.
+        max_errors: How many images may have no label.
+        retry_errors: Whether shards with errors are labelled again.
+        stall_s: The seconds without any progress after which the job ends.
+    """
+
+    source: str
+    artifact: Path
+    out: str
+    kind: SourceKind | None = None
+    top: int = 1
+    features: bool = False
+    shard: int = 4096
+    batch: int = 32
+    backend: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    decoding_threads: int | None = None
+    max_errors: ErrorLimit = ErrorLimit(0.1, is_share=True)
+    retry_errors: bool = False
+    stall_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class JobListener:
+    """Who hears of a job.
+
+    Attributes:
+        listed: Receives the number of listed images, while the source is listed.
+        planned: Receives the job and the progress of earlier runs, before the first image is labelled.
+        progress: Receives the job and its progress, several times a second.
+    """
+
+    listed: Callable[[int], None]
+    planned: Callable[[LabellingJob, JobProgress], None]
+    progress: Callable[[LabellingJob, JobProgress], None]
+
+
+@dataclass(frozen=True)
+class LabellingResult:
+    """A finished job.
+
+    Attributes:
+        job: The job.
+        out: The output folder: an absolute path or a URI.
+        counts: The counts of the whole job.
+        progress: The progress of this run.
+    """
+
+    job: LabellingJob
+    out: str
+    counts: PartCounts
+    progress: JobProgress
+
+
+def label(
+    request: LabellingRequest, open_executor: Callable[[WorkerSettings], Executor], listener: JobListener
+) -> LabellingResult:
+    """Label all images of a source that have no part in the output folder yet. Blocks.
+
+    Args:
+        request: The request.
+        open_executor: Starts the workers. They are closed at the end.
+        listener: Who hears of the job.
+
+    Raises:
+        UsageError: The source is missing or has no images, or an argument is out of range.
+        ModelMismatchError: The output folder belongs to another job: another artifact, listing or option.
+        CheckFailedError: Too many images have no label, or the job does not move.
+        BackendUnavailableError: pyarrow or the library of a backend is missing.
+        RexportError: As for ``Classifier.open``, or the source or the output cannot be accessed.
+    """
+    missing = missing_library("pyarrow", "label")
+    if missing is not None:
+        raise BackendUnavailableError(missing.sentence, code=missing.code)
+    artifact = Artifact.read(request.artifact)
+    _check_request(request, artifact)
+    form = recognise_source(request.source, request.kind)
+    out = absolute(request.out)
+    if out == form.root and form.kind != "list":
+        raise UsageError(
+            f"the output folder {quote(out)} is the source", code="output-is-source", hint="choose another"
+        )
+    store = open_store(out)
+    job = _find_job(request, artifact, form, store, listener)
+    output = LabellingOutput(out, job)
+    output.write_job()
+    done, before = _find_done(output, request.retry_errors)
+    listener.planned(job, before)
+    settings = WorkerSettings(
+        job, form, str(request.artifact.resolve()), out, request.threads, request.decoding_threads
+    )
+    progress = before
+    if len(done) < job.shards:
+        output.retract_success()
+        open_shards = (shard for shard in range(job.shards) if shard not in done)
+        watch = JobWatch(
+            request.max_errors.images(job.images),
+            request.stall_s,
+            request.max_errors.images(job.images) >= job.images,
+            lambda progress: listener.progress(job, progress),
+        )
+        with closing(open_executor(settings)) as executor:
+            progress = Driver(ShardQueue(job, open_shards), executor, output, watch, before).run()
+    counts = output.write_success()
+    return LabellingResult(job, out, counts, progress)
+
+
+def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
+    """Check what needs no listing, which may take long.
+
+    Raises:
+        UsageError: A number is out of range.
+        ArtifactError: The network has no features.
+    """
+    if min(request.top, request.shard, request.batch) < 1:
+        raise UsageError(
+            f"top, shard and batch must be at least 1, not {request.top}, {request.shard} and {request.batch}",
+            code="labelling-number-invalid",
+        )
+    manifest = artifact.manifest
+    if request.features and manifest is not None and FEATURES not in [spec.name for spec in manifest.outputs]:
+        raise ArtifactError(
+            "the network has no output features",
+            code="output-absent",
+            path=artifact.path,
+            hint="rexport onnx --output logits,features exports it",
+        )
+
+
+def _find_job(
+    request: LabellingRequest, artifact: Artifact, form: SourceForm, store: Store, listener: JobListener
+) -> LabellingJob:
+    """List the source and return the job.
+
+    Raises:
+        ModelMismatchError: The output folder belongs to another job.
+    """
+    old = read_job(store)
+    job = LabellingJob(
+        artifact=request.artifact.name,
+        artifact_sha256=artifact_digest(artifact),
+        source=absolute(request.source),
+        root=form.root,
+        kind=form.kind,
+        images=0,
+        listing_sha256="",
+        chunks=(),
+        shard=request.shard,
+        batch=request.batch,
+        top=request.top,
+        features=request.features,
+        backend=request.backend,
+        device=request.device,
+    )
+    if old is not None:
+        listed = replace(job, images=old.images, listing_sha256=old.listing_sha256, chunks=old.chunks)
+        check_same(old, listed, store.root)  # before the source is listed, which may take long
+    with closing(form.open()) as source:
+        listing = write_listing(source, store, request.shard, old, listener.listed)
+    job = replace(job, images=listing.images, listing_sha256=listing.sha256, chunks=listing.chunks)
+    return job if old is None else old
+
+
+def _find_done(output: LabellingOutput, retry_errors: bool) -> tuple[set[int], JobProgress]:
+    """Return the shards that need no work, and their counts."""
+    done, images, errors = set(), 0, 0
+    for shard, counts in output.existing():
+        failed = sum(counts.errors.values())
+        if not (retry_errors and failed):
+            done.add(shard)
+            images, errors = images + counts.images, errors + failed
+    return done, JobProgress(images, errors, 0, 0)
