@@ -38,7 +38,7 @@ MAX_RANK = 8
 """The number of dimensions of a tensor, at most."""
 
 MAX_ELEMENTS = 1 << 40
-"""The product of the sizes of a tensor that are not 0, at most. NumPy refuses much larger shapes, even empty ones."""
+"""The product of the other sizes of an empty tensor, at most. NumPy refuses much larger shapes, even empty ones."""
 
 _TYPES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
 """The types that the numbers of a JSON tensor may have, by the kind of the dtype."""
@@ -75,10 +75,10 @@ def check_shape(shape: object, name: str) -> tuple[int, ...]:
     """
     sizes = shape if isinstance(shape, Sequence) and not isinstance(shape, (str, bytes)) else [None]
     known = len(sizes) <= MAX_RANK and all(type(size) is int and 0 <= size < 1 << 31 for size in sizes)
-    if not known or math.prod(size or 1 for size in sizes) > MAX_ELEMENTS:
+    if not known or (0 in sizes and math.prod(size or 1 for size in sizes) > MAX_ELEMENTS):
         raise InputError(
             f"input {quote(name)}: the shape {quote(shape)} is not a list of up to {MAX_RANK} sizes, "
-            f"whose product is at most {MAX_ELEMENTS:,}",
+            f"or it is empty and the others have a product above {MAX_ELEMENTS:,}",
             code="tensor-shape-invalid",
         )
     return tuple(sizes)

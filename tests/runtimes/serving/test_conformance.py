@@ -9,15 +9,15 @@ import pytest
 
 from runtimes import Artifact
 from tests.runtimes.serving.conformance import CHECKS, TRANSPORTS, Check, Target, answers_are_bit_equal
-from tests.runtimes.serving.server_process import running
+from tests.servers import serve_process
 
 
 @pytest.fixture(scope="module")
-def target(onnx_artifact: Artifact) -> Iterator[Target]:
+def target(onnx_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     arguments = (f"net={onnx_artifact.path}", "--grpc-port", "0", "--threads", "1", "--drain", "0")
-    with running(*arguments, "--log-format", "none") as server:
-        http, grpc = (":".join(map(str, server.address(scheme))) for scheme in ("http", "grpc"))
-        yield Target(http, grpc, "net", onnx_artifact)
+    with serve_process(tmp_path_factory.mktemp("conformance"), *arguments) as server:
+        assert server.grpc is not None
+        yield Target(f"{server.address.host}:{server.address.port}", server.grpc, "net", onnx_artifact)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -12,13 +12,14 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from runtimes import Artifact
-from tests.runtimes.serving.server_process import ServerProcess, running
+from tests.servers import ServeProcess, serve_process
 
 MAX_BYTES = 1 << 20
 TIMEOUT_S = 1.5
@@ -33,34 +34,55 @@ BINARY = "Inference-Header-Content-Length"
 
 
 @pytest.fixture(scope="module")
-def server(onnx_artifact: Artifact) -> Iterator[ServerProcess]:
+def server(onnx_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     limits = ("--max-bytes", str(MAX_BYTES), "--timeout", str(TIMEOUT_S), "--drain", "0", "--threads", "1")
-    with running(f"resnet20={onnx_artifact.path}", *limits) as server:
+    with serve_process(tmp_path_factory.mktemp("hostile"), f"resnet20={onnx_artifact.path}", *limits) as server:
         yield server
+        assert server.end() == 0
+
+
+def ask(
+    server: ServeProcess, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """The status and the body of an answer."""
+    reply = server.address.call(method, path, body, headers)
+    return reply.status, reply.body
+
+
+def connect(server: ServeProcess) -> socket.socket:
+    connection = server.address.connect()
+    connection.settimeout(SOON_S)
+    return connection
+
+
+def peak_mebibytes(server: ServeProcess) -> float:
+    """The largest memory that a worker had."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in server.workers()]
+    return max(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) / 1024
 
 
 @pytest.fixture(scope="module")
-def sound(server: ServerProcess, onnx_artifact: Artifact) -> tuple[bytes, dict[str, str], bytes]:
+def sound(server: ServeProcess, onnx_artifact: Artifact) -> tuple[bytes, dict[str, str], bytes]:
     """A request, its headers, and its answer before anything hostile came."""
     pixels = onnx_artifact.vectors().inputs[:1]
     body, headers = binary_request({"shape": list(pixels.shape)}, pixels.tobytes())
-    status, answer = server.ask("POST", INFER, body, headers)
+    status, answer = ask(server, "POST", INFER, body, headers)
     assert status == 200, answer
     return body, headers, answer
 
 
 @pytest.fixture(autouse=True)
-def _unharmed(server: ServerProcess, sound: tuple[bytes, dict[str, str], bytes]) -> Iterator[None]:
+def _unharmed(server: ServeProcess, sound: tuple[bytes, dict[str, str], bytes]) -> Iterator[None]:
     """Each test leaves the same processes with about the same memory, which give the same answer."""
-    workers, before, said = server.workers(), server.peak_mebibytes(), len(server.messages())
+    workers, before, said = server.workers(), peak_mebibytes(server), len(server.stderr)
     began_s = time.monotonic()
     yield
     assert time.monotonic() - began_s < 2 * SOON_S
     body, headers, answer = sound
-    assert server.ask("POST", INFER, body, headers) == (200, answer)
+    assert ask(server, "POST", INFER, body, headers) == (200, answer)
     assert server.workers() == workers
-    assert server.peak_mebibytes() - before < GROWTH_MEBIBYTES
-    assert "Traceback" not in server.messages()[said:]
+    assert peak_mebibytes(server) - before < GROWTH_MEBIBYTES
+    assert "Traceback" not in server.stderr[said:]
 
 
 def binary_request(fields: dict[str, Any], content: bytes, **parameters: object) -> tuple[bytes, dict[str, str]]:
@@ -119,19 +141,20 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_an_image_that_is_no_honest_one_is_refused(name: str, server: ServerProcess) -> None:
+def test_an_image_that_is_no_honest_one_is_refused(name: str, server: ServeProcess) -> None:
     assert len(IMAGES[name]) < MAX_BYTES
-    answer = server.ask("POST", "/v1/label", IMAGES[name])
+    answer = ask(server, "POST", "/v1/label", IMAGES[name])
     if name == "pixels-that-never-end":  # the decoder stops after the rows that the header promises
         assert answer[0] in (200, 400)
     else:
         refused(answer, 400, 413)
 
 
-def test_many_bombs_at_once_are_refused_within_the_memory(server: ServerProcess) -> None:
+def test_many_bombs_at_once_are_refused_within_the_memory(server: ServeProcess) -> None:
     found: list[int] = []
     threads = [
-        threading.Thread(target=lambda: found.append(server.ask("POST", "/v1/label", bomb(9_000))[0])) for _ in range(8)
+        threading.Thread(target=lambda: found.append(ask(server, "POST", "/v1/label", bomb(9_000))[0]))
+        for _ in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -167,10 +190,10 @@ TENSORS: dict[str, tuple[dict[str, Any], int, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_a_tensor_that_contradicts_itself_is_refused(name: str, server: ServerProcess) -> None:
+def test_a_tensor_that_contradicts_itself_is_refused(name: str, server: ServeProcess) -> None:
     fields, size, parameters = TENSORS[name]
     body, headers = binary_request({"shape": [1, 3, 32, 32]} | fields, bytes(size), **parameters)
-    refused(server.ask("POST", INFER, body, headers), 400)
+    refused(ask(server, "POST", INFER, body, headers), 400)
 
 
 def nested(depth: int) -> bytes:
@@ -202,9 +225,9 @@ BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_body_that_is_no_request_is_refused(name: str, server: ServerProcess) -> None:
+def test_a_body_that_is_no_request_is_refused(name: str, server: ServeProcess) -> None:
     body, headers = BODIES[name]
-    refused(server.ask("POST", INFER, body, headers), 400, 415)
+    refused(ask(server, "POST", INFER, body, headers), 400, 415)
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -221,9 +244,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_that_is_none_is_refused(name: str, server: ServerProcess) -> None:
+def test_a_form_that_is_none_is_refused(name: str, server: ServeProcess) -> None:
     body, headers = FORMS[name]
-    refused(server.ask("POST", "/v1/label", body, headers), 400)
+    refused(ask(server, "POST", "/v1/label", body, headers), 400)
 
 
 def answer_to(connection: socket.socket) -> bytes:
@@ -238,18 +261,18 @@ def answer_to(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("path", [INFER, "/v1/label"])
-def test_a_body_of_a_gigabyte_is_refused_by_its_length(path: str, server: ServerProcess) -> None:
-    with server.connect() as connection:
+def test_a_body_of_a_gigabyte_is_refused_by_its_length(path: str, server: ServeProcess) -> None:
+    with connect(server) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 30}\r\n\r\n"
         connection.sendall(head.encode() + bytes(1000))
         assert answer_to(connection).startswith(b"HTTP/1.1 413")
 
 
 @pytest.mark.parametrize("path", [INFER, "/v1/label", "/v2/health/live"])
-def test_a_body_of_a_gigabyte_in_chunks_is_cut_off(path: str, server: ServerProcess) -> None:
+def test_a_body_of_a_gigabyte_in_chunks_is_cut_off(path: str, server: ServeProcess) -> None:
     chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     sent = 0
-    with server.connect() as connection:
+    with connect(server) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         try:
             while sent < 1 << 30:
@@ -260,15 +283,15 @@ def test_a_body_of_a_gigabyte_in_chunks_is_cut_off(path: str, server: ServerProc
     assert sent < 64 << 20
 
 
-def test_heads_that_never_end_are_cut_off_while_others_are_answered(server: ServerProcess) -> None:
-    connections = [server.connect(SOON_S) for _ in range(100)]
+def test_heads_that_never_end_are_cut_off_while_others_are_answered(server: ServeProcess) -> None:
+    connections = [connect(server) for _ in range(100)]
     try:
         for connection in connections:
             connection.sendall(b"POST /v1/label HTTP/1.1\r\nHost: x\r\nX-A: ")
         began_s = time.monotonic()
         open_ones = list(connections)
         while open_ones and time.monotonic() - began_s < SOON_S:
-            assert server.ask("GET", "/v2/health/ready")[0] == 200
+            assert ask(server, "GET", "/v2/health/ready")[0] == 200
             open_ones = [connection for connection in open_ones if still_open(connection)]
             time.sleep(0.3)
         assert open_ones == []
@@ -289,9 +312,9 @@ def still_open(connection: socket.socket) -> bool:
         return False
 
 
-def test_a_head_without_end_in_size_is_cut_off(server: ServerProcess) -> None:
+def test_a_head_without_end_in_size_is_cut_off(server: ServeProcess) -> None:
     sent = 0
-    with server.connect() as connection:
+    with connect(server) as connection:
         connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n")
         try:
             while sent < 1 << 26:
@@ -302,17 +325,17 @@ def test_a_head_without_end_in_size_is_cut_off(server: ServerProcess) -> None:
     assert sent < 1 << 24
 
 
-def test_a_body_that_trickles_is_refused_in_time(server: ServerProcess) -> None:
+def test_a_body_that_trickles_is_refused_in_time(server: ServeProcess) -> None:
     began_s = time.monotonic()
-    with server.connect() as connection:
+    with connect(server) as connection:
         connection.sendall(b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         trickle(connection, until_s=began_s + SOON_S)
         assert b"408" in answer_to(connection)[:20]
     assert TIMEOUT_S <= time.monotonic() - began_s < SOON_S
 
 
-def test_a_connection_goes_on_when_the_rest_of_a_refused_body_comes(server: ServerProcess) -> None:
-    with server.connect() as connection:
+def test_a_connection_goes_on_when_the_rest_of_a_refused_body_comes(server: ServeProcess) -> None:
+    with connect(server) as connection:
         for _ in range(3):
             connection.sendall(b"POST /v2/models/none/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n")
             assert json_answer(connection).startswith(b"HTTP/1.1 404")
@@ -343,14 +366,14 @@ def trickle(connection: socket.socket, until_s: float) -> None:
     connection.settimeout(SOON_S)
 
 
-def test_clients_that_leave_free_their_places(server: ServerProcess) -> None:
+def test_clients_that_leave_free_their_places(server: ServeProcess) -> None:
     body, headers = binary_request({"shape": [64, 3, 32, 32]}, bytes(64 * SIZE))
     head = "".join(f"{name}: {value}\r\n" for name, value in (headers | {"Content-Length": str(len(body))}).items())
     for _ in range(40):
-        with server.connect() as connection:
+        with connect(server) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body)
-    assert server.ask("GET", "/v2/health/ready")[0] == 200
+    assert ask(server, "GET", "/v2/health/ready")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -366,8 +389,8 @@ def test_clients_that_leave_free_their_places(server: ServerProcess) -> None:
     ],
     ids=["tls", "version", "http2", "two-lengths", "negative-length", "chunk-length", "long-address"],
 )
-def test_bytes_that_are_no_request_are_refused(text: bytes, server: ServerProcess) -> None:
-    with server.connect() as connection:
+def test_bytes_that_are_no_request_are_refused(text: bytes, server: ServeProcess) -> None:
+    with connect(server) as connection:
         connection.sendall(text)
         assert connection.recv(12) in (b"", b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 408")
 
@@ -376,15 +399,15 @@ def test_bytes_that_are_no_request_are_refused(text: bytes, server: ServerProces
     "path",
     ["/v2/models/..%2f..%2fetc%2fpasswd", "/%00", "/v2/models/%ff/ready", "/static/../../etc/passwd", "/v2/repository"],
 )
-def test_addresses_outside_the_server_are_unknown(path: str, server: ServerProcess) -> None:
-    refused(server.ask("GET", path), 404)
+def test_addresses_outside_the_server_are_unknown(path: str, server: ServeProcess) -> None:
+    refused(ask(server, "GET", path), 404)
 
 
-def test_the_answers_are_the_right_ones(server: ServerProcess, onnx_artifact: Artifact) -> None:
+def test_the_answers_are_the_right_ones(server: ServeProcess, onnx_artifact: Artifact) -> None:
     """The check after each test compares answers with each other, so this one compares them with the vectors."""
     vectors = onnx_artifact.vectors()
     body, headers = binary_request({"shape": list(vectors.inputs.shape)}, vectors.inputs.tobytes())
-    status, answer = server.ask("POST", INFER, body, headers)
+    status, answer = ask(server, "POST", INFER, body, headers)
     assert status == 200
     logits = np.frombuffer(answer[-vectors.logits.nbytes :], np.float32).reshape(vectors.logits.shape)
     np.testing.assert_allclose(logits, vectors.logits, rtol=1e-3, atol=1e-4)
