@@ -14,15 +14,16 @@ from runtimes.serving.page_markup import FOLDER, STYLE, content_policy, data_ele
 OWN = Path(__file__).with_name("site")
 """The folder of the modules that pages of servers do not have."""
 
-MODULES = (
-    "sampling.js", "resample.js", "preprocess.js", "decode.js", "labeller.js", "heat.js", "view.js", "page.js"
-)  # fmt: skip
+MODULES = tuple(
+    f"{name}.js"
+    for name in ("base64", "sampling", "resample", "preprocess", "decode", "labeller", "heat", "view", "page")
+)
 """The modules of the page. Each stands after those that it imports."""
 
 _RUNTIME = "blob: 'wasm-unsafe-eval'"
 """The sources of ONNX Runtime Web: its code, which the page checks before it runs it, and WebAssembly."""
 
-_IMPORT = re.compile(r"^import \{[^}]*\} from \"\./[a-z_]+\.js\";\n", re.MULTILINE)
+_IMPORT = re.compile(r"^import \{[^}]*\} from \"\./[a-z0-9_]+\.js\";\n", re.MULTILINE)
 _REEXPORT = re.compile(r"^export \{[^}]*\};\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(async function|function|class|const) )", re.MULTILINE)
 

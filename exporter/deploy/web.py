@@ -108,6 +108,7 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
         raise UsageError("the page already exists", code="target-exists", path=page, hint="--force replaces it")
     artifact = Artifact.read(request.model)
     _check_model(artifact, FILE_LIMIT_BYTES if request.is_single else FOLDER_LIMIT_BYTES)
+    samples = _samples(request.samples, artifact.manifest)
     files.check_writable(page.parent)
     listener.step("finding ONNX Runtime Web")
     runtime = find_runtime(request.runtime, listener.notice)
@@ -118,7 +119,7 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
         ),
         listener,
     ) as classifier:
-        site = _site(classifier, runtime, _samples(request.samples, artifact.manifest))
+        site = _site(classifier, runtime, samples)
     listener.step("writing the page")
     description = codec.dumps(site.model)
     if request.is_single:

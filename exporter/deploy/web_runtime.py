@@ -55,7 +55,7 @@ class WebRuntime:
     contents: Mapping[str, bytes]
 
 
-def find_runtime(place: Path | None, notify: Callable[[Reason], None]) -> WebRuntime:
+def find_runtime(place: Path | None, notify: Callable[[str | Reason], None]) -> WebRuntime:
     """Return ONNX Runtime Web. Without a place, it is taken from the cache, and npm fills the cache.
 
     Args:
@@ -130,15 +130,13 @@ def _version(description: bytes) -> str:
     return quote(str(version))
 
 
-def _read_cache(notify: Callable[[Reason], None]) -> dict[str, bytes]:
+def _read_cache(notify: Callable[[str | Reason], None]) -> dict[str, bytes]:
     """Return the files of ``VERSION`` from the cache, after npm has filled it if they are missing or damaged there."""
     folder = cache_folder() / f"{PACKAGE}-{VERSION}"
     files.check_writable(folder)
     with files.folder_lock(folder):
         if not all(_is_whole(folder / name) for name in DIGESTS):
-            notify(
-                Reason("web-runtime-download", f"npm downloads {PACKAGE} {VERSION} (33 MB) into {quote(folder)}, once")
-            )
+            notify(f"npm downloads {PACKAGE} {VERSION} (33 MB) into {quote(folder)}, once")
             for name, content in _download().items():
                 with files.write_atomically(folder / name) as temporary:
                     temporary.write_bytes(content)

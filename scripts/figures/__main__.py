@@ -74,6 +74,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "label-memory": labelling.label_memory,
     "label-process-kills": labelling_kills.measure_process_kills,
     "label-kills": labelling_kills.measure_kills,
+    "web": web.measure_web,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 

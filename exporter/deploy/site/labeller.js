@@ -6,6 +6,7 @@
  *     const { labels } = await labeller.label(file);
  */
 
+import { bytesOf } from "./base64.js";
 import { ImageError, decodeImage } from "./decode.js";
 import { cropWindow, fitImage, normalise, targetSize } from "./preprocess.js";
 
@@ -165,7 +166,7 @@ export class Labeller {
   async checkParity() {
     const { check } = this.model;
     if (!check) return;
-    const bytes = Uint8Array.from(atob(check.input), (letter) => letter.charCodeAt(0));
+    const bytes = bytesOf(check.input);
     const image = this.model.input.dtype === "uint8" ? bytes : new Float32Array(bytes.buffer);
     const { outputs } = await this.infer(image);
     const logits = outputs[this.model.outputs.logits].data;

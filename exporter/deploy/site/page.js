@@ -1,5 +1,6 @@
 /** The page of `rexport web`: it opens the model of its folder, or the one in its own file, and starts the view. */
 
+import { bytesOf } from "./base64.js";
 import { checkDigest, openLabeller, startLabeller } from "./labeller.js";
 import { readsTruePixels } from "./decode.js";
 import { element, showFailure, showStatus, startView } from "./view.js";
@@ -7,8 +8,7 @@ import { element, showFailure, showStatus, startView } from "./view.js";
 /** Return the content of a file that is part of this page: compressed, in base64. */
 async function unpack(file) {
   const text = document.getElementById(file.path).textContent;
-  const packed = Uint8Array.from(atob(text.trim()), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
   const content = new Uint8Array(await new Response(stream).arrayBuffer());
   await checkDigest(file, content);
   return content;
@@ -38,7 +38,7 @@ function describe({ model, difference }) {
 /** Return the sample images of the model, each with an address for its picture. */
 function samplesOf({ samples }) {
   return samples.map(({ name, type, content }) => {
-    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    const bytes = bytesOf(content);
     return { name, address: `data:${type};base64,${content}`, file: async () => new Blob([bytes], { type }) };
   });
 }

@@ -15,6 +15,7 @@ import pytest
 from exporter.deploy import web_runtime
 from exporter.deploy.web_runtime import CODE, PACKAGE, VERSION, WASM, find_runtime
 from runtimes.errors import ArtifactError, BackendUnavailableError, IntegrityError, Reason, ResourceError
+from tests.exporter.small import reason_codes
 from tests.refusals import refuses
 
 CONTENTS = {CODE: b"export {};", WASM: b"\0asm"}
@@ -34,7 +35,7 @@ def archive_of(contents: dict[str, bytes], version: str = VERSION) -> bytes:
 
 
 @pytest.fixture
-def notices() -> list[Reason]:
+def notices() -> list[str | Reason]:
     return []
 
 
@@ -67,15 +68,16 @@ def published(npm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return npm
 
 
-def test_npm_fills_the_cache_once(published: Path, notices: list[Reason]) -> None:
+def test_npm_fills_the_cache_once(published: Path, notices: list[str | Reason]) -> None:
     assert find_runtime(None, notices.append).contents == CONTENTS
     (published / "npm").unlink()
     assert find_runtime(None, notices.append) == web_runtime.WebRuntime(VERSION, CONTENTS)
-    assert [notice.code for notice in notices] == ["web-runtime-download"]
+    assert len(notices) == 1
+    assert VERSION in str(notices[0])
 
 
 @pytest.mark.usefixtures("published")
-def test_a_damaged_cache_is_filled_again(tmp_path: Path, notices: list[Reason]) -> None:
+def test_a_damaged_cache_is_filled_again(tmp_path: Path, notices: list[str | Reason]) -> None:
     find_runtime(None, notices.append)
     damaged = tmp_path / "cache" / f"{PACKAGE}-{VERSION}" / WASM
     damaged.write_bytes(b"half")
@@ -83,14 +85,14 @@ def test_a_damaged_cache_is_filled_again(tmp_path: Path, notices: list[Reason]) 
     assert damaged.read_bytes() == CONTENTS[WASM]
 
 
-def test_another_archive_from_npm_is_refused(published: Path, tmp_path: Path, notices: list[Reason]) -> None:
+def test_another_archive_from_npm_is_refused(published: Path, tmp_path: Path, notices: list[str | Reason]) -> None:
     (published / "archive").write_bytes(archive_of({**CONTENTS, CODE: b"steal();"}))
     with refuses(IntegrityError, "npm-digest-mismatch", VERSION):
         find_runtime(None, notices.append)
     assert not (tmp_path / "cache" / f"{PACKAGE}-{VERSION}" / CODE).exists()
 
 
-def test_npm_that_fails_gives_its_reason(npm: Path, notices: list[Reason]) -> None:
+def test_npm_that_fails_gives_its_reason(npm: Path, notices: list[str | Reason]) -> None:
     with refuses(ResourceError, "npm-failed", "ENOTFOUND", "--onnxruntime-web"):
         find_runtime(None, notices.append)
     (npm / "npm").unlink()
@@ -98,7 +100,7 @@ def test_npm_that_fails_gives_its_reason(npm: Path, notices: list[Reason]) -> No
         find_runtime(None, notices.append)
 
 
-def test_an_archive_and_a_package_give_their_version(tmp_path: Path, notices: list[Reason]) -> None:
+def test_an_archive_and_a_package_give_their_version(tmp_path: Path, notices: list[str | Reason]) -> None:
     archive = tmp_path / "a.tgz"
     archive.write_bytes(archive_of(CONTENTS, "1.2.3"))
     assert find_runtime(archive, notices.append).version == "1.2.3"
@@ -111,19 +113,19 @@ def test_an_archive_and_a_package_give_their_version(tmp_path: Path, notices: li
     assert versions == ["4.5.6"] * 3
     (dist.parent / "package.json").write_text("[]")
     assert find_runtime(dist, notices.append).version == "unknown"
-    assert {notice.code for notice in notices} == {"web-runtime-version"}
+    assert set(reason_codes(notices)) == {"web-runtime-version"}
 
 
 @pytest.mark.parametrize(
     "content", [b"no archive", archive_of({CODE: b""}), archive_of(CONTENTS)[:60]], ids=["text", "without wasm", "half"]
 )
-def test_a_broken_archive_is_refused(tmp_path: Path, notices: list[Reason], content: bytes) -> None:
+def test_a_broken_archive_is_refused(tmp_path: Path, notices: list[str | Reason], content: bytes) -> None:
     path = tmp_path / "a.tgz"
     path.write_bytes(content)
     with refuses(ArtifactError, "web-runtime-archive-broken", path):
         find_runtime(path, notices.append)
 
 
-def test_a_folder_without_the_files_is_refused(tmp_path: Path, notices: list[Reason]) -> None:
+def test_a_folder_without_the_files_is_refused(tmp_path: Path, notices: list[str | Reason]) -> None:
     with refuses(ResourceError, "web-runtime-missing", tmp_path, CODE):
         find_runtime(tmp_path, notices.append)
