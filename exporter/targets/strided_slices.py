@@ -1,8 +1,8 @@
 """Subsampling of maps as pooling: the form of a strided slice that more runtimes read.
 
 The shortcut of option A keeps every second pixel, which torch writes as two strided slices. A max pool with a 1x1
-window and the same strides returns the same numbers. ncnn has no strided slice, IREE cannot compile a quantised one, and ONNX
-Runtime and OpenVINO keep their blocked layouts through a pool.
+window and the same strides returns the same numbers. ncnn has no strided slice, IREE cannot compile a quantised one,
+and ONNX Runtime and OpenVINO keep their blocked layouts through a pool.
 """
 
 from __future__ import annotations
