@@ -37,10 +37,12 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
+from exporter.commands.serve import serve
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
+from exporter.commands.web import web_command
 
-EXPORT, USE, LOOK_UP = "Export", "Use and check", "Look up"
+EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
 """Under which headings the commands stand."""
 
 
@@ -331,6 +333,10 @@ def explain(
         print_document(explanation_document(found, by), sys.stdout)
 
 
+serve.heading = DEPLOY
+cli.add_command(serve)
+
+
 @cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))
 @json_option
 @debug_option
@@ -358,6 +364,7 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
     click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
 
 
+cli.add_command(web_command(DEPLOY))
 cli.add_command(completion_command("rexport", LOOK_UP))
 
 

@@ -18,7 +18,7 @@ from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError,
 from runtimes.images import prefetch
 from runtimes.images.heat_map import place_on_image
 from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_or_name
-from runtimes.images.spec import Preprocessing
+from runtimes.images.spec import MAX_PIXELS, Preprocessing
 from runtimes.network_io import CAM, FEATURES, LOGITS, NetworkInput, find_outputs
 from runtimes.runtime import Runtime
 from runtimes.tensors.spec import Arrays, TensorSpec
@@ -196,6 +196,40 @@ class Classifier:
                     predictions.append(self._prediction(row, top))
         return predictions
 
+    def prepare(self, image: Image, max_pixels: int = MAX_PIXELS) -> Arrays:
+        """Return the input of the network for one image, by name, for an app that runs the network itself.
+
+        ``interpret`` turns the logits of the run into a prediction; both together are what ``predict`` does for one
+        image. The call decodes in the caller's thread.
+
+        Args:
+            image: The image.
+            max_pixels: The number of pixels of the image, at most. It is read from the header, before decoding.
+
+        Returns:
+            A fresh array with a batch of 1, also for a network with a larger fixed batch.
+
+        Raises:
+            RexportError: As for ``predict``.
+        """
+        pixels = fit_image(image, self.preprocessing, max_pixels)[None]
+        return {self._input.spec.name: self._input.from_pixels(pixels, self.preprocessing, fill=False)}
+
+    def interpret(self, outputs: Arrays, top: int = 1) -> list[Prediction]:
+        """Return the ``top`` most probable classes of each row of the network's outputs.
+
+        Args:
+            outputs: The outputs of ``Runtime.infer`` by name, the logits among them.
+            top: As for ``predict``.
+
+        Raises:
+            RexportError: As for ``predict``.
+        """
+        if top < 1:
+            raise UsageError(f"top must be at least 1, not {top}", code="top-invalid")
+        rows = self._probabilities(outputs[self._require(LOGITS).name], first=0)
+        return [self._prediction(row, top) for row in rows]
+
     def embed(self, images: Image | Iterable[Image], batch: int = 32) -> NDArray[np.float32]:
         """Return the features of each image: the input of the classifier, which the network computes by pooling.
 
@@ -249,16 +283,37 @@ class Classifier:
             RexportError: As for ``predict``.
         """
         self._require(CAM)
-        index = None if label is None else self._class_index(label)
-        if index is None:
+        if label is None:
             self._require(LOGITS)
+        else:
+            self._class_index(label)
         pixels = decode(image, self.preprocessing.channels)
-        outputs = self._infer(fit_image(pixels, self.preprocessing)[None])
-        if index is None:
-            index = int(self._probabilities(outputs[self._outputs[LOGITS].name], first=0)[0].argmax())
-        heat = outputs[self._outputs[CAM].name][0, index]
-        _check_finite(heat[None], first=0)
+        _, heat = self.interpret_map(self._infer(fit_image(pixels, self.preprocessing)[None]), label)
         return place_on_image(heat, self.preprocessing, (pixels.shape[0], pixels.shape[1]))
+
+    def interpret_map(self, outputs: Arrays, label: str | int | None = None) -> tuple[int, NDArray[np.float32]]:
+        """Return a class and its heat map, as the network computes it, for the first row of the network's outputs.
+
+        ``prepare`` makes the input of the network, and ``runtimes.images.heat_map`` places the map on the image.
+
+        Args:
+            outputs: The outputs of ``Runtime.infer`` by name.
+            label: As for ``explain``.
+
+        Returns:
+            The index of the class, and an array, float32 (rows, columns), of the network's own size.
+
+        Raises:
+            RexportError: As for ``explain``.
+        """
+        maps = outputs[self._require(CAM).name]
+        if label is None:
+            index = int(self._probabilities(outputs[self._require(LOGITS).name], first=0)[0].argmax())
+        else:
+            index = self._class_index(label)
+        heat: NDArray[np.float32] = maps[0, index]
+        _check_finite(heat[None], first=0)
+        return index, heat
 
     def _class_index(self, label: str | int) -> int:
         """Return the index of the class with this name or index."""

@@ -74,18 +74,19 @@ class NetworkInput:
             hint="pass a preprocessing of this size and number of channels",
         )
 
-    def from_pixels(self, pixels: Pixels, preprocessing: Preprocessing) -> NDArray[Any]:
-        """Return the network's input for fitted images, filled with zeros to a fixed batch.
+    def from_pixels(self, pixels: Pixels, preprocessing: Preprocessing, fill: bool = True) -> NDArray[Any]:
+        """Return the network's input for fitted images.
 
         Args:
             pixels: The images, uint8 (n, h, w, c).
             preprocessing: The normalisation of a network that takes floats.
+            fill: Whether zeros fill a fixed batch.
         """
         inputs: NDArray[Any] = pixels
         if not _takes_pixels(self.spec):
             inputs = normalise(pixels, preprocessing)
             inputs = inputs.transpose(0, 2, 3, 1) if self.channels_last else inputs
-        if self.batch is not None and len(inputs) < self.batch:
+        if fill and self.batch is not None and len(inputs) < self.batch:
             inputs = np.concatenate([inputs, np.zeros((self.batch - len(inputs), *inputs.shape[1:]), inputs.dtype)])
         return np.ascontiguousarray(inputs, self.spec.dtype)
 

@@ -147,12 +147,13 @@ def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float3
     return result
 
 
-def fit_image(image: Image, preprocessing: Preprocessing) -> Pixels:
+def fit_image(image: Image, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode, resize, crop and pad an image.
 
     Args:
         image: The image.
         preprocessing: The preparation of the image; channel order, scale, mean and std are not used.
+        max_pixels: As for ``decode``.
 
     Returns:
         A uint8 array (height, width, channels). It may share memory with ``image`` if that is an array.
@@ -162,19 +163,20 @@ def fit_image(image: Image, preprocessing: Preprocessing) -> Pixels:
         ResourceError: As for ``prepare_images``.
         BackendUnavailableError: As for ``prepare_images``.
     """
-    pixels = _resize(decode(image, preprocessing.channels), preprocessing)
+    pixels = _resize(decode(image, preprocessing.channels, max_pixels), preprocessing)
     pixels = _crop_centre(pixels, preprocessing)
     if preprocessing.pad:
         pixels = np.pad(pixels, ((preprocessing.pad,) * 2, (preprocessing.pad,) * 2, (0, 0)))
     return pixels
 
 
-def decode(image: Image, channels: int = 3) -> Pixels:
+def decode(image: Image, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode an image by the rules of this module.
 
     Args:
         image: The image.
         channels: The number of channels of the result. With other than 1 or 3, the image must be an array.
+        max_pixels: The number of pixels of an encoded image, at most ``MAX_PIXELS``. It is checked before decoding.
 
     Returns:
         A uint8 array (h, w, channels). It may share memory with ``image`` if that is an array.
@@ -194,11 +196,11 @@ def decode(image: Image, channels: int = 3) -> Pixels:
         )
     if isinstance(image, (str, os.PathLike)):
         try:
-            return _in_channels(_from_content(_read_file(image)), channels)
+            return _in_channels(_from_content(_read_file(image), max_pixels), channels)
         except InputError as error:
             raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
     if isinstance(image, bytes):
-        return _in_channels(_from_content(image), channels)
+        return _in_channels(_from_content(image, max_pixels), channels)
     if hasattr(image, "getexif") and isinstance(image, _pillow().Image):
         return _in_channels(_translate_errors(lambda: _from_pillow(image)), channels)
     raise InputError(
@@ -286,25 +288,25 @@ def _translate_errors(work: Callable[[], Pixels]) -> Pixels:
         raise InputError(f"the image is broken: {reason}", code="image-broken") from error
 
 
-def _too_many_pixels() -> InputError:
+def _too_many_pixels(limit: int = MAX_PIXELS) -> InputError:
     return InputError(
-        f"the image has more than {MAX_PIXELS:,} pixels", code="image-too-large", hint="scale the image down first"
+        f"the image has more than {limit:,} pixels", code="image-too-large", hint="scale the image down first"
     )
 
 
-def _from_content(content: bytes) -> Pixels:
+def _from_content(content: bytes, max_pixels: int) -> Pixels:
     if not content:
         raise InputError("the image file is empty", code="image-file-empty")
-    return _translate_errors(lambda: _from_pillow(_open_image(content)))
+    return _translate_errors(lambda: _from_pillow(_open_image(content, max_pixels)))
 
 
-def _open_image(content: bytes) -> PIL.Image.Image:
+def _open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
     """Read the header of an image and check its size, without decoding the pixels."""
     module = _pillow()
     try:
         image = module.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise _too_many_pixels()
+        if image.width * image.height > max_pixels:
+            raise _too_many_pixels(max_pixels)
         if image.format == "PNG":
             module.open(io.BytesIO(content), formats=("PNG",)).verify()
     except module.UnidentifiedImageError as error:

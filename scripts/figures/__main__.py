@@ -24,7 +24,9 @@ from scripts.figures import (
     overhead,
     precision,
     preprocessing,
+    serving,
     training,
+    web,
 )
 from scripts.figures.setting import Figure, FigureSettings
 
@@ -52,6 +54,13 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "serve-parity": serving.serve_parity,
+    "serve-request": serving.serve_request,
+    "serve-load": serving.serve_load,
+    "serve-answers": serving.serve_answers,
+    "serve-memory": serving.serve_memory,
+    "serve-drain": serving.serve_drain,
+    "web": web.measure_web,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 

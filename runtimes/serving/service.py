@@ -1,0 +1,178 @@
+"""``Service``: the models of a server, their queues, and the threads that prepare requests. HTTP and gRPC share it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from runtimes.errors import InputError, quote
+from runtimes.processors import usable_processors
+from runtimes.serving.batcher import Batcher, QueuedRequest
+from runtimes.serving.inference_request import InferenceRequest
+from runtimes.serving.metrics import ServingMetrics
+from runtimes.serving.model import VERSION, ServedModel, check_distinct
+from runtimes.serving.settings import ServingSettings
+from runtimes.tensors.spec import Arrays
+
+Prepare = Callable[[], InferenceRequest]
+"""Decodes or parses a request. It is called in a thread that may block."""
+
+T = TypeVar("T")
+
+ENCODE_HERE_BYTES = 64 << 10
+"""The size of outputs in bytes up to which an answer is made in the thread of the event loop."""
+
+MAX_PREPARING = 4
+"""The number of threads that decode images and parse tensors, at most, beside the thread that runs each network."""
+
+RETRY_LIMIT_S = 30
+"""The largest value of the header Retry-After in seconds."""
+
+
+class Service:
+    """The models of a server and their queues.
+
+    Args:
+        models: The opened models, which stay the caller's. Their names have to differ.
+        settings: The limits.
+        metrics: The metrics.
+
+    Attributes:
+        draining: Whether the server is about to stop. It still answers, but says that it is not ready.
+
+    Raises:
+        UsageError: Two models have the same name.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], settings: ServingSettings, metrics: ServingMetrics) -> None:
+        check_distinct([model.name for model in models])
+        self.models = {model.name: model for model in models}
+        self.settings = settings
+        self.metrics = metrics
+        self.draining = False
+        self._batchers = {
+            model.name: Batcher(
+                model.batching(settings.max_batch), settings, partial(metrics.observe_batch, model.name)
+            )
+            for model in models
+        }
+        for name, batcher in self._batchers.items():
+            metrics.watch_queue(name, batcher)
+        threads = len(models) + min(MAX_PREPARING, usable_processors())
+        self._threads = ThreadPoolExecutor(threads, "rexport-serving")
+
+    def model(self, name: str | None, version: str = "") -> ServedModel:
+        """Return a model.
+
+        Args:
+            name: The name of the model. ``None`` means the only one.
+            version: The version, or an empty text for the one that there is.
+
+        Raises:
+            InputError: There is no such model; or there are several, and ``name`` is ``None``.
+        """
+        if name is None and len(self.models) == 1:
+            return next(iter(self.models.values()))
+        known = ", ".join(self.models)
+        if name is None:
+            raise InputError(
+                "the request names no model", code="model-required", hint=f"add ?model= and one of {known}"
+            )
+        if name not in self.models:
+            raise InputError(f"there is no model {quote(name)!r}", code="model-unknown", hint=f"the models are {known}")
+        if version not in ("", VERSION):
+            raise InputError(
+                f"model {name} has no version {quote(version)!r}",
+                code="model-version-unknown",
+                hint=f"the only version is {VERSION}",
+            )
+        return self.models[name]
+
+    async def run(self, model: ServedModel, prepare: Prepare) -> tuple[InferenceRequest, Arrays]:
+        """Prepare a request in a thread, run it with others, and return it with the outputs of the network.
+
+        If the calling task is cancelled, the request gives its place back.
+
+        Args:
+            model: The model.
+            prepare: Makes the request. It is called in another thread.
+
+        Raises:
+            ResourceError: The queue is full, or the request passed its deadline.
+            RexportError: As for ``prepare`` and ``Runtime.infer``.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Arrays] = loop.create_future()
+
+        def resolve(outcome: Arrays | Exception) -> None:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_deliver, future, outcome)
+
+        batcher = self._batchers[model.name]
+        prepared: list[InferenceRequest] = []
+        place = batcher.admit(resolve)
+        try:
+            self._threads.submit(_prepare, batcher, place, prepare, prepared)
+            outputs = await future
+        except BaseException:
+            batcher.withdraw(place)
+            raise
+        return prepared[0], outputs
+
+    async def encode(self, encode: Callable[[], T], outputs: Arrays) -> T:
+        """Return ``encode()``, which is called in a thread if the outputs are large.
+
+        Args:
+            encode: Makes an answer of the outputs.
+            outputs: The outputs.
+        """
+        if sum(array.nbytes for array in outputs.values()) <= ENCODE_HERE_BYTES:
+            return encode()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, encode)
+
+    def check_place(self, model: ServedModel) -> None:
+        """Refuse a request whose body is still to come, if the queue of its model is full now.
+
+        Raises:
+            ResourceError: The queue is full.
+        """
+        self._batchers[model.name].check_place()
+
+    def retry_after_s(self, name: str | None) -> int:
+        """Return the whole seconds after which a refused request may be sent again, from 1 to ``RETRY_LIMIT_S``."""
+        batcher = self._batchers.get(name or "")
+        wait_s = 0.0 if batcher is None else batcher.expected_wait_s
+        return max(1, min(RETRY_LIMIT_S, round(wait_s)))
+
+    def close(self) -> None:
+        """Wait for the threads to finish their work, and end them."""
+        self._threads.shutdown()
+
+
+def _prepare(batcher: Batcher, place: QueuedRequest, prepare: Prepare, prepared: list[InferenceRequest]) -> None:
+    """Prepare a request and add it to its queue, unless nobody waits for it any more."""
+    if place.finished:
+        return
+    try:
+        request = prepare()
+    except Exception as error:
+        batcher.fail(place, error)
+        return
+    prepared.append(request)
+    if request.timeout_s is not None:
+        place.deadline_s = min(place.deadline_s, time.monotonic() + request.timeout_s)
+    batcher.add(place, request.feeds)
+
+
+def _deliver(future: asyncio.Future[Arrays], outcome: Arrays | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
