@@ -6,10 +6,11 @@ BIN := .venv/bin
 EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,triton,label,ray,serve,dev,docs
 DEMO := out/demo
 PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt))
+PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt)) .peers/node/.complete
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
 .PHONY: setup demo check test peers test-long coverage browser docs format figures sentences clean
+.PHONY: setup demo check test peers test-peers coverage browser cpp docs format figures sentences clean
 
 setup: .venv/.complete
 
@@ -38,7 +39,13 @@ browser:  # for the tests of the page; without one they are skipped, and say so
 		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium here, and it cannot be installed: the page is not tested in a browser"
 
-test: check docs browser  # a file stays in one process; tests/conftest.py puts the slowest files first
+cpp:  # for the tests of the C++ headers; without a compiler and the libraries they are skipped, and say so
+	@echo '#include <nlohmann/json.hpp>\n#include <cstdio>\n#include <jpeglib.h>\n#include <openssl/evp.h>' | g++ -E -x c++ - >/dev/null 2>&1 || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
+		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends g++ nlohmann-json3-dev libjpeg-dev libssl-dev; \
+	} >/dev/null 2>&1 || echo "no C++ compiler with nlohmann-json, libjpeg and OpenSSL here: the C++ headers are not tested"
+
+test: check docs browser cpp  # a file stays in one process; tests/conftest.py puts the slowest files first
 	@$(BIN)/python -m compileall -q exporter runtimes benchmarks rexport scripts tests
 	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'not peers and not slow'
 
@@ -47,10 +54,17 @@ test: check docs browser  # a file stays in one process; tests/conftest.py puts 
 	.peers/$*/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
+.peers/node/.complete: scripts/peers/node/package.json scripts/peers/node/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
 peers: $(PEERS)  # what clashes with .venv or is only compared with; without one, its tests are skipped and say so
 
 test-long: setup browser peers  # CI runs it after make test
 	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'peers or slow'
+test-peers: setup browser cpp peers
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m peers
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
 	@rm -rf out/coverage && mkdir -p out/coverage

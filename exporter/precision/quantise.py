@@ -3,7 +3,8 @@
 NNCF places the nodes and calibrates them. Weights have one symmetric scale for each channel, activations one scale for
 each tensor. Activations after a ReLU are unsigned. Both inputs of each residual addition are quantised. NNCF's bias
 correction compensates for the rounding of weights. With these nodes, ONNX Runtime and OpenVINO execute all convolutions
-in integers. This module adds the nodes of the zero-padding shortcut (option A) and the signed integers for TensorRT.
+in integers. This module adds the nodes of the zero-padding
+shortcut (option A), and ``integer_forms`` chooses the integers for the target.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.network import INPUT
+from exporter.precision import integer_forms
 from exporter.precision.recipes import RECIPES, CalibrationRecipe
 from runtimes.artifacts.manifest import DEFAULT_RECIPE
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
@@ -27,8 +29,8 @@ from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 if TYPE_CHECKING:
     import onnx
 
-_MOVING = ("Slice", "Pad")
-"""Operators of a shortcut that only move values and add zeros. The scale of their input is valid for their output."""
+_MOVING = ("Slice", "Pad", "MaxPool")
+"""Operators of a shortcut that only select values and add zeros. The scale of their input is valid for their output."""
 
 
 def quantiser() -> str:
@@ -82,9 +84,11 @@ def quantise_graph(
     del result.graph.value_info[:]
     _quantise_shortcuts(result)
     if signed:
-        _convert_to_signed(result)
+        integer_forms.convert_to_signed(result)
     else:
         _quantise_bias(result)
+        integer_forms.convert_to_unsigned(result)
+        integer_forms.separate_dequantisers(result)
     return result
 
 
@@ -138,7 +142,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _quantise_shortcuts(model: onnx.ModelProto) -> None:
-    """Insert a Q/DQ pair after each Slice and Pad of a quantised value, with the same scale.
+    """Insert a Q/DQ pair after each operator of ``_MOVING`` that reads a quantised value, with the same scale.
 
     Moved values and zeros stay exact. The addition that follows then has two quantised inputs.
     """
@@ -201,22 +205,3 @@ def _quantise_bias(model: onnx.ModelProto) -> None:
         model.graph.node.insert(list(model.graph.node).index(node), restore)
         node.input[2] = restore.output[0]
         model.graph.initializer.remove(bias)
-
-
-def _convert_to_signed(model: onnx.ModelProto) -> None:
-    """Convert each uint8 value to int8 with zero point 0, over a range that includes the old one, for TensorRT."""
-    from onnx import numpy_helper
-
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    done: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type != "QuantizeLinear" or node.input[2] in done:
-            continue
-        scale, zero = tensors[node.input[1]], tensors[node.input[2]]
-        done.add(zero.name)
-        point = numpy_helper.to_array(zero)
-        if point.dtype == np.uint8:
-            reach = np.maximum(point, 255 - point).astype(np.float64)
-            wider = numpy_helper.to_array(scale) * reach / 127
-            scale.CopyFrom(numpy_helper.from_array(wider.astype(np.float32), scale.name))
-            zero.CopyFrom(numpy_helper.from_array(np.zeros_like(point, np.int8), zero.name))

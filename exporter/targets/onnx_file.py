@@ -22,6 +22,7 @@ from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.precision.table import Material
 from exporter.targets.publish import Draft, ExportTarget, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
+from exporter.targets.strided_slices import pool_strided_slices
 from runtimes import Artifact, files
 from runtimes.artifacts.embedded import KEY, Embedded
 from runtimes.artifacts.manifest import Calibration, FileRecord
@@ -95,7 +96,7 @@ def export_network(
     opset = _resolve_opset(place, precision_spec)
     check_limit(precision_spec, network)
     listener.step("exporting to ONNX")
-    graph = tidy(_trace(network, place.batch, opset))
+    graph = tidy(pool_strided_slices(_trace(network, place.batch, opset)))
     _check_opset(graph, opset)
     announce(precision_spec, listener)
     accuracy_gate = gate_of(network, precision_spec, listener)

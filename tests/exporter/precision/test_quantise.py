@@ -111,17 +111,24 @@ def test_what_goes_into_every_convolution_is_quantised(graphs: Graphs, name: str
             assert before.op_type == "DequantizeLinear", node.name
 
 
-def activation_types(model: onnx_library.ModelProto) -> set[str]:
+def zero_points(model: onnx_library.ModelProto) -> set[tuple[str, int]]:
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     points = [tensors[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert all(point == 0 for point in points)
-    return {point.dtype.name for point in points}
+    return {(point.dtype.name, int(point)) for point in points}
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_tensorrt_gets_signed_integers_alone(graphs: Graphs, name: str) -> None:
-    assert "uint8" in activation_types(graphs[name, "cpu"])
-    assert activation_types(graphs[name, "tensorrt"]) == {"int8"}
+def test_the_target_determines_the_signs_of_activations(graphs: Graphs, name: str) -> None:
+    assert zero_points(graphs[name, "cpu"]) == {("uint8", 0), ("uint8", 128)}
+    assert zero_points(graphs[name, "tensorrt"]) == {("int8", 0)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_quantised_value_has_one_reader(graphs: Graphs, name: str) -> None:
+    model = graphs[name, "cpu"]
+    readers = Counter(item for node in model.graph.node for item in node.input)
+    restored = [node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    assert {readers[item] for item in restored} == {1}
 
 
 @pytest.mark.parametrize("name", ROWS)
