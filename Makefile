@@ -61,10 +61,8 @@ test: check docs browser cpp  # a file stays in one process; tests/conftest.py p
 
 peers: $(PEERS)  # what clashes with .venv or is only compared with; without one, its tests are skipped and say so
 
-test-long: setup browser peers  # CI runs it after make test
+test-long: setup browser cpp peers  # CI runs it after make test
 	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'peers or slow'
-test-peers: setup browser cpp peers
-	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m peers
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
 	@rm -rf out/coverage && mkdir -p out/coverage
