@@ -9,8 +9,7 @@ PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no
 PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt)) .peers/node/.complete
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test peers test-long coverage browser docs format figures sentences clean
-.PHONY: setup demo check test peers test-peers coverage browser cpp docs format figures sentences clean
+.PHONY: setup demo check test peers test-long coverage browser cpp docs format figures sentences clean
 
 setup: .venv/.complete
 
