@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import socket
@@ -22,6 +23,11 @@ def triton(*arguments: str | Path) -> Result:
 
 def verify(*arguments: str | Path) -> Result:
     return here(main, "verify", *arguments)
+
+
+def ignored(done: Result) -> list[str]:
+    """The options that a command said to have no effect."""
+    return re.findall(r"^warning\[options-without-effect\]: .*: (.+)$", done.stderr, re.MULTILINE)
 
 
 def test_the_folders_are_the_result_and_the_commands_a_notice(onnx_artifact: Artifact, tmp_path: Path) -> None:
@@ -82,10 +88,10 @@ def test_verify_needs_a_server_for_a_repository(onnx_artifact: Artifact, tmp_pat
         assert (other.code, error_codes(other.stderr)) == (2, ["repository-lacks-model"])
     absent = verify(onnx_artifact.path, "--url", url, "--backend", "openvino", "--threads", "1")
     assert (absent.code, error_codes(absent.stderr)) == (5, ["server-unreachable"])
-    assert "no effect with --url: --backend, --threads" in absent.stderr
+    assert ignored(absent) == ["--backend, --threads"]
 
 
 def test_without_a_url_its_options_have_no_effect(onnx_artifact: Artifact) -> None:
     done = verify(onnx_artifact.path, "--backend", "onnxruntime", "--threads", "1", "--timeout", "3")
     assert done.code == 0
-    assert "no effect without --url: --timeout" in done.stderr
+    assert ignored(done) == ["--timeout"]
