@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shlex
@@ -182,22 +183,26 @@ class _Extension:
         )
         self._require_same_interface(config, updated)
         if updated != config:
-            if _without_digests(updated) != _without_digests(config):
-                sentence = f"{self.folder / 'config.pbtxt'} gets the settings of this command"
-                notify(Reason("triton-settings-changed", sentence))
-            with files.write_atomically(self.folder / "config.pbtxt") as temporary:
-                temporary.write_text(triton_config.as_text(updated))
+            self._write_config(config, updated, notify)
         if version < max(known, default=0):
-            sentence = f"Triton serves the newest version of {self.folder.name}, {max(known)}, not {version}"
-            notify(Reason("triton-version-older", sentence))
+            newest, name = max(known), self.folder.name
+            notify(
+                Reason("triton-version-older", f"Triton serves version {newest} of {name}, the newest, not {version}")
+            )
+        path = self.folder / str(version)
         if version in known:
-            sentence = f"{self.folder / str(version)} holds this artifact already; no version is added"
-            notify(Reason("triton-version-exists", sentence))
+            notify(Reason("triton-version-exists", f"{path} holds this artifact already; no version is added"))
         else:
-            target = self.folder / str(version)
-            with _write_folder(target, target) as temporary:
+            with _write_folder(path, path) as temporary:
                 _copy(self.artifact, self.manifest, temporary, updated.backend)
         return _describe(self.folder, version, self.manifest, updated, existed=version in known)
+
+    def _write_config(self, config: Any, updated: Any, notify: Callable[[Reason], None]) -> None:
+        path = self.folder / "config.pbtxt"
+        if _without_digests(updated) != _without_digests(config):
+            notify(Reason("triton-settings-changed", f"{path} gets the settings of this command"))
+        with files.write_atomically(path) as temporary:
+            temporary.write_text(triton_config.as_text(updated))
 
     def _same_as_newest(self, known: tuple[int, ...], config: Any) -> int | None:
         newest = max(known, default=0)
@@ -230,11 +235,10 @@ class _Extension:
 
 
 def _without_digests(config: Any) -> Any:
-    copy = type(config)()
-    copy.CopyFrom(config)
-    for key in [key for key in copy.parameters if key.startswith(triton_config.DIGEST_KEY)]:
-        del copy.parameters[key]
-    return copy
+    settings = copy.deepcopy(config)
+    for version in triton_config.digests_of(config):
+        del settings.parameters[f"{triton_config.DIGEST_KEY}{version}"]
+    return settings
 
 
 def versions_of(folder: Path) -> tuple[int, ...]:

@@ -124,8 +124,12 @@ def _verify(server: ServerConnection, served: ServedVersion, notify: Callable[[R
     vectors, reference = artifact.vectors(), parity_reference(artifact)
     digest_reported = _check_digest(server, served, artifact, configuration)
     if not digest_reported:
-        sentence = f"{server.url} does not report which file {served.model} is: only its outputs are checked"
-        notify(Reason("served-digest-unknown", sentence))
+        notify(
+            Reason(
+                "served-digest-unknown",
+                f"{server.url} does not report which file {served.model} is: only its outputs are checked",
+            )
+        )
     session = ServedSession(server, served, description)
     _require_interface(server, served, artifact.manifest, session)
     runtime, largest_batch = Runtime(artifact, session), None if configuration is None else configuration.largest_batch

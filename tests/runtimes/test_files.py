@@ -118,10 +118,13 @@ def test_temporaries_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path)
     dead = tmp_path / f".a.bin.{_dead_pid()}-00c0ffee.tmp"
     living = tmp_path / f".a.bin.{os.getppid()}-00c0ffee.tmp"
     others = tmp_path / f".b.bin.{_dead_pid()}-00c0ffee.tmp"
+    folder = tmp_path / f".a.bin.{_dead_pid()}-00c0ffef.tmp"
     for place in (dead, living, others):
         place.touch()
+    (folder / "inner").mkdir(parents=True)
     files.remove_stale(tmp_path / "a.bin")
     assert not dead.exists()
+    assert not folder.exists()
     assert living.exists()
     assert others.exists()
 

@@ -73,6 +73,14 @@ def test_a_sound_artifact_passes_and_is_recorded(fake_artifact: FakeFactory) -> 
     assert record.runtime.startswith("fake ")
 
 
+def test_a_largest_batch_limits_the_batches(fake_artifact: FakeFactory) -> None:
+    artifact = fake_artifact()
+    with open_runtime(artifact) as runtime:
+        for largest, batches in ((1, (1,)), (4, (1, 2, 3)), (64, BATCHES)):
+            record = parity.check(runtime, artifact.vectors(), 5e-5, "PyTorch", "noise", largest_batch=largest)
+            assert record.batches == batches
+
+
 @pytest.mark.parametrize("image", range(7))
 def test_one_wrong_logit_of_any_image_is_caught(fake_artifact: FakeFactory, image: int) -> None:
     artifact = fake_artifact()

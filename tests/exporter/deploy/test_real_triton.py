@@ -232,7 +232,7 @@ def test_the_newest_version_is_served(repository: Path, tmp_path: Path) -> None:
     assert here(main, "triton", artifact, *options, "-o", folder).stdout == f"{folder}/raw/2\n"
     with triton_server(folder, environment=peer("triton")) as server:
         done = verify(folder, "--url", server.http)
-    assert (done.code, done.stdout[:17]) == (0, "raw version 2 at "), done.stderr
+    assert (done.code, done.stdout.split()[:3]) == (0, ["raw", "version", "2"]), done.stderr
 
 
 @pytest.mark.parametrize("attempt", range(3))

@@ -102,10 +102,10 @@ def test_raw_pixels_and_several_outputs(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ('name: "net"\nmax_batch: 8\n', "2:1"),
-        ('name: "net"\nmax_batch_size: "8"\n', "2:17"),
-        ('name: "net"\ninput { data_type: TYPE_FLOAT }\n', "2:20"),
-        ('name: "net\n', "1:7"),
+        ("max_batch: 8", "1:1"),
+        ('max_batch_size: "8"', "1:17"),
+        ("\ninput { data_type: TYPE_FLOAT }", "2:20"),
+        ('name: "net', "1:7"),
     ],
 )
 def test_a_wrong_field_is_refused_by_its_place(text: str, place: str, tmp_path: Path) -> None:
