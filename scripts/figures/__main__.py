@@ -21,6 +21,7 @@ from scripts.figures import (
     instrument,
     int8_accuracy,
     labelling_kills,
+    labelling_ray,
     outputs,
     overhead,
     precision,
@@ -53,6 +54,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "label-ray": labelling_ray.measure_ray,
     "label-kills": labelling_kills.measure_kills,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
