@@ -22,6 +22,7 @@ from scripts.figures import (
     int8_accuracy,
     labelling,
     labelling_kills,
+    labelling_ray,
     outputs,
     overhead,
     precision,
@@ -57,6 +58,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "label": labelling.label_speed,
     "label-memory": labelling.label_memory,
     "label-process-kills": labelling_kills.measure_process_kills,
+    "label-ray": labelling_ray.measure_ray,
     "label-kills": labelling_kills.measure_kills,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
