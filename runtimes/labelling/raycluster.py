@@ -42,7 +42,7 @@ _TOKEN = secrets.token_hex(32)
 
 @dataclass(frozen=True)
 class RaySettings:
-    """Where the workers run and what each of them takes.
+    """The cluster of the workers, their number and their GPUs.
 
     Attributes:
         address: The address of the cluster.
@@ -70,7 +70,12 @@ def check_cluster(address: RayAddress) -> None:
 
 @contextlib.contextmanager
 def connect(settings: RaySettings, threads: int) -> Generator[tuple[Any, int], None, None]:
-    """Yield Ray, connected to a cluster, and the number of workers. The end disconnects what was connected here."""
+    """Yield Ray, connected to a cluster, and the number of workers. The end disconnects what was connected here.
+
+    Args:
+        settings: The cluster and the workers.
+        threads: The number of processors of each worker.
+    """
     address = settings.address
     check_cluster(address)
     with ExitStack() as stack:
