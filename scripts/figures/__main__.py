@@ -20,6 +20,7 @@ from scripts.figures import (
     evaluation,
     instrument,
     int8_accuracy,
+    labelling,
     labelling_kills,
     labelling_ray,
     outputs,
@@ -54,6 +55,9 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
+    "label": labelling.label_speed,
+    "label-memory": labelling.label_memory,
+    "label-process-kills": labelling_kills.measure_process_kills,
     "label-ray": labelling_ray.measure_ray,
     "label-kills": labelling_kills.measure_kills,
 }
