@@ -21,6 +21,7 @@ STATUSES = {
     "method-not-allowed": 405,
     "model-takes-no-images": 404,
     "model-unknown": 404,
+    "model-without-heat-maps": 404,
     "model-version-unknown": 404,
     "queue-full": 503,
     "queue-too-slow": 503,

@@ -26,6 +26,7 @@ from scripts.figures import (
     preprocessing,
     serving,
     training,
+    web,
 )
 from scripts.figures.setting import Figure, FigureSettings
 
@@ -59,6 +60,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "serve-answers": serving.serve_answers,
     "serve-memory": serving.serve_memory,
     "serve-drain": serving.serve_drain,
+    "web": web.measure_web,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
