@@ -187,7 +187,7 @@ def serve_load(setting: FigureSettings) -> Iterator[Figure]:
     """32 clients against the best loop over batches in this process; then three times the requests it can answer."""
     duration_s = 3.0 if setting.limit else 15.0
     for artifact, images, bounded in ((_large(setting), _photos(32), True), (_small(setting), _pictures(32), False)):
-        arguments = (f"m={artifact.path}", "--drain", "0", "--queue", "64", "--timeout", "10")
+        arguments = (f"m={artifact.path}", "--drain", "0", "--queue", "64", "--timeout", "60")
         served, inside = [], []
         with serve_process(setting.folder, *arguments) as server:
             for _ in range(3):
