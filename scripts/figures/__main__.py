@@ -25,6 +25,7 @@ from scripts.figures import (
     overhead,
     precision,
     preprocessing,
+    servers,
     training,
 )
 from scripts.figures.setting import Figure, FigureSettings
@@ -54,6 +55,8 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "alone": instrument.alone,
     "training": training.training,
     "label-kills": labelling_kills.measure_kills,
+    "serve-parity": servers.measure_parity,
+    "serve-hostile": servers.measure_hostile,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 
