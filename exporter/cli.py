@@ -42,6 +42,7 @@ from exporter.commands.preprocessing_options import preprocessing_of, preprocess
 from exporter.commands.serve import serve
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
+from exporter.commands.web import web_command
 
 EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
 """Under which headings the commands stand."""
@@ -369,6 +370,7 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
     click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
 
 
+cli.add_command(web_command(DEPLOY))
 cli.add_command(completion_command("rexport", LOOK_UP))
 
 

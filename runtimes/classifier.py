@@ -336,16 +336,37 @@ class Classifier:
             RexportError: As for ``predict``.
         """
         self._require(CAM)
-        index = None if label is None else self._class_index(label)
-        if index is None:
+        if label is None:
             self._require(LOGITS)
+        else:
+            self._class_index(label)
         pixels = decode(image, self.preprocessing.channels)
-        outputs = self._infer(fit_image(pixels, self.preprocessing)[None])
-        if index is None:
-            index = int(self._probabilities(outputs[self._outputs[LOGITS].name], first=0)[0].argmax())
-        heat = outputs[self._outputs[CAM].name][0, index]
-        _check_finite(heat[None], first=0)
+        _, heat = self.interpret_map(self._infer(fit_image(pixels, self.preprocessing)[None]), label)
         return place_on_image(heat, self.preprocessing, (pixels.shape[0], pixels.shape[1]))
+
+    def interpret_map(self, outputs: Arrays, label: str | int | None = None) -> tuple[int, NDArray[np.float32]]:
+        """Return a class and its heat map, as the network computes it, for the first row of the network's outputs.
+
+        ``prepare`` makes the input of the network, and ``runtimes.images.heat_map`` places the map on the image.
+
+        Args:
+            outputs: The outputs of ``Runtime.infer`` by name.
+            label: As for ``explain``.
+
+        Returns:
+            The index of the class, and an array, float32 (rows, columns), of the network's own size.
+
+        Raises:
+            RexportError: As for ``explain``.
+        """
+        maps = outputs[self._require(CAM).name]
+        if label is None:
+            index = int(self._probabilities(outputs[self._require(LOGITS).name], first=0)[0].argmax())
+        else:
+            index = self._class_index(label)
+        heat: NDArray[np.float32] = maps[0, index]
+        _check_finite(heat[None], first=0)
+        return index, heat
 
     def _class_index(self, label: str | int) -> int:
         """Return the index of the class with this name or index."""

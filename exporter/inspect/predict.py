@@ -131,7 +131,7 @@ def predict(
     """
     pictures = [] if request.cam is None else picture_paths(request.cam, images, request.force)
     listener.step("opening the model")
-    with _open_classifier(request, listener) as classifier:
+    with open_classifier(request, listener) as classifier:
         answers: list[ImagePrediction] = []
         for start in range(0, len(images), BATCH):
             listener.step(f"{start:,} of {len(images):,} images")
@@ -173,7 +173,14 @@ IN_GRAPH = ("mean", "std", "scale", "channel_order")
 """The steps of the preprocessing that an artifact of raw pixels does itself."""
 
 
-def _open_classifier(request: PredictionRequest, listener: ExportListener) -> Classifier:
+def open_classifier(request: PredictionRequest, listener: ExportListener) -> Classifier:
+    """The opened model with its labels and its preprocessing, which the caller closes. Of a model without a manifest,
+    a notice says what is assumed.
+
+    Raises:
+        UsageError: as ``predict``.
+        RexportError: as ``predict``.
+    """
     artifact = Artifact.read(request.path)
     source = artifact.manifest or read_embedded(artifact)
     known, names = (None, None) if source is None else (source.preprocessing, source.labels)

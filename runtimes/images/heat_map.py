@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.images.spec import Preprocessing
+
+
+@dataclass(frozen=True)
+class MapPlace:
+    """Where a map lies on its image: (top, left, bottom, right), in shares of the image's height and width.
+
+    Attributes:
+        area: What the cells of the map cover. With padding or a small image, it is larger than the image.
+        seen: The part that the network saw. Without a crop, it covers the image.
+    """
+
+    area: tuple[float, float, float, float]
+    seen: tuple[float, float, float, float]
+
+    @classmethod
+    def find(cls, preprocessing: Preprocessing, size: tuple[int, int]) -> MapPlace:
+        """Return the place of a map.
+
+        Args:
+            preprocessing: The preparation of the image for the network.
+            size: The (height, width) of the decoded image in pixels.
+        """
+        spans = [cls._spans(preprocessing, axis, side) for axis, side in enumerate(preprocessing.target_size(*size))]
+        (top, bottom, seen_top, seen_bottom), (left, right, seen_left, seen_right) = spans
+        return cls((top, left, bottom, right), (seen_top, seen_left, seen_bottom, seen_right))
+
+    @staticmethod
+    def _spans(preprocessing: Preprocessing, axis: int, resized: int) -> tuple[float, float, float, float]:
+        """Return the first and last place of the map, and of what was seen, along one axis."""
+        before, _, first = preprocessing.crop_window(resized, axis)
+        start, end, pad = first - before, first - before + preprocessing.crop[axis], preprocessing.pad
+        return (start - pad) / resized, (end + pad) / resized, start / resized, end / resized
 
 
 def place_on_image(

@@ -11,9 +11,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from runtimes.errors import InputError, RexportError
 from runtimes.serving.direct_route import DirectRoute
+from runtimes.serving.explain_routes import add_explain_route
 from runtimes.serving.label_routes import add_label_route
 from runtimes.serving.metrics import CONTENT_TYPE, ServingMetrics
 from runtimes.serving.model import ServedModel
+from runtimes.serving.pages import add_pages
 from runtimes.serving.refusals import code_of, status_of
 from runtimes.serving.request_log import LogFormat, RequestEnvelope, RequestLog, error_body, record_of
 from runtimes.serving.service import Service
@@ -58,6 +60,8 @@ def app_of(service: Service, log: RequestLog) -> FastAPI:
     app.router.route_class = DirectRoute
     add_label_route(app, service)  # routes are tried in this order
     add_v2_routes(app, service)
+    add_explain_route(app, service)
+    add_pages(app, service, version)
 
     @app.get("/metrics", summary="Metrics for Prometheus", tags=["Metrics"], response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:  # noqa: ARG001

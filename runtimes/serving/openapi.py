@@ -97,6 +97,35 @@ IMAGE_BODY: dict[str, Any] = {
 }
 """The body of a request for labels: the content of one image file, or a form with several."""
 
+ONE_IMAGE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+}
+"""The body of a request for a heat map: the content of one image file."""
+
+_EDGES = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+
+EXPLANATION: dict[str, Any] = {
+    "description": "The heat map of a class, and its place on the image: the area of its cells, and the part that the "
+    "network saw, each as top, left, bottom and right in shares of the image's height and width.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["model", "index", "name", "map", "area", "seen"],
+                "properties": {
+                    "model": {"type": "string"},
+                    "index": {"type": "integer"},
+                    "name": {"type": "string"},
+                    "map": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+                    "area": _EDGES,
+                    "seen": _EDGES,
+                },
+            }
+        }
+    },
+}
+
 LABELS: dict[str, Any] = {
     "description": "The most probable classes of each image, in the order of the images.",
     "content": {
@@ -161,6 +190,12 @@ TOP_PARAMETER: dict[str, Any] = {
     "in": "query",
     "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP, "default": 1},
     "description": "Number of labels of each image, best first.",
+}
+INDEX_PARAMETER: dict[str, Any] = {
+    "name": "index",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+    "description": "Number of the class, by default that of the most probable one.",
 }
 
 

@@ -26,7 +26,9 @@ from scripts.figures import (
     precision,
     preprocessing,
     servers,
+    serving,
     training,
+    web,
 )
 from scripts.figures.setting import Figure, FigureSettings
 
@@ -55,8 +57,15 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "alone": instrument.alone,
     "training": training.training,
     "label-kills": labelling_kills.measure_kills,
-    "serve-parity": servers.measure_parity,
+    "kserve": servers.measure_kserve,
     "serve-hostile": servers.measure_hostile,
+    "serve-parity": serving.serve_parity,
+    "serve-request": serving.serve_request,
+    "serve-load": serving.serve_load,
+    "serve-answers": serving.serve_answers,
+    "serve-memory": serving.serve_memory,
+    "serve-drain": serving.serve_drain,
+    "web": web.measure_web,
 }
 NEED_SHARED = ("cifar", "int8", "preprocessing")
 

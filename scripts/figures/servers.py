@@ -1,7 +1,7 @@
-"""Figures of serving: an artifact behind other servers gives the same bits, and hostile requests cost little.
+"""Figures of servers: an artifact behind KServe gives the same bits, and hostile requests cost ``rexport serve`` little.
 
-``serve-parity`` asks ``rexport serve`` and, where ``make peers`` has made it, KServe's model server. ``serve-hostile``
-sends what wants to exhaust a server, and measures the slowest refusal and the growth of its memory.
+``kserve`` needs the environment that ``make peers`` makes. ``serve-hostile`` sends what wants to exhaust a server, and
+measures the slowest refusal and the growth of its memory.
 """
 
 from __future__ import annotations
@@ -40,12 +40,10 @@ BODY_S = 2.0
 BOMB_SIDE = 20_000
 
 
-def measure_parity(settings: FigureSettings) -> Iterator[Figure]:
+def measure_kserve(settings: FigureSettings) -> Iterator[Figure]:
     """How many logits differ from those of ``runtimes``, over HTTP with JSON, HTTP with bytes, and gRPC."""
     artifact = _artifact(settings)
     batches = [_images(artifact, images) for images in (1, 3, 7, 32) for _ in range(settings.rounds)]
-    with _rexport(artifact, settings.folder) as (http, grpc, _):
-        yield _parity("rexport serve", (http, grpc), artifact, batches)
     if not (KSERVE / ".complete").exists():
         yield Figure("KServe gives the bits of runtimes", "not measured", "0 differ", False, ("make peers makes it",))
         return
@@ -56,7 +54,7 @@ def measure_parity(settings: FigureSettings) -> Iterator[Figure]:
 def measure_hostile(settings: FigureSettings) -> Iterator[Figure]:
     """The slowest refusal of hostile requests, and what they add to the largest memory of the server."""
     artifact = _artifact(settings)
-    with _rexport(artifact, settings.folder, "--timeout", str(BODY_S)) as (http, _, process):
+    with _rexport(artifact, settings.folder, "--timeout", str(BODY_S)) as (http, process):
         host, _, port = http.rpartition(":")
         address = (host, int(port))
         _ask(address, _post(b"warm"))
@@ -125,16 +123,15 @@ def _infer(transport: str, client: Any, model: str, pixels: np.ndarray[Any, Any]
 
 
 @contextmanager
-def _rexport(artifact: Artifact, folder: Path, *options: str) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "exporter.cli", "serve", str(artifact.path), "--port", "0", "--grpc-port", "0"]
+def _rexport(artifact: Artifact, folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    command = [sys.executable, "-m", "exporter.cli", "serve", str(artifact.path), "--port", "0"]
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--threads", "1", "--drain", "0", *options], stdout=subprocess.PIPE, stderr=log, text=True
         )
     assert process.stdout is not None
     try:
-        urls = [process.stdout.readline().strip() for _ in range(2)]
-        yield urls[0].removeprefix("http://"), urls[1].removeprefix("grpc://"), process
+        yield process.stdout.readline().strip().removeprefix("http://"), process
     finally:
         _end(process)
 
