@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
-ADDRESS, BATCHING, LIMITS, LOG = (OptionSection(title) for title in ("Address", "Batching", "Limits", "Log"))
+ADDRESS, BATCHING, LIMITS, CLUSTER, LOG = map(OptionSection, ("Address", "Batching", "Limits", "Cluster", "Log"))
 
 LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "PIL")
 """What a server needs, besides the library of a backend."""
@@ -138,6 +138,20 @@ def _limit_options(command: Command) -> Command:
 @_batching_options
 @_limit_options
 @backend_options
+@CLUSTER.option(
+    "--ray",
+    metavar="local|auto|HOST:PORT",
+    show_default="no Ray",
+    help="Ray cluster that runs --workers replicas by Ray Serve: a new one on this machine, the one that this machine "
+    "belongs to, or another. Needs ray[serve].",
+)
+@CLUSTER.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0),
+    default=0,
+    metavar="N",
+    help="GPUs of each replica on Ray; a fraction shares one.",
+)
 @LOG.option(
     "--log-format",
     type=NameChoice(("text", "json", "none")),
@@ -154,7 +168,8 @@ def serve(artifacts: tuple[str, ...], **options: Any) -> None:
 
     Requests that arrive while the model is busy share the next batch. SIGTERM stops the server without loss, Ctrl-C
     stops it without the time of --drain, and a second signal stops it at once. SIGHUP replaces the processes one after
-    the other, and opens the files again.
+    the other, and opens the files again. With --ray, the replicas are those of Ray Serve, without gRPC and without a
+    log of requests here.
     """
     require_device(options["device"])
     _require_libraries(options["grpc_port"] is not None)
@@ -162,6 +177,10 @@ def serve(artifacts: tuple[str, ...], **options: Any) -> None:
     from runtimes.serving.supervisor import Supervisor
 
     sources = _sources(artifacts)
+    if options["ray"] is not None:
+        from exporter.commands.serve_on_ray import serve_on_ray
+
+        raise SystemExit(serve_on_ray(sources, options, _announce))
     log = RequestLog(options["log_format"])
     supervisor = Supervisor(
         _order(sources, options), _addresses(options), options["workers"], options["drain"], log.event, _announce

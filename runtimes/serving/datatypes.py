@@ -77,8 +77,7 @@ def check_shape(shape: object, name: str) -> tuple[int, ...]:
     known = len(sizes) <= MAX_RANK and all(type(size) is int and 0 <= size < 1 << 31 for size in sizes)
     if not known or (0 in sizes and math.prod(size or 1 for size in sizes) > MAX_ELEMENTS):
         raise InputError(
-            f"input {quote(name)}: the shape {quote(shape)} is not a list of up to {MAX_RANK} sizes, "
-            f"or it is empty and the others have a product above {MAX_ELEMENTS:,}",
+            f"input {quote(name)}: the shape {quote(shape)} is too large, or not a list of up to {MAX_RANK} sizes",
             code="tensor-shape-invalid",
         )
     return tuple(sizes)

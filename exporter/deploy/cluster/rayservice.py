@@ -9,19 +9,13 @@ from exporter.deploy.cluster.head import NOT_APPLIED, head_lines
 from exporter.deploy.cluster.kubernetes import Fields, metadata
 from exporter.deploy.cluster.ray_cluster import KUBERAY, Workers, ray_cluster
 from exporter.deploy.cluster.yaml_text import yaml_text
+from runtimes.serving.onray import DEPLOYMENT, FINISH_S, ONGOING
 
 PORT = 8000
 """The port of Ray Serve's proxies."""
 
 APPLICATION = "runtimes.serving.onray:application"
 """The builder of the application, which Ray Serve imports in each replica."""
-
-DEPLOYMENT = "Replica"
-"""The name of the application's deployment in Ray Serve."""
-
-
-ONGOING = 64
-"""How many requests a replica works on at once, so that they share batches."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def serve_config(deployment: Deployment, replicas: Replicas) -> Fields:
         "name": DEPLOYMENT,
         "max_ongoing_requests": ONGOING,
         "max_queued_requests": replicas.queue,
-        "graceful_shutdown_timeout_s": 30,
+        "graceful_shutdown_timeout_s": FINISH_S,
         "ray_actor_options": actor,
     }
     if replicas.most > replicas.least:

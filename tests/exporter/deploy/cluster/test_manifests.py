@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from exporter.cli import cli
 from exporter.deploy.cluster import pins, yaml_text
 from exporter.deploy.cluster.head import NOT_APPLIED
 from runtimes import Artifact
@@ -179,3 +182,21 @@ def test_a_missing_writer_of_yaml_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with refuses(BackendUnavailableError, "library-missing", "yaml", "rexport[manifests]"):
         yaml_text.yaml_text((), {})
+
+
+def test_the_commands_in_the_files_are_commands_of_rexport(onnx_artifact: Artifact) -> None:
+    predictor = resource_of(onnx_artifact, "kserve", "--max-batch", "8")["spec"]["predictor"]
+    text = text_of("dockerfile", onnx_artifact.path)
+    job = resource_of(onnx_artifact, "rayjob", "s3://photos/", "s3://labels/", "--gpus", "1")
+    lines = [
+        predictor["containers"][0]["args"],
+        json.loads(text[text.index('CMD ["serve"') :].removeprefix("CMD ")),
+        shlex.split(job["spec"]["entrypoint"])[1:],
+    ]  # fmt: skip
+    for name, *arguments in lines:
+        cli.commands[name].make_context(name, arguments)
+
+
+def test_a_command_that_rexport_does_not_take_is_caught() -> None:
+    with pytest.raises(click.NoSuchOption):
+        cli.commands["serve"].make_context("serve", ["model.onnx", "--dwell", "3"])
