@@ -78,7 +78,7 @@ def test_a_refusal_is_the_answer_for_its_image(driver: WebDriver, models: list[S
         choose(driver, tmp_path / "broken.png", tmp_path / "large.bmp")
         large, broken = answers(driver, 2)
     assert "2,000 bytes" in large
-    assert "The image is broken" in broken
+    assert "is broken" in broken
     choose(driver, tmp_path / "broken.png")
     assert "cannot be reached" in answers(driver, 3)[0]
 
