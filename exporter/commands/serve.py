@@ -12,7 +12,7 @@ from exporter.commands import terminal
 from exporter.commands.command import NameChoice, OptionSection, SectionedCommand, stack_options
 from exporter.commands.options import backend_options, require_device
 from exporter.commands.terminal import debug_option
-from runtimes.errors import BackendUnavailableError, UsageError
+from runtimes.errors import BackendUnavailableError, Reason, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,7 +165,19 @@ def serve(artifacts: tuple[str, ...], **options: Any) -> None:
     supervisor = Supervisor(
         _order(sources, options), _addresses(options), options["workers"], options["drain"], log.event, _announce
     )
+    _announce_network(options["host"])
     raise SystemExit(supervisor.serve())
+
+
+def _announce_network(host: str) -> None:
+    """Says so where the server can be reached from other machines."""
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        terminal.print_notice(
+            Reason(
+                "served-to-network",
+                f"other machines can reach the server at {host}, without a password (a proxy in front of it can ask)",
+            )
+        )
 
 
 def _require_libraries(grpc: bool) -> None:

@@ -39,8 +39,8 @@ def add_explain_route(app: FastAPI, service: Service) -> None:
         record = record_of(request.scope)
         record.model = served.name
         classifier, index = _classifier(served), _index(arguments.get("index"))
-        service.check_place(served)
-        body = await read_body(request, service.settings)
+        with service.reading(served):
+            body = await read_body(request, service.settings)
         record.received_bytes = len(body)
         sizes: list[tuple[int, int]] = []
 

@@ -44,6 +44,9 @@ _CONTENTS = {
 _OVERHEAD_BYTES = 64 << 10
 """The size of a message's fields besides the tensors, at most."""
 
+_OTHER_CALLS = 64
+"""The number of calls at once beside those that have places in the queues, at most. gRPC refuses more by itself."""
+
 T = TypeVar("T")
 
 
@@ -66,7 +69,8 @@ class GrpcServer:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
-            )
+            ),
+            maximum_concurrent_rpcs=len(service.models) * service.settings.queue + _OTHER_CALLS,
         )
         services.add_GRPCInferenceServiceServicer_to_server(_Servicer(service, log), self._server)
         try:

@@ -43,8 +43,8 @@ def add_label_route(app: FastAPI, service: Service) -> None:
         record = record_of(request.scope)
         record.model = served.name
         classifier, top = _classifier(served), _top(arguments.get("top", "1"))
-        service.check_place(served)
-        body = await read_body(request, service.settings)
+        with service.reading(served):
+            body = await read_body(request, service.settings)
         record.received_bytes = len(body)
         images = await _images(request, body, service.settings.max_images)
         with ClientWatch(request):

@@ -13,7 +13,6 @@ from runtimes.errors import (
 )
 
 STATUSES = {
-    "body-incomplete": 408,
     "body-too-large": 413,
     "body-too-slow": 408,
     "content-encoding-unsupported": 415,
@@ -27,7 +26,7 @@ STATUSES = {
     "queue-full": 503,
     "queue-too-slow": 503,
     "route-unknown": 404,
-    "server-draining": 503,
+    "too-many-bodies": 503,
 }
 """The status of HTTP for the code of an error, where its class does not say it."""
 

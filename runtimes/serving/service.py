@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-from runtimes.errors import InputError, quote
+from runtimes.errors import InputError, ResourceError, quote
 from runtimes.processors import usable_processors
 from runtimes.serving.batcher import Batcher, QueuedRequest
 from runtimes.serving.inference_request import InferenceRequest
@@ -55,6 +55,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        self._reading = 0
         self._batchers = {
             model.name: Batcher(
                 model.batching(settings.max_batch), settings, partial(metrics.observe_batch, model.name)
@@ -135,13 +136,28 @@ class Service:
             return encode()
         return await asyncio.get_running_loop().run_in_executor(self._threads, encode)
 
-    def check_place(self, model: ServedModel) -> None:
-        """Refuse a request whose body is still to come, if the queue of its model is full now.
+    @contextmanager
+    def reading(self, model: ServedModel) -> Iterator[None]:
+        """Hold the ``with`` block, which reads the body of a request for a model, to the size of the queue.
+
+        Bodies that arrive do not take places of the queue, so that slow clients do not keep others from it; but there
+        are no more of them at once than places.
 
         Raises:
-            ResourceError: The queue is full.
+            ResourceError: The queue is full, or too many bodies arrive at once.
         """
         self._batchers[model.name].check_place()
+        if self._reading >= self.settings.queue:
+            raise ResourceError(
+                f"{self._reading} bodies of requests arrive at once, and no more are taken",
+                code="too-many-bodies",
+                hint="try again later",
+            )
+        self._reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
 
     def retry_after_s(self, name: str | None) -> int:
         """Return the whole seconds after which a refused request may be sent again, from 1 to ``RETRY_LIMIT_S``."""

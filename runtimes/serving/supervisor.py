@@ -178,7 +178,8 @@ class Supervisor:
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal, number)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background
+                loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
     def _on_stop_signal(self, number: int) -> None:

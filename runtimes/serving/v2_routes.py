@@ -106,9 +106,9 @@ def _model(service: Service, request: Request) -> ServedModel:
 async def _infer(service: Service, request: Request) -> Response:
     """Answer a request for inference."""
     model = _model(service, request)
-    service.check_place(model)
     header_bytes = _header_bytes(request)
-    body = await read_body(request, service.settings)
+    with service.reading(model):
+        body = await read_body(request, service.settings)
     record_of(request.scope).received_bytes = len(body)
 
     def prepare() -> InferenceRequest:

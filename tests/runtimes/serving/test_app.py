@@ -285,6 +285,17 @@ def test_a_full_queue_is_503_with_retry_after(fake_artifact: FakeFactory) -> Non
         assert server.address.post(LABEL, png_of(1)).status == 200
 
 
+def test_bodies_that_arrive_at_once_are_bounded(fake_artifact: FakeFactory) -> None:
+    models = [ServedModel.open(fake_artifact().path, "scripted", "fake")]
+    with serve_app(models, ServingSettings(queue=1)) as server, server.address.connect() as slow:
+        slow.sendall(b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nslow")
+        _wait_for(lambda: server.service._reading == 1)
+        assert server.address.post(LABEL, png_of(1)).code == "too-many-bodies"
+        slow.close()
+        _wait_for(lambda: server.service._reading == 0)
+        assert server.address.post(LABEL, png_of(1)).status == 200
+
+
 def test_a_client_that_leaves_frees_its_place(fake_artifact: FakeFactory) -> None:
     artifact = fake_artifact(replace(SCRIPT, delays_s=(0.5, 0.0)))
     with serve_app([ServedModel.open(artifact.path, "scripted", "fake")], ServingSettings(max_batch=1)) as server:
