@@ -43,7 +43,7 @@ DTYPES = ("float32", "uint8")
 
 @dataclass(frozen=True)
 class SiteRequest:
-    """What page to write.
+    """A page to write.
 
     Attributes:
         model: The ONNX file.
@@ -254,7 +254,7 @@ def _samples(paths: Sequence[Path], manifest: Manifest | None) -> list[dict[str,
         )
     if paths:
         return [_sample(path) for path in paths]
-    return _bundled_samples() if manifest is not None and manifest.dataset == BUNDLED_NAME else []
+    return _fashion_samples() if manifest is not None and manifest.dataset == BUNDLED_NAME else []
 
 
 def _sample(path: Path) -> dict[str, str]:
@@ -268,7 +268,7 @@ def _sample(path: Path) -> dict[str, str]:
     return {"name": quote(path.stem), "type": TYPES[format], "content": base64.b64encode(content).decode()}
 
 
-def _bundled_samples() -> list[dict[str, str]]:
+def _fashion_samples() -> list[dict[str, str]]:
     """Return the first test image of every other class."""
     dataset = open_dataset(BUNDLED_NAME)
     targets = [] if dataset.targets is None else dataset.targets.tolist()

@@ -12,7 +12,7 @@ from runtimes.images.spec import Preprocessing
 
 @dataclass(frozen=True)
 class MapPlace:
-    """Where a map lies on its image: (top, left, bottom, right), in shares of the image's height and width.
+    """The place of a map on its image: (top, left, bottom, right), in shares of the image's height and width.
 
     Attributes:
         area: What the cells of the map cover. With padding or a small image, it is larger than the image.

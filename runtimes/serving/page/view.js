@@ -120,6 +120,7 @@ function showAnswer(answer, name, { labels, times, heat }, bitmap) {
   const caption = element("figcaption", { className: "sub" });
   const picture = element("figure", {}, canvas, caption);
   if (bitmap) drawImage(canvas, bitmap);
+  else canvas.replaceWith("This browser cannot show the image.");
   const choices = heat && bitmap ? heatChoices(labels, heat, canvas, caption, bitmap) : labels.map(() => null);
   const body = element("tbody", {}, ...labels.map((label, place) => rowOf(label, choices[place])));
   const headings = ["Class", "Probability"].map((text) => element("th", { scope: "col" }, text));
