@@ -249,11 +249,16 @@ def _describe_server(session: ServedSession, log: RequestLog, null_s: tuple[floa
 
 
 def find_host_kind(host: str) -> HostKind:
-    """Return where a host is, by its address."""
+    """Return where a host is, by its address. An address of this machine counts as ``loopback``."""
     try:
-        address = ipaddress.ip_address(socket.getaddrinfo(host, None)[0][4][0])
+        family, _, _, _, place = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        address = ipaddress.ip_address(place[0])
     except (OSError, ValueError):
         return "public"
+    with socket.socket(family, socket.SOCK_DGRAM) as own, contextlib.suppress(OSError):
+        own.connect(place)  # sends nothing, and chooses the address of this machine that reaches the place
+        if own.getsockname()[0] == place[0]:
+            return "loopback"
     return "loopback" if address.is_loopback else "private" if address.is_private else "public"
 
 
