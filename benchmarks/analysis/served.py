@@ -75,11 +75,13 @@ class SearchFindings:
         limit_s: The limit of p99.
         holds: The load at the highest rate that holds the limit; ``None`` if none does.
         fails: The load at the lowest rate above it that does not; ``None`` if the search ended before.
+        hopeless: Whether even a single stream breaks the limit, so that no rate was tried.
     """
 
     limit_s: float
     holds: LoadResult | None
     fails: LoadResult | None
+    hopeless: bool = False
 
 
 def summarise_search(loads: Iterable[LoadResult]) -> SearchFindings | None:
@@ -94,14 +96,17 @@ def summarise_search(loads: Iterable[LoadResult]) -> SearchFindings | None:
     judged = {load.rate_per_s or 0.0: (load, verdict.outcome) for load in searched if (verdict := judge_rate(load))}
     held = max((rate for rate, (_, outcome) in judged.items() if outcome == "holds"), default=0.0)
     missed = min((rate for rate, (_, outcome) in judged.items() if outcome != "holds" and rate > held), default=None)
-    return SearchFindings(limits[0], judged[held][0] if held else None, None if missed is None else judged[missed][0])
+    holds, fails = (None if rate is None else judged[rate][0] for rate in (held or None, missed))
+    return SearchFindings(limits[0], holds, fails, not judged and any(map(is_hopeless, searched)))
 
 
 def describe_search(found: SearchFindings) -> str:
     """Return the outcome of a search in a sentence."""
     limit = f"p99 of at most {milliseconds(found.limit_s)} ms"
+    if found.hopeless:
+        return f"{limit}: no rate holds it, because requests of a single stream already take longer"
     if found.holds is None:
-        return f"{limit}: no rate holds it" + ("" if found.fails is None else f"; {_describe_failure(found.fails)}")
+        return f"{limit}: no rate " + (f"holds it; {_describe_failure(found.fails)}" if found.fails else "was measured")
     verdict = judge_rate(found.holds)
     assert verdict is not None
     assert verdict.share.high is not None

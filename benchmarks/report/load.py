@@ -145,6 +145,7 @@ BATCHES: tuple[Column[Figures], ...] = (
     Column("images/s", lambda figures: number(figures.images_per_s)),
     Column("calls/s", lambda figures: number(_load(figures).achieved_per_s)),
     *SERVICE,
+    *SERVER,
 )
 COLD: tuple[Column[Figures], ...] = (
     Column("processes", lambda figures: str(len(_load(figures).responses_s))),

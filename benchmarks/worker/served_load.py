@@ -54,6 +54,7 @@ class RequestLog:
         last_failure: The message of the last one.
         answers: Some of the answers, each with the number of its feed.
         sent: The number of requests.
+        last_sent_s: The time when the last one was sent.
     """
 
     spans: list[tuple[float, float, float]] = field(default_factory=list)
@@ -61,6 +62,7 @@ class RequestLog:
     last_failure: str = ""
     answers: list[tuple[int, RawAnswer]] = field(default_factory=list)
     sent: int = 0
+    last_sent_s: float = 0.0
 
 
 class ServedClient:
@@ -117,7 +119,7 @@ class ServedClient:
         log, number = self.log, self.log.sent
         log.sent += 1
         feed = number % len(self._requests)
-        sent_s = time.perf_counter()
+        log.last_sent_s = sent_s = time.perf_counter()
         try:
             left_s = self._session.endpoint.timeout_s - (sent_s - intended_s)
             async with asyncio.timeout(left_s):
@@ -188,7 +190,7 @@ def run(session: ServedSession, opened: OpenedArtifact, plan: ArrivalPlan, about
     about.step("client alone")
     null_s = _measure_client(session, log.answers[0][1], requests, plan)
     warmup, spans = warm.series(), sorted(log.spans)
-    wall_s = max(end for _, _, end in spans) - spans[0][0]
+    wall_s = max(log.last_sent_s, *(end for _, _, end in spans)) - spans[0][0]
     return LoadResult(
         shape=plan.shape,
         services_s=tuple(round(end - sent, 9) for _, sent, end in spans),
@@ -247,11 +249,16 @@ def _describe_server(session: ServedSession, log: RequestLog, null_s: tuple[floa
 
 
 def find_host_kind(host: str) -> HostKind:
-    """Return where a host is, by its address."""
+    """Return where a host is, by its address. An address of this machine counts as ``loopback``."""
     try:
-        address = ipaddress.ip_address(socket.getaddrinfo(host, None)[0][4][0])
+        family, _, _, _, place = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        address = ipaddress.ip_address(place[0])
     except (OSError, ValueError):
         return "public"
+    with socket.socket(family, socket.SOCK_DGRAM) as own, contextlib.suppress(OSError):
+        own.connect(place)  # sends nothing, and chooses the address of this machine that reaches the place
+        if own.getsockname()[0] == place[0]:
+            return "loopback"
     return "loopback" if address.is_loopback else "private" if address.is_private else "public"
 
 

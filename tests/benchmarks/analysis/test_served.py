@@ -112,6 +112,16 @@ def test_the_search_is_summed_up_by_the_last_of_each_rate() -> None:
     assert summarise_search([load(limit_s=None)]) is None
 
 
+def test_a_search_without_a_rate_says_why() -> None:
+    stream = replace(load(), shape="single-stream", rate_per_s=None)
+    slow = replace(load(late=40), shape="single-stream", rate_per_s=None)
+    for first, is_slow in ((stream, False), (slow, True)):
+        found = summarise_search([first])
+        assert found is not None
+        assert (found.holds, found.fails, found.hopeless) == (None, None, is_slow)
+        assert describe_search(found)
+
+
 def test_a_server_on_the_same_machine_is_no_disturbance() -> None:
     busy = replace(QUIET, foreign_cores=1.5, waited_s=0.4, pressure_share=0.5, involuntary_switches=500)
     measured = load(conditions=busy)
