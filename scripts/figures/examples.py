@@ -55,7 +55,9 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 def compare(name: str, model: Path, backend: str, command: Sequence[str], paths: Sequence[Path]) -> Figure:
     """Compare the lines that an example prints with Python's predictions."""
-    done = subprocess.run([*command, *map(str, paths)], cwd=NODE if NODE.exists() else None, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, *map(str, paths)], cwd=NODE if NODE.exists() else None, check=True, capture_output=True, text=True
+    )
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     with Classifier.open(model, backend, threads=1) as classifier:
         predictions = classifier.predict(list(map(str, paths)))
