@@ -76,8 +76,9 @@ def ask(consumer: Consumer, model: Model, folder: Path) -> Answer:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=LIMIT_S
         )
-        output, failure = done.stdout, f"ended with exit code {done.returncode}"
-        lines = (done.stderr.strip() or output.strip()).splitlines()
+        output = done.stdout
+        failure = f"ended with exit code {done.returncode}" if done.returncode else "returned no finite logits"
+        lines = done.stderr.strip().splitlines()
     except subprocess.TimeoutExpired:
         output, failure, lines = "", f"did not end within {LIMIT_S} s", []
     version = next((line.removeprefix("version ") for line in output.splitlines() if line.startswith("version ")), None)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.errors import BackendUnavailableError
-from runtimes.native import include_folder
+from scripts.consumers.compilers import compile_program, onnxruntime_options, openvino_options
 from scripts.consumers.consumer import ROOT, Consumer
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -46,32 +45,13 @@ def consumers(folder: Path) -> Iterator[Consumer]:
 
 def native_consumers(folder: Path) -> Iterator[Consumer]:
     """Yield the runtimes in C and C++, which are compiled against the wheels of this environment."""
-    import onnxruntime
-    import openvino
-
-    capi = Path(onnxruntime.__file__).parent / "capi"
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):  # the wheel has the library under its full version alone
-        (folder / name).symlink_to(next(capi.glob("libonnxruntime.so.*")))
-    declarations = ROOT / "tests" / "fixtures" / "onnxruntime"
-    options = ["-DONNXRUNTIME", f"-I{declarations}", f"-L{folder}", "-lonnxruntime", f"-Wl,-rpath,{folder}"]
-    yield _compile("ONNX Runtime's C library", PROGRAMS / "native.cpp", folder, options)
-    libraries = Path(openvino.__file__).parent / "libs"
-    paths = [f"-isystem{libraries.parent / 'include'}", f"-Wl,-rpath,{libraries},-rpath-link,{libraries}"]
-    cpp, c = (str(next(libraries.glob(f"{name}.so.*"))) for name in ("libopenvino", "libopenvino_c"))
-    yield _compile("OpenVINO's C++ library", PROGRAMS / "native.cpp", folder, [*paths, cpp])
-    yield _compile("OpenVINO's C library", PROGRAMS / "openvino.c", folder, [*paths, c])
-
-
-def _compile(name: str, source: Path, folder: Path, options: list[str]) -> Consumer:
-    program = folder / name.replace(" ", "-").replace("'", "")
-    compiler = ["gcc"] if source.suffix == ".c" else ["g++", "-std=c++17", f"-I{include_folder()}"]
-    try:
-        subprocess.run([*compiler, "-O1", str(source), "-o", str(program), *options], check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        raise BackendUnavailableError(
-            f"{source.name} cannot be compiled: {error}", code="compiler-missing", hint="make cpp installs a compiler"
-        ) from error
-    return Consumer(name, (str(program),), {}, "from the Python wheel")
+    for name, source, options in (
+        ("ONNX Runtime's C library", "native.cpp", onnxruntime_options(folder)),
+        ("OpenVINO's C++ library", "native.cpp", openvino_options()),
+        ("OpenVINO's C library", "openvino.c", openvino_options("libopenvino_c")),
+    ):
+        program = compile_program(PROGRAMS / source, folder / name.replace(" ", "-").replace("'", ""), *options)
+        yield Consumer(name, (str(program),), {}, "from the Python wheel")
 
 
 def _peer(name: str) -> Path:

@@ -60,7 +60,7 @@ def measure_web(setting: FigureSettings) -> Iterator[Figure]:
     if (reason := chromium.missing()) is not None:
         raise SystemExit(reason)
     count = setting.limit or IMAGES
-    sources = {format: _files(format, count) for format in ("JPEG", "PNG")}
+    sources = {format: image_files(format, count) for format in ("JPEG", "PNG")}
     with chromium.browser() as driver:
         driver.set_script_timeout(120)
         for precision, spec in PRECISIONS.items():
@@ -76,7 +76,7 @@ def measure_web(setting: FigureSettings) -> Iterator[Figure]:
                     yield _compare(f"resnet20 {precision}, {format}", driver, python, files)
 
 
-def _files(format: str, count: int) -> Sequence[bytes]:
+def image_files(format: str, count: int) -> Sequence[bytes]:
     """Test images of Fashion-MNIST as files of several sizes; JPEGs also of several qualities."""
     dataset = open_dataset(BUNDLED_NAME, count)
     result = []

@@ -6,17 +6,12 @@ PACKAGE is the folder of onnxruntime-web. Its files, the model and the input com
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from shutil import which
 from tempfile import TemporaryDirectory
 
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from scripts.docs import chromium
 
 RUN = """
 const [dtype, shape, done] = arguments;
@@ -34,48 +29,24 @@ const [dtype, shape, done] = arguments;
 """
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder without a log."""
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
-
-
-def run(address: str, profile: str, dtype: str, shape: list[int]) -> bytes:
-    """Return the logits that the page computes, or end with the error of the browser."""
-    options = webdriver.ChromeOptions()
-    for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
-        options.add_argument(option)
-    driver = webdriver.Chrome(options, Service(which("chromedriver")))
-    try:
-        driver.set_script_timeout(120)
-        driver.get(f"{address}/empty.html")
-        result, error = driver.execute_async_script(RUN, dtype, shape)
-    finally:
-        driver.quit()
-    if error:
-        sys.exit(error)
-    return base64.b64decode(result)
-
-
 def main() -> None:
-    """Serve the files, run them in the browser, and write the logits."""
+    """Serve the files, run the model in the browser, and write the logits."""
     package, model, source, target, dtype, *shape = sys.argv[1:]
     version = json.loads(Path(package, "package.json").read_text(encoding="utf-8"))["version"]
     sys.stdout.write(f"version {version}\n")
-    with TemporaryDirectory() as folder, TemporaryDirectory() as profile:
-        files = {"dist": Path(package) / "dist", "model.onnx": Path(model), "input.bin": Path(source)}
-        for name, path in files.items():
-            (Path(folder) / name).symlink_to(path.resolve())
-        Path(folder, "empty.html").write_text("<!doctype html><title>rexport</title>", encoding="utf-8")
-        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            Path(target).write_bytes(
-                run(f"http://127.0.0.1:{server.server_port}", profile, dtype, list(map(int, shape)))
-            )
-        finally:
-            server.shutdown()
+    if (reason := chromium.missing()) is not None:
+        sys.exit(reason)
+    with TemporaryDirectory() as folder:
+        for name, path in {"dist": f"{package}/dist", "model.onnx": model, "input.bin": source}.items():
+            (Path(folder) / name).symlink_to(Path(path).resolve())
+        Path(folder, "index.html").write_text("<!doctype html><title>rexport</title>", encoding="utf-8")
+        with chromium.serving(Path(folder)) as address, chromium.browser() as driver:
+            driver.set_script_timeout(120)
+            driver.get(f"{address}/index.html")
+            logits, error = driver.execute_async_script(RUN, dtype, list(map(int, shape)))
+    if error:
+        sys.exit(error)
+    Path(target).write_bytes(base64.b64decode(logits))
 
 
 if __name__ == "__main__":

@@ -18,13 +18,17 @@ from runtimes.artifacts.manifest import FORMAT_VERSION
 from runtimes.images.preprocessing import fit_image, normalise
 from runtimes.images.spec import INTERPOLATIONS, SAMPLED, Interpolation, Preprocessing
 from runtimes.native import include_folder
-from tests.compilers import FIXTURES, compile_program
+from scripts.consumers.compilers import compile_program
+from tests.compilers import require_compiler
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_compiler()
     return compile_program(FIXTURES / "native_probe.cpp", tmp_path_factory.mktemp("probe") / "probe")
 
 
