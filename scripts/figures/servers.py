@@ -1,4 +1,4 @@
-"""Figures of servers: an artifact behind KServe gives the same bits, and hostile requests cost ``rexport serve`` little.
+"""Figures of servers: an artifact behind KServe gives the same bits, and hostile requests cost little.
 
 ``kserve`` needs the environment that ``make peers`` makes. ``serve-hostile`` sends what wants to exhaust a server, and
 measures the slowest refusal and the growth of its memory.
