@@ -17,8 +17,10 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from exporter import cli
 from exporter.data.dataset import open_dataset
 from runtimes.images.preprocessing import decode
+from tests.exporter.command_line import here
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -40,7 +42,7 @@ def clothes(count: int) -> list[tuple[str, np.ndarray]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's folder after the export: the model, a photograph, and a folder of photographs."""
     place = tmp_path_factory.mktemp("examples")
-    subprocess.run([sys.executable, "-m", "exporter.cli", *BUILD], cwd=place, env=ENVIRONMENT, check=True)
+    assert here(cli.main, *BUILD, cwd=place).code == 0
     (place / "photos").mkdir()
     for number, (name, pixels) in enumerate(clothes(60)):
         image = Image.fromarray(pixels)

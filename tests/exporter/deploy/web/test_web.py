@@ -23,7 +23,7 @@ from exporter.preprocessing.options import PreprocessingOptions
 from runtimes import Artifact
 from runtimes.errors import CompatibilityError, InputError, UsageError
 from tests.conftest import FakeFactory
-from tests.exporter.command_line import here, rexport
+from tests.exporter.command_line import here
 from tests.exporter.small import SILENT, reason_codes, recording
 from tests.refusals import error_codes, refuses
 
@@ -187,7 +187,7 @@ def test_a_broken_sample_and_too_many_are_refused(request_: SiteRequest, tmp_pat
 
 def test_the_command_prints_the_page(labelling: Artifact, unused_runtime: Path, tmp_path: Path) -> None:
     arguments = ("web", labelling.path, "--onnxruntime-web", unused_runtime)
-    done = rexport(*arguments, cwd=tmp_path)
+    done = here(cli.main, *arguments, cwd=tmp_path)
     assert (done.code, done.stdout) == (0, "site/index.html\n")
     again = here(cli.main, *arguments, cwd=tmp_path)
     assert (again.code, again.stdout, error_codes(again.stderr)) == (2, "", ["target-exists"])
