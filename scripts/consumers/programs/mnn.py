@@ -34,7 +34,8 @@ def run(model: Path, images: Input) -> ArrayLike:
         given.write(np.ascontiguousarray(images))
         answers = network.forward([given])
         if not answers:
-            sys.exit("MNN: forward returned no output")
+            errors = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "Error" in line]
+            sys.exit(f"no output; the converter says: {errors[0] if errors else 'nothing'}")
         return np.array(expr.convert(answers[0], expr.NCHW).read(), np.float32)
 
 

@@ -24,7 +24,8 @@ def run(model: Path, images: Input) -> ArrayLike:
         if not Path(f"{folder}/model.ncnn.bin").exists():
             sys.exit((done.stdout + done.stderr)[-1000:])
         with ncnn.Net() as network:
-            network.load_param(f"{folder}/model.ncnn.param")
+            if network.load_param(f"{folder}/model.ncnn.param"):
+                sys.exit(1)  # ncnn has printed which operator it does not know
             network.load_model(f"{folder}/model.ncnn.bin")
             return np.stack([logits_of(network, image) for image in images])
 
