@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 Outcome: TypeAlias = Literal["holds", "fails", "undecided", "client"]
 """The outcome of one rate, as ``benchmarks.analysis.served.RateVerdict`` explains it."""
 
-LEAST_REQUESTS = 1000
-"""The minimum number of requests at each rate, which a p99 needs."""
+LEAST_REQUESTS = 2000
+"""The minimum number of requests at each rate. A p99 needs half as many, and an interval for bursts more."""
 
 EXTENSIONS = 2
 """How often an undecided rate is measured again, each time for twice as long."""

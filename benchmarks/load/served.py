@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from benchmarks.records.plan import Endpoint
 from benchmarks.records.request import Pair, Subject
-from benchmarks.worker.served_session import UNKNOWN as UNKNOWN
-from benchmarks.worker.served_session import ServedRuntime, ServedSession
+from benchmarks.worker.remote_session import UNKNOWN as UNKNOWN
+from benchmarks.worker.remote_session import RemoteRuntime, RemoteSession
 from exporter.deploy.served import ServedModel, ServerConnection
 from runtimes import Artifact, Backend
 from runtimes.errors import BackendUnavailableError, ModelMismatchError, UsageError, quote
@@ -92,8 +92,8 @@ def make_pair(subject: Subject, endpoint: Endpoint) -> Pair:
     (typed,) = subject.typed
     assert isinstance(typed.made, Artifact)
 
-    def open_session(artifact: Artifact, _: Options) -> ServedSession:
-        return ServedRuntime(artifact, endpoint).session
+    def open_session(artifact: Artifact, _: Options) -> RemoteSession:
+        return RemoteRuntime(artifact, endpoint).session
 
     name = f"{endpoint.server.partition(' ')[0]}/{endpoint.protocol}"
     backend = Backend(name, endpoint.server, (typed.format,), (), 0, lambda: None, open_session)

@@ -33,8 +33,8 @@ from benchmarks.records.samples import LoadResult
 from benchmarks.worker import evaluate, load_generator, served_load
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.inputs import ROTATION, list_assumptions, make_encoded_call, oddities, rotation
+from benchmarks.worker.remote_session import RemoteRuntime
 from benchmarks.worker.served_load import ServedRun
-from benchmarks.worker.served_session import ServedRuntime
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from exporter.data.dataset import Unreadable
 from runtimes import Artifact, Manifest, Runtime, codec, files
@@ -90,13 +90,13 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
 def _open(job: Job) -> Runtime:
     """Return the opened artifact of the job, or the served model that a load goes to."""
     if job.load is not None and job.load.endpoint is not None:
-        return ServedRuntime(Artifact.read(job.artifact), job.load.endpoint)
+        return RemoteRuntime(Artifact.read(job.artifact), job.load.endpoint)
     return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams)
 
 
 def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, machine: MachineMonitor) -> LoadResult:
     runtime = opened.runtime
-    if not isinstance(runtime, ServedRuntime):
+    if not isinstance(runtime, RemoteRuntime):
         return load_generator.run(runtime, opened.feeds, plan, wire.step, watcher=machine)
     assert runtime.artifact.manifest is not None
     tolerance = _tolerance(runtime.artifact.manifest)

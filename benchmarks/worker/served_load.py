@@ -25,8 +25,8 @@ from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.samples import HostKind, LoadResult, ServedLoad
 from benchmarks.worker.clocks import LOOKED_AT, MOST_LOOKED_AT, REPEAT_TOLERANCE, OpenedArtifact, close
 from benchmarks.worker.load_generator import FIRST_CALLS, LEAST_CALLS, plan_starts
+from benchmarks.worker.remote_session import RemoteSession
 from benchmarks.worker.senders import RawAnswer, SendError
-from benchmarks.worker.served_session import ServedSession
 from benchmarks.worker.timer import TimedCall, garbage_collector_at_rest
 from runtimes.errors import CheckFailedError, quote
 from runtimes.protocol import Arrays
@@ -45,7 +45,7 @@ FIRST_CONNECTIONS = 8
 
 
 @dataclass
-class RequestLog:
+class LoadLog:
     """The requests of a load so far.
 
     Attributes:
@@ -74,10 +74,10 @@ class ServedClient:
         plan: How the requests arrive.
     """
 
-    def __init__(self, session: ServedSession, requests: Sequence[bytes], plan: ArrivalPlan) -> None:
+    def __init__(self, session: RemoteSession, requests: Sequence[bytes], plan: ArrivalPlan) -> None:
         self._session, self._requests, self._plan = session, requests, plan
         self._each = LOOKED_AT
-        self.log = RequestLog()
+        self.log = LoadLog()
 
     async def run(self) -> None:
         """Apply the load. The coroutine ends when each request has its answer or has failed."""
@@ -155,7 +155,7 @@ class ServedRun:
     tolerance: float
 
 
-def run(session: ServedSession, opened: OpenedArtifact, plan: ArrivalPlan, about: ServedRun) -> LoadResult:
+def run(session: RemoteSession, opened: OpenedArtifact, plan: ArrivalPlan, about: ServedRun) -> LoadResult:
     """Apply a load to a served model after a warm-up, and return its times.
 
     The call blocks for the duration of the plan, and for the time limit of a request at most after it.
@@ -220,7 +220,7 @@ def describe_failures(failures: Counter[str]) -> str:
     return ", ".join(f"{number:,} {code}" for code, number in failures.most_common())
 
 
-def _check_answers(session: ServedSession, log: RequestLog, expected: Sequence[Arrays], tolerance: float) -> None:
+def _check_answers(session: RemoteSession, log: LoadLog, expected: Sequence[Arrays], tolerance: float) -> None:
     """Raise ``CheckFailedError`` if an answer that was kept is not the one for its input."""
     for feed, answer in log.answers:
         for name, values in session.decode(answer).items():
@@ -231,7 +231,7 @@ def _check_answers(session: ServedSession, log: RequestLog, expected: Sequence[A
                 )
 
 
-def _describe_server(session: ServedSession, log: RequestLog, null_s: tuple[float, ...]) -> ServedLoad:
+def _describe_server(session: RemoteSession, log: LoadLog, null_s: tuple[float, ...]) -> ServedLoad:
     endpoint, sender = session.endpoint, session.sender
     return ServedLoad(
         protocol=endpoint.protocol,
@@ -263,13 +263,13 @@ def find_host_kind(host: str) -> HostKind:
 
 
 def _measure_client(
-    session: ServedSession, answer: RawAnswer, requests: Sequence[bytes], plan: ArrivalPlan
+    session: RemoteSession, answer: RawAnswer, requests: Sequence[bytes], plan: ArrivalPlan
 ) -> tuple[float, ...]:
     """Return the response times of the same client and load, shortened, at a server that gives ``answer`` at once."""
     protocol = session.endpoint.protocol
     with null_server(protocol, answer) as port:
         endpoint = replace(session.endpoint, url=f"{protocol}://127.0.0.1:{port}")
-        null = ServedSession(session.inputs, session.outputs, endpoint, session.loop)
+        null = RemoteSession(session.inputs, session.outputs, endpoint, session.loop)
         try:
             client = ServedClient(null, requests, replace(plan, duration_s=min(NULL_S, plan.duration_s)))
             with garbage_collector_at_rest():

@@ -18,7 +18,7 @@ from scripts.figures.setting import Figure, FigureSettings, RunListener
 from tests.benchmarks.load.scripted_server import ServerScript, scripted_server
 from tests.benchmarks.scripts import artifact
 
-USUAL_S, SLOW_S = 0.020, 0.060
+USUAL_S, SLOW_S = 0.050, 0.150
 """The delay of 97 of 100 requests, and that of the other three: the p50 and the p99 of the script."""
 
 TOLERANCE = 0.05
@@ -77,7 +77,7 @@ def _measure_stall(path: Path) -> Figure:
         stream, load = _load(path, load_spec, 25.0)
     waiting_s = 2 * USUAL_S
     seen, hidden = (count_bursts(np.array(each.responses_s) > waiting_s) for each in (load, stream))
-    expected = (STALL_S - waiting_s + USUAL_S / 2) * STALL_RATE_PER_S
+    expected = (STALL_S - waiting_s + USUAL_S) * STALL_RATE_PER_S
     found = sum(seen) / max(1, len(seen))
     value = f"{found:.1f} requests wait behind each of {len(seen)} stalls, {expected:.1f} by the script"
     note = f"a single stream shows {sum(hidden)} in {len(hidden)} stalls"
@@ -107,7 +107,7 @@ def _measure_rate(path: Path) -> Figure:
         if load.rate_per_s is not None and (verdict := judge_rate(load)) is not None
     )
     value = f"{held:.1f}/s, {true:.1f}/s by simulation of a server of {whole.achieved_per_s:.1f}/s"
-    return Figure("max-p99", value, "0.8 to 1.05 of the simulation", 0.8 <= held / true <= 1.05, notes)
+    return Figure("max-p99", value, "0.8 to 1.1 of the simulation", 0.8 <= held / true <= 1.1, notes)
 
 
 def find_true_rate(service_s: float, limit_s: float) -> float:

@@ -41,10 +41,10 @@ def test_an_undecided_rate_is_measured_longer_then_missed() -> None:
     for extension in range(EXTENSIONS + 1):
         assert search.next_point() == (1000.0, 2.0 * 2**extension)
         search.add("undecided")
-    assert search.next_point() == (500.0, 2.0)
+    assert search.next_point() == (500.0, 4.0)
 
 
-@pytest.mark.parametrize(("outcome", "following"), [("client", (500.0, 2.0)), (None, None)])
+@pytest.mark.parametrize(("outcome", "following"), [("client", (500.0, 4.0)), (None, None)])
 def test_a_limited_client_goes_down_and_an_interrupt_ends(
     outcome: Outcome | None, following: tuple[float, float] | None
 ) -> None:

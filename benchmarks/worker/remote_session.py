@@ -25,7 +25,7 @@ UNKNOWN = "unknown"
 """The device and the arithmetic of a server, which its protocol does not tell."""
 
 
-class ServedSession:
+class RemoteSession:
     """A model on a server, with one event loop for all its requests. ``Runtime`` wraps it like a backend's session.
 
     Args:
@@ -171,7 +171,7 @@ DATATYPE_OF = {dtype: datatype for datatype, dtype in DATATYPES.items()}
 """The protocol's data types by NumPy's names."""
 
 
-class ServedRuntime(Runtime):
+class RemoteRuntime(Runtime):
     """The runtime of a served model.
 
     Args:
@@ -187,7 +187,7 @@ class ServedRuntime(Runtime):
 
     def __init__(self, artifact: Artifact, endpoint: Endpoint) -> None:
         assert artifact.manifest is not None
-        self.session = ServedSession(artifact.manifest.inputs, artifact.manifest.outputs, endpoint, new_loop())
+        self.session = RemoteSession(artifact.manifest.inputs, artifact.manifest.outputs, endpoint, new_loop())
         super().__init__(artifact, self.session)
 
     def close(self) -> None:
