@@ -285,7 +285,11 @@ class ServerConnection:
             return ResourceError(f"{self.url} has too many requests: {quote(message)}", code="server-overloaded")
         if status in _NOT_IMPLEMENTED or "unknown model" in message:
             offered = f"{what} version {version}" if version else what
-            return ModelMismatchError(f"{self.url} does not offer {offered}: {quote(message)}", code="model-not-served")
+            return ModelMismatchError(
+                f"{self.url} does not offer {offered}: {quote(message)}",
+                code="model-not-served",
+                hint="choose another model or version, or correct the address",
+            )
         return CheckFailedError(f"{self.url} refused the request: {quote(message)}", code="request-refused")
 
     def _unreadable(self, error: Exception) -> CheckFailedError:
@@ -311,7 +315,7 @@ class ServerConnection:
 def _split(url: str) -> SplitResult:
     try:
         address = urlsplit(url)
-        valid = bool(address.hostname) and (address.port is None or address.port > 0)
+        valid = bool(address.hostname) and (address.port is None or address.port > 0) and "//" not in address.path
     except ValueError:
         valid = False
     if not valid or address.scheme not in ("http", "https", "grpc", "grpcs") or address.query or address.fragment:

@@ -9,6 +9,7 @@ from exporter.deploy import triton_config
 from exporter.deploy.served import TIMEOUT_S, ServedModel, ServerConnection
 from exporter.deploy.triton_config import FILE_KEY
 from exporter.deploy.triton_repository import model_name, versions_of
+from runtimes import Artifact
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote, suggest
 
 
@@ -56,9 +57,10 @@ def models_of(request: VerificationRequest) -> dict[str, dict[str, Path]]:
     Raises:
         ArtifactError: A folder is not a repository, or holds a model that rexport did not write.
         UsageError: The repository has no such model.
+        ResourceError: The artifact cannot be read.
     """
     if not request.path.is_dir():
-        return {model_name(request.path, request.model): {"": request.path}}
+        return {request.model or model_name(request.path, None): {"": Artifact.read(request.path).path}}
     folders = {folder.parent.name: folder.parent for folder in sorted(request.path.glob("*/config.pbtxt"))}
     if not folders:
         raise ArtifactError(

@@ -116,6 +116,8 @@ def verify_served(
                     yield _verify(server, served, notify)
             except RexportError as error:
                 yield error
+                if isinstance(error, BackendUnavailableError):  # nothing else will be answered either
+                    return
 
 
 def _verify(server: ServerConnection, served: ServedVersion, notify: Callable[[Reason], None]) -> ServedParity:

@@ -52,7 +52,18 @@ def closed_port() -> int:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000", "ftp://x:1", "http://", "http://x:0", "http://x:99999", "http://x:1?a", "grpc:///x"]
+    "url",
+    [
+        "",
+        "localhost:8000",
+        "ftp://x:1",
+        "http://",
+        "http://x:0",
+        "http://x:99999",
+        "http://x:1?a",
+        "https://http://x:1",
+        "grpc:///x",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with refuses(UsageError, "url-invalid"):

@@ -104,7 +104,7 @@ def test_raw_pixels_and_several_outputs(manifest: Manifest) -> None:
     [
         ("max_batch: 8", "1:1"),
         ('max_batch_size: "8"', "1:17"),
-        ("\ninput { data_type: TYPE_FLOAT }", "2:20"),
+        ("\ninput{data_type:TYPE_FLOAT}", "2:17"),
         ('name: "net', "1:7"),
     ],
 )
