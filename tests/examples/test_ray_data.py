@@ -38,6 +38,7 @@ class Recipe:
             | {
                 "PYTHONPATH": str(ROOT),
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address alone
+                "RAY_ADDRESS": "local",  # and no cluster that happens to run here
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN": os.urandom(32).hex(),
                 "RAY_OVERRIDE_RESOURCES": f'{{"CPU": {processors}}}',
