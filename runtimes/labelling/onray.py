@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from runtimes.errors import BackendUnavailableError, CompatibilityError, ResourceError, RexportError
+from runtimes.errors import BackendUnavailableError, CompatibilityError, ResourceError, RexportError, quote
 from runtimes.labelling.labeller import ShardLabeller
 from runtimes.labelling.raycluster import RaySettings, connect
 from runtimes.labelling.work import ShardReport, ShardWork, WorkerDeath, WorkerSettings
@@ -294,6 +294,8 @@ def _cause(error: Any) -> BaseException:
 def _reason(error: Exception) -> str:
     """Return why a worker died. Ray tells it in the text of its error alone, with ids that differ from run to run."""
     text = str(error)
+    if "creation task" in text:  # the class cannot be imported there: rexport is missing, or another version
+        return quote(text.strip().splitlines()[-1])
     if "memory" in type(error).__name__.lower() or "running low on memory" in text:
         return "its node ran out of memory"
     return "its node was lost" if "node has died" in text else "it ended unexpectedly"
