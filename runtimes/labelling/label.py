@@ -12,6 +12,7 @@ from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, UsageError, quote
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
 from runtimes.labelling.executor import Executor
+from runtimes.labelling.in_process import InProcessExecutor
 from runtimes.labelling.job import LabellingJob, SourceKind
 from runtimes.labelling.labeller import artifact_digest
 from runtimes.labelling.listing import write_listing
@@ -81,9 +82,13 @@ class LabellingRequest:
     stall_s: float = 300.0
 
 
+def _ignore(*_: object) -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True)
 class JobListener:
-    """Who hears of a job.
+    """Who hears of a job. By default nobody does.
 
     Attributes:
         listed: Receives the number of listed images, while the source is listed.
@@ -91,9 +96,9 @@ class JobListener:
         progress: Receives the job and its progress, several times a second.
     """
 
-    listed: Callable[[int], None]
-    planned: Callable[[LabellingJob, JobProgress], None]
-    progress: Callable[[LabellingJob, JobProgress], None]
+    listed: Callable[[int], None] = _ignore
+    planned: Callable[[LabellingJob, JobProgress], None] = _ignore
+    progress: Callable[[LabellingJob, JobProgress], None] = _ignore
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,15 @@ class LabellingResult:
 
 
 def label(
-    request: LabellingRequest, open_executor: Callable[[WorkerSettings], Executor], listener: JobListener
+    request: LabellingRequest,
+    open_executor: Callable[[WorkerSettings], Executor] = InProcessExecutor,
+    listener: JobListener = JobListener(),
 ) -> LabellingResult:
     """Label all images of a source that have no part in the output folder yet. Blocks.
 
     Args:
         request: The request.
-        open_executor: Starts the workers. They are closed at the end.
+        open_executor: Starts the workers, which are closed at the end. By default this process labels the images.
         listener: Who hears of the job.
 
     Raises:
@@ -129,6 +136,12 @@ def label(
         CheckFailedError: Too many images have no label, or the job does not move.
         BackendUnavailableError: pyarrow or the library of a backend is missing.
         RexportError: As for ``Classifier.open``, or the source or the output cannot be accessed.
+
+    Example:
+        Label a folder of photographs:
+
+            request = LabellingRequest("photos/", Path("resnet20.onnx"), "labels/", top=3)
+            print(label(request).counts)
     """
     missing = missing_library("pyarrow", "label")
     if missing is not None:

@@ -18,8 +18,7 @@ from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Classifier
-from runtimes.labelling.in_process import InProcessExecutor
-from runtimes.labelling.label import JobListener, LabellingRequest, label
+from runtimes.labelling.label import LabellingRequest, label
 from runtimes.labelling.parts import part_name, read_indices
 from runtimes.labelling.stores import LocalStore
 from scripts.figures.labelled_images import export_bundled, write_images
@@ -35,7 +34,6 @@ BATCH = 32
 JPEGS, JPEG_SIZE = 256, (375, 500)
 LISTED, PHOTOS = 1_000_000, 1000
 EXTRAPOLATED = 100_000_000
-QUIET = JobListener(listed=lambda _: None, planned=lambda *_: None, progress=lambda *_: None)
 
 
 def label_speed(setting: FigureSettings) -> Iterator[Figure]:
@@ -54,7 +52,7 @@ def _compare_speed(setting: FigureSettings, artifact: Path, source: Path) -> Fig
 
     def run_job() -> Path:
         out = setting.folder / f"labels-{artifact.stem}-{next(runs)}"
-        label(LabellingRequest(str(source), artifact, str(out), batch=BATCH), InProcessExecutor, QUIET)
+        label(LabellingRequest(str(source), artifact, str(out), batch=BATCH))
         return out
 
     def run_loop() -> list[int]:

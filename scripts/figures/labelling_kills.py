@@ -219,13 +219,20 @@ def measure_process_kills(setting: FigureSettings) -> Iterator[Figure]:
         job = TracedJob(setting.folder / f"job{number}", trace, command)
         return job, run_with_kills(job, PROCESS_KINDS[number % len(PROCESS_KINDS)], chance)
 
-    yield _summary("kills of worker process and driver, without Ray", calm, setting.limit or KILLS, disturb)
+    yield _summary("kills of worker process and driver, without Ray", calm, setting.limit or KILLS, disturb, WORKERS)
 
 
 def _summary(
-    name: str, calm: TracedJob, kills: int, run: Callable[[int, random.Random], tuple[TracedJob, list[str]]]
+    name: str,
+    calm: TracedJob,
+    kills: int,
+    run: Callable[[int, random.Random], tuple[TracedJob, list[str]]],
+    workers: int = 1,
 ) -> Figure:
-    """Disturb one job after the other until there were so many kills."""
+    """Disturb one job after the other until there were so many kills.
+
+    With the kill of a driver, so many ``workers`` lose the shard that they were at.
+    """
     expected, rows = calm.files(), output_rows(calm.out)
     killed, repeated, notes, wrong = Counter[str](), 0.0, list[str](), Counter[str]()
     while killed.total() < kills and len(notes) < 2 * kills:
@@ -237,11 +244,12 @@ def _summary(
         ):
             wrong[what] += count
         notes.append(f"job {len(notes)}: {', '.join(kinds) or 'no kill'}; {job.repeated_shards():.2f} shards repeated")
-    each = repeated / max(1, killed.total())
+    each = repeated / max(1, killed.total() + (workers - 1) * killed["driver"])
     value = (
         f"{killed.total()} kills ({', '.join(f'{count} {kind}' for kind, count in sorted(killed.items()))}) in "
         f"{len(notes)} jobs of {len(rows):,} rows: {wrong['lost']} lost, {wrong['doubled']} doubled, "
-        f"{wrong['different']} different, {wrong['files']} files differ; {each:.2f} shards repeated a kill"
+        f"{wrong['different']} different, {wrong['files']} files differ; {each:.2f} shards repeated "
+        + ("a kill" if workers == 1 else f"for each interrupted worker, {workers} with a driver")
     )
     holds = killed.total() >= kills and not wrong.total() and 0 <= each <= 1
     return Figure(name, value, "0, 0, 0, 0, <= 1 shard", holds, tuple(notes))

@@ -17,7 +17,7 @@ from tests.conftest import FakeFactory
 REPO = Path(__file__).resolve().parents[2]
 HEAVY = [
     *("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"),
-    *("PIL", "click", "rich", "onnxscript", "safetensors", "nncf"),
+    *("PIL", "click", "rich", "onnxscript", "safetensors", "nncf", "pyarrow", "ray"),
 ]
 
 
@@ -38,6 +38,10 @@ def imported_libraries(code: str, *arguments: object) -> set[str]:
 
 def test_importing_runtimes_imports_no_library() -> None:
     assert imported_libraries("import runtimes, runtimes.errors") == set()
+
+
+def test_importing_labelling_imports_no_library() -> None:
+    assert imported_libraries("import runtimes.labelling.label, runtimes.labelling.in_process") == set()
 
 
 @pytest.mark.parametrize("module", ["runtimes", "runtimes.errors", "runtimes.backends"])

@@ -137,7 +137,7 @@ def test_two_drivers_on_one_output_write_the_same_bytes(fake_artifact: FakeFacto
 
 def test_an_interrupt_ends_with_130_and_the_job_continues(fake_artifact: FakeFactory, tmp_path: Path) -> None:
     source = write_images(tmp_path / "photos", 60)
-    arguments = job(source, fake_artifact(slow(0.05)).path, tmp_path / "out", "--workers", "2")
+    arguments = job(source, fake_artifact(slow(0.3)).path, tmp_path / "out", "--workers", "2")
     process = start(*arguments)
     wait_for_part(tmp_path / "out", 0, process)
     process.send_signal(signal.SIGINT)

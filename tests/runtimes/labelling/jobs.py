@@ -22,7 +22,6 @@ from runtimes.tensors.spec import TensorSpec
 from tests.samples import SCRIPT
 
 WITH_FEATURES = replace(SCRIPT, outputs=(*SCRIPT.outputs, TensorSpec("features", "float32", ("batch", 4))))
-SILENT = JobListener(listed=lambda _: None, planned=lambda *_: None, progress=lambda *_: None)
 ANY_ERRORS = ErrorLimit(1.0, is_share=True)
 
 
@@ -54,7 +53,7 @@ def run(
     progress: Callable[[LabellingJob, JobProgress], None] = lambda *_: None,
 ) -> LabellingResult:
     """Runs a job in silence."""
-    return label(asked, executor, replace(SILENT, progress=progress))
+    return label(asked, executor, JobListener(progress=progress))
 
 
 def rows(out: Path | str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import pytest
 from runtimes import Artifact, Classifier
 from runtimes.errors import (
     ArtifactError,
+    BackendUnavailableError,
     CheckFailedError,
     ModelMismatchError,
     ResourceError,
@@ -222,6 +223,14 @@ def test_a_missing_or_empty_source_is_a_usage_error(fake_artifact: FakeFactory, 
     (tmp_path / "empty").mkdir()
     with refuses(UsageError, "source-without-images"):
         run(request(tmp_path / "empty", fake_artifact().path, tmp_path / "out"))
+
+
+def test_without_pyarrow_the_extra_is_named(
+    photos: Path, fake_artifact: FakeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with refuses(BackendUnavailableError, "library-missing", "rexport[label]"):
+        run(request(photos, fake_artifact().path, tmp_path / "out"))
 
 
 def test_the_output_folder_cannot_be_the_source(photos: Path, fake_artifact: FakeFactory) -> None:
