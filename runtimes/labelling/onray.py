@@ -174,12 +174,10 @@ class RayExecutor:
     def describe_workers(self) -> str:
         """Return how many workers run and wait, and what they need and the cluster has."""
         there, free = self._ray.cluster_resources(), self._ray.available_resources()
-        waiting = len(self._workers) - self.ready
-        each = _resources({"CPU": float(self._settings.threads or 1), "GPU": float(self._gpus)})
+        need = _resources({"CPU": float(self._settings.threads or 1), "GPU": self._gpus}, self._gpus)
         return (
-            f"{self.ready} of {len(self._workers)} Ray workers are ready"
-            + (f", {waiting} wait for {each} each" if waiting else f", each with {each}")
-            + f"; the cluster has {_resources(there)}, of which {_resources(free)} are free"
+            f"{self.ready} of {len(self._workers)} Ray workers are ready, and each needs {need}; the cluster has "
+            f"{_resources(there, self._gpus)} (free: {_resources(free, self._gpus)})"
         )
 
     def close(self) -> None:
@@ -301,9 +299,8 @@ def _reason(error: Exception) -> str:
     return "its node was lost" if "node has died" in text else "it ended unexpectedly"
 
 
-def _resources(amounts: dict[str, float]) -> str:
-    """Return CPUs and GPUs in words, for example "4 CPUs and 1 GPU"."""
-    named = [(amounts.get("CPU", 0.0), "CPU")]
-    if amounts.get("GPU"):
-        named.append((amounts["GPU"], "GPU"))
-    return " and ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for amount, name in named)
+def _resources(amounts: dict[str, float], gpus: float) -> str:
+    """Return CPUs in words, and GPUs if any are wanted, for example "4 CPUs and 1 GPU"."""
+    kinds = ("CPU", "GPU") if gpus else ("CPU",)
+    numbers = [(amounts.get(kind, 0.0), kind) for kind in kinds]
+    return " and ".join(f"{number:g} {kind}{'' if number == 1 else 's'}" for number, kind in numbers)
