@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from runtimes.errors import BackendUnavailableError, CompatibilityError, ResourceError, RexportError
+from runtimes.errors import BackendUnavailableError, CompatibilityError, ResourceError, RexportError, quote
 from runtimes.labelling.labeller import ShardLabeller
 from runtimes.labelling.raycluster import RaySettings, connect
 from runtimes.labelling.work import ShardReport, ShardWork, WorkerDeath, WorkerSettings
@@ -174,12 +174,10 @@ class RayExecutor:
     def describe_workers(self) -> str:
         """Return how many workers run and wait, and what they need and the cluster has."""
         there, free = self._ray.cluster_resources(), self._ray.available_resources()
-        waiting = len(self._workers) - self.ready
-        each = _resources({"CPU": float(self._settings.threads or 1), "GPU": float(self._gpus)})
+        need = _resources({"CPU": float(self._settings.threads or 1), "GPU": self._gpus}, self._gpus)
         return (
-            f"{self.ready} of {len(self._workers)} Ray workers are ready"
-            + (f", {waiting} wait for {each} each" if waiting else f", each with {each}")
-            + f"; the cluster has {_resources(there)}, of which {_resources(free)} are free"
+            f"{self.ready} of {len(self._workers)} Ray workers are ready, and each needs {need}; the cluster has "
+            f"{_resources(there, self._gpus)} (free: {_resources(free, self._gpus)})"
         )
 
     def close(self) -> None:
@@ -294,14 +292,15 @@ def _cause(error: Any) -> BaseException:
 def _reason(error: Exception) -> str:
     """Return why a worker died. Ray tells it in the text of its error alone, with ids that differ from run to run."""
     text = str(error)
+    if "creation task" in text:  # the class cannot be imported there: rexport is missing, or another version
+        return quote(text.strip().splitlines()[-1])
     if "memory" in type(error).__name__.lower() or "running low on memory" in text:
         return "its node ran out of memory"
     return "its node was lost" if "node has died" in text else "it ended unexpectedly"
 
 
-def _resources(amounts: dict[str, float]) -> str:
-    """Return CPUs and GPUs in words, for example "4 CPUs and 1 GPU"."""
-    named = [(amounts.get("CPU", 0.0), "CPU")]
-    if amounts.get("GPU"):
-        named.append((amounts["GPU"], "GPU"))
-    return " and ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for amount, name in named)
+def _resources(amounts: dict[str, float], gpus: float) -> str:
+    """Return CPUs in words, and GPUs if any are wanted, for example "4 CPUs and 1 GPU"."""
+    kinds = ("CPU", "GPU") if gpus else ("CPU",)
+    numbers = [(amounts.get(kind, 0.0), kind) for kind in kinds]
+    return " and ".join(f"{number:g} {kind}{'' if number == 1 else 's'}" for number, kind in numbers)

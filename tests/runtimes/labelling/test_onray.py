@@ -92,10 +92,26 @@ def start(settings: WorkerSettings, workers: int, gpus: float = 0) -> RayExecuto
     return RayExecutor.start(settings, RaySettings(LOCAL, workers, gpus))
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("The actor died because its node has died. Node Id: 96", "its node was lost"),
+        ("Task was killed due to the node running low on memory.", "its node ran out of memory"),
+        (
+            "error raised in its creation task\n\nModuleNotFoundError: No module 'x'\n",
+            "ModuleNotFoundError: No module 'x'",
+        ),
+        ("The actor is dead because its worker process has died. Worker ID: 07", "it ended unexpectedly"),
+    ],
+)
+def test_the_cause_of_a_death_has_no_ids(text: str, reason: str) -> None:
+    assert onray._reason(RuntimeError(text)) == reason
+
+
 def test_a_stalled_job_names_what_is_wanted(fake_artifact: FakeFactory, tmp_path: Path) -> None:
     source, artifact = write_images(tmp_path / "photos", 7), fake_artifact().path
     asked = request(source, artifact, tmp_path / "out", stall_s=1.0)
-    with refuses(CheckFailedError, "labelling-stalled", "3 wait for 1 CPU and 0.5 GPUs each", "the cluster has 2 CPUs"):
+    with refuses(CheckFailedError, "labelling-stalled", "needs 1 CPU and 0.5 GPUs", "has 2 CPUs and 0 GPUs"):
         run(asked, lambda settings: start(settings, workers=3, gpus=0.5))
 
 
