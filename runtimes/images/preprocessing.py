@@ -288,13 +288,13 @@ def _translate_errors(work: Callable[[], Pixels]) -> Pixels:
     except MemoryError as error:
         raise ResourceError("there is not enough memory to decode the image", code="image-out-of-memory") from error
     except (module.DecompressionBombError, module.DecompressionBombWarning) as error:
-        raise _too_many_pixels() from error
+        raise _too_many_pixels(MAX_PIXELS) from error
     except Exception as error:
         reason = quote(error) or type(error).__name__
         raise InputError(f"the image is broken: {reason}", code="image-broken") from error
 
 
-def _too_many_pixels(limit: int = MAX_PIXELS) -> InputError:
+def _too_many_pixels(limit: int) -> InputError:
     return InputError(
         f"the image has more than {limit:,} pixels", code="image-too-large", hint="scale the image down first"
     )
@@ -344,7 +344,7 @@ def _from_pillow(image: PIL.Image.Image) -> Pixels:
     if not image.width or not image.height:
         raise InputError(f"the image has {image.width} x {image.height} pixels", code="image-without-pixels")
     if image.width * image.height > MAX_PIXELS:
-        raise _too_many_pixels()
+        raise _too_many_pixels(MAX_PIXELS)
     image.load()  # before the orientation is read: loading a TIFF applies the orientation and removes the tag
     transform = ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1))
     pixels = _to_8_bits(image)

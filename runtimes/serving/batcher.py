@@ -62,7 +62,7 @@ class NetworkBatch:
     fixed: int | None
 
 
-def _observe_nothing(requests: int, rows: int, duration_s: float) -> None:
+def _observe_nothing(rows: int, duration_s: float) -> None:
     """Stand in for the metrics of a server."""
 
 
@@ -74,14 +74,14 @@ class Batcher:
     Args:
         network: The network.
         settings: The limits.
-        observe: Takes the number of requests, of rows, and the seconds of each run.
+        observe: Takes the number of rows and the seconds of each run.
     """
 
     def __init__(
         self,
         network: NetworkBatch,
         settings: ServingSettings,
-        observe: Callable[[int, int, float], None] = _observe_nothing,
+        observe: Callable[[int, float], None] = _observe_nothing,
     ) -> None:
         self._network = network
         self._settings = settings
@@ -237,7 +237,7 @@ class Batcher:
         for request in batch:
             self._finish(request, self._rows_of(outputs, first, request.rows))
             first += request.rows
-        self._observe(len(batch), first, duration_s)
+        self._observe(first, duration_s)
 
     def _rows_of(self, outputs: Arrays, first: int, rows: int) -> Arrays:
         if not self._network.largest:

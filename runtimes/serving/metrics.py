@@ -65,12 +65,11 @@ class ServingMetrics:
         """
         self._batchers[model] = batcher
 
-    def observe_batch(self, model: str, requests: int, rows: int, duration_s: float) -> None:  # noqa: ARG002
+    def observe_batch(self, model: str, rows: int, duration_s: float) -> None:
         """Count a run of a network.
 
         Args:
             model: The name of the model.
-            requests: The number of requests that shared the run.
             rows: The number of rows.
             duration_s: The time of the run.
         """

@@ -136,7 +136,8 @@ def test_a_worker_that_dies_is_replaced(fake_artifact: FakeFactory, tmp_path: Pa
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: server.events("worker-started"))
         (event,) = server.events("worker-ended")
-        assert (event["pid"], event["reason"]) == (pid, "was ended by SIGKILL")
+        assert event["pid"] == pid
+        assert "SIGKILL" in event["reason"]
         assert server.address.post("/v1/label", png_of(1)).status == 200
         assert server.end() == 0
 
