@@ -380,7 +380,7 @@ def test_clients_that_leave_free_their_places(server: ServeProcess) -> None:
     "text",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /none HTTP/9.9\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
