@@ -35,7 +35,7 @@ def label_command(heading: str) -> SectionedCommand:
         heading=heading,
         examples=(
             "rexport label photos/ --artifact resnet20.onnx -o labels/",
-            "rexport label s3://bucket/photos -a resnet20.onnx -o s3://bucket/labels --ray auto",
+            "rexport label s3://bucket/photos -a resnet20.onnx -o labels/ --ray auto",
         ),
     )
     @click.argument(
@@ -87,6 +87,7 @@ def label_command(heading: str) -> SectionedCommand:
     @RUNTIME.option(
         "--ray",
         type=RAY_ADDRESS,
+        show_default="none",
         metavar="local|auto|HOST:PORT",
         help="Label on a Ray cluster: local starts one on this machine for this command; auto takes the one of this "
         "machine, or that of RAY_ADDRESS. Each worker reserves --threads processors, by default 1.",

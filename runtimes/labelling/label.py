@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.errors import ArtifactError, BackendUnavailableError, UsageError, quote
+from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, UsageError, quote
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
 from runtimes.labelling.executor import Executor
 from runtimes.labelling.job import LabellingJob, SourceKind
@@ -144,6 +145,9 @@ def label(
     job = _find_job(request, artifact, form, store, listener)
     output = LabellingOutput(out, job)
     output.write_job()
+    written = read_job(store)
+    if written is not None:
+        check_same(written, job, out)  # another command may have begun here meanwhile
     done, before = _find_done(output, request.retry_errors)
     listener.planned(job, before)
     settings = WorkerSettings(
@@ -160,9 +164,21 @@ def label(
             lambda progress: listener.progress(job, progress),
         )
         with closing(open_executor(settings)) as executor:
-            progress = Driver(ShardQueue(job, open_shards), executor, output, watch, before).run()
+            try:
+                progress = Driver(ShardQueue(job, open_shards), executor, output, watch, before).run()
+            except CheckFailedError as error:
+                error.say(error.what + _reasons(output), error.hint)
+                raise
     counts = output.write_success()
     return LabellingResult(job, out, counts, progress)
+
+
+def _reasons(output: LabellingOutput) -> str:
+    """Return the codes of the errors in the parts that are there, the most frequent first, as the end of a message."""
+    codes: Counter[str] = Counter()
+    for _, counts in output.existing():
+        codes.update(counts.errors)
+    return f": {', '.join(f'{code} {number:,}' for code, number in codes.most_common())}" if codes else ""
 
 
 def _check_request(request: LabellingRequest, artifact: Artifact) -> None:

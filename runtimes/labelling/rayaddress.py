@@ -88,16 +88,34 @@ class RayAddress:
         Raises:
             BackendUnavailableError: Nothing does, or the host is unknown.
         """
-        if self.host is None or self.port is None:
-            return
         try:
-            socket.create_connection((self.host, self.port), timeout=CONNECT_S).close()
+            self._connect(self.host)
         except OSError as error:
             raise BackendUnavailableError(
                 f"no Ray cluster answers at {self}: {quote(error.strerror or error)}",
                 code="ray-unreachable",
                 hint="ray start --head starts one; --ray local needs none",
             ) from error
+
+    def is_on_loopback_alone(self) -> bool:
+        """Return whether the cluster listens on the loopback address alone.
+
+        Ray replaces a loopback address by that of the machine, and then tries for minutes to reach such a cluster.
+        """
+        if self.host is None or not is_loopback(self.host):
+            return False
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 1))  # sends nothing: the system only chooses the address to send from
+                self._connect(probe.getsockname()[0])
+            except OSError:
+                return True
+        return False
+
+    def _connect(self, host: str | None) -> None:
+        """Connect to the port on a host and disconnect. Without a host or a port, do nothing."""
+        if host is not None and self.port is not None:
+            socket.create_connection((host, self.port), timeout=CONNECT_S).close()
 
 
 def is_loopback(host: str) -> bool:

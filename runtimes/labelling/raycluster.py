@@ -33,8 +33,8 @@ _LONGEST_TEMPORARY = 10
 
 _FOLDER = re.compile(r"rexport-ray-(?P<pid>\d+)-[a-z0-9_]{8}")
 
-_PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""The variables of a local cluster. Without the first one, which Linux heeds too, its ports are open to the network."""
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Keeps Ray on the loopback address, on Linux too. Without it, the ports of a local cluster are open to the network."""
 
 _TOKEN = secrets.token_hex(32)
 """The token of all local clusters of this process: Ray reads a token once."""
@@ -42,7 +42,7 @@ _TOKEN = secrets.token_hex(32)
 
 @dataclass(frozen=True)
 class RaySettings:
-    """Where the workers run and what each of them takes.
+    """The cluster of the workers, their number and their GPUs.
 
     Attributes:
         address: The address of the cluster.
@@ -70,12 +70,20 @@ def check_cluster(address: RayAddress) -> None:
 
 @contextlib.contextmanager
 def connect(settings: RaySettings, threads: int) -> Generator[tuple[Any, int], None, None]:
-    """Yield Ray, connected to a cluster, and the number of workers. The end disconnects what was connected here."""
+    """Yield Ray, connected to a cluster, and the number of workers. The end disconnects what was connected here.
+
+    Args:
+        settings: The cluster and the workers.
+        threads: The number of processors of each worker.
+    """
     address = settings.address
     check_cluster(address)
     with ExitStack() as stack:
         if address.local:
-            stack.enter_context(_variables(_PRIVATE | {"RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", _TOKEN)}))
+            token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", _TOKEN)}
+            stack.enter_context(_variables(_LOOPBACK | token))
+        elif address.is_on_loopback_alone():
+            stack.enter_context(_variables(_LOOPBACK))
         ray = _import_ray()
         if not ray.is_initialized():
             arguments = {}
@@ -160,8 +168,12 @@ def _init(ray: Any, address: RayAddress, **arguments: Any) -> None:
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         what = "start" if address.local else "connect to"
         reason = quote(error)
-        if address.host is None and not address.local and isinstance(error, ConnectionError):
-            reason = "none runs on this machine, and RAY_ADDRESS is not set"
+        if not address.local and isinstance(error, ConnectionError):
+            reason = (
+                "none runs on this machine, and RAY_ADDRESS is not set"
+                if address.host is None
+                else f"{address} answers, but not to Ray with the token that is set here"
+            )
         raise BackendUnavailableError(
             f"cannot {what} a Ray cluster: {reason}",
             code="ray-not-connected",

@@ -23,6 +23,12 @@ SHARD, IMAGES, WORKERS, KILLS = 64, 4096, 2, 30
 KINDS = (["worker", "driver", "raylet"], ["raylet", "worker", "driver"], ["driver", "worker", "worker", "raylet"])
 """The kills of a job. A job whose last raylet dies may still finish with the workers that it has."""
 
+PROCESS_KINDS = (["process", "driver"], ["driver", "process", "driver"])
+"""The kills of a job without Ray."""
+
+SURVIVED = ("worker", "process")
+"""The kills after which the command goes on."""
+
 LIMIT_S = 300.0
 """The longest time that a run may take to reach a moment or to end."""
 
@@ -129,7 +135,7 @@ def kill_once(job: TracedJob, kind: str, chance: random.Random, process: subproc
     if kind == "driver":
         process.kill()
         return True
-    mark = {"worker": "ray::LabellingActor", "raylet": "/raylet/raylet "}[kind]
+    mark = {"worker": "ray::LabellingActor", "raylet": "/raylet/raylet ", "process": "runtimes.labelling.worker"}[kind]
     below = [pid for pid, command in descendants(process.pid).items() if mark in command.partition("--")[0]]
     if not below:
         return False
@@ -144,19 +150,20 @@ def run_with_kills(job: TracedJob, kinds: list[str], chance: random.Random) -> l
         process = job.start()
         while len(killed) < len(kinds) and kill_once(job, kind := kinds[len(killed)], chance, process):
             killed.append(kind)
-            if kind != "worker":
+            if kind not in SURVIVED:
                 break
         code = process.wait(LIMIT_S)
         if code == 0:
             return killed
-        if not killed or killed[-1] == "worker":
+        if not killed or killed[-1] in SURVIVED:
             raise RuntimeError(f"the command ended with {code}: {job.errors()}")
     raise RuntimeError(f"the command did not end after its last kill: {job.errors()}")
 
 
-def label_command(images: Path, artifact: Path, ray: str) -> tuple[str, ...]:
-    options = ("--ray", ray, "--workers", str(WORKERS), "--threads", "1", "--shard", str(SHARD), "--stall", "120")
-    return (console_script("rexport"), "label", str(images), "--artifact", str(artifact), *options)
+def label_command(images: Path, artifact: Path, ray: str | None) -> tuple[str, ...]:
+    options = ("--workers", str(WORKERS), "--threads", "1", "--shard", str(SHARD), "--stall", "120")
+    place = () if ray is None else ("--ray", ray)
+    return (console_script("rexport"), "label", str(images), "--artifact", str(artifact), *options, *place)
 
 
 def differences(job: TracedJob, expected: dict[str, str], rows: list[dict[str, Any]]) -> tuple[int, int, int, int]:
@@ -197,6 +204,22 @@ def measure_kills(setting: FigureSettings) -> Iterator[Figure]:
             return nodes.run_with_kill(setting.folder / f"nodes{number}", artifact, chance)
 
         yield _summary("kills of one of 3 nodes", calm, max(1, kills // 5), clustered)
+
+
+def measure_process_kills(setting: FigureSettings) -> Iterator[Figure]:
+    """Worker processes and drivers, without Ray."""
+    artifact, images = export_bundled(setting.folder), write_images(setting.folder, IMAGES)
+    trace = Trace(setting.folder / "trace", images)
+    command = label_command(images, artifact, None)
+    calm = TracedJob(setting.folder / "calm", trace, command)
+    if calm.start().wait(LIMIT_S):
+        raise RuntimeError(calm.errors())
+
+    def disturb(number: int, chance: random.Random) -> tuple[TracedJob, list[str]]:
+        job = TracedJob(setting.folder / f"job{number}", trace, command)
+        return job, run_with_kills(job, PROCESS_KINDS[number % len(PROCESS_KINDS)], chance)
+
+    yield _summary("kills of worker process and driver, without Ray", calm, setting.limit or KILLS, disturb)
 
 
 def _summary(

@@ -80,25 +80,25 @@ def recognise_source(source: str, kind: SourceKind | None = None) -> SourceForm:
             hint="a source is a folder, a tar archive, a Parquet file, or a text file with one path or URI a line",
         )
     if found == "folder":
-        return _recognise_folder(store, kind)
+        return _recognise_folder(whole, store, kind)
     plain, _, query = whole.partition("?") if "://" in whole else (whole, "", "")
     root, _, name = plain.rpartition("/")
     parent = open_store(f"{root or '/'}" + (f"?{query}" if query else ""))
     return SourceForm(kind or _recognise_file(parent, name), f"{root or '/'}" + (f"?{query}" if query else ""), (name,))
 
 
-def _recognise_folder(store: Store, kind: SourceKind | None) -> SourceForm:
+def _recognise_folder(root: str, store: Store, kind: SourceKind | None) -> SourceForm:
     names = [entry.name for entry in store.entries() if not entry.is_folder and not entry.name.startswith(".")]
     if kind is None and not any(map(is_image_name, names)):
         kind = next((kind for kind, suffix in SUFFIX.items() if any(name.endswith(suffix) for name in names)), None)
     if kind is None or kind not in SUFFIX:
-        return SourceForm("folder", store.root, ())
+        return SourceForm("folder", root, ())
     chosen = tuple(name for name in names if name.endswith(SUFFIX[kind]))
     if not chosen:
         raise ArtifactError(
             f"the folder has no file that ends in {SUFFIX[kind]}", code="source-kind-mismatch", path=store.root
         )
-    return SourceForm(kind, store.root, chosen)
+    return SourceForm(kind, root, chosen)
 
 
 def _recognise_file(store: Store, name: str) -> SourceKind:

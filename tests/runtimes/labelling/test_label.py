@@ -196,7 +196,7 @@ def test_a_damaged_file_of_the_output_is_named(
 
 def test_a_larger_limit_of_errors_continues_a_job(photos: Path, fake_artifact: FakeFactory, tmp_path: Path) -> None:
     asked = request(photos, fake_artifact().path, tmp_path / "out")
-    with refuses(CheckFailedError, "too-many-errors"):
+    with refuses(CheckFailedError, "too-many-errors", "image-broken 1"):
         run(replace(asked, max_errors=ErrorLimit(2, is_share=False)))
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     assert run(asked).counts.images == 28

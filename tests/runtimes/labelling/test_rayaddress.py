@@ -55,3 +55,12 @@ def test_no_answer_is_an_error_within_seconds() -> None:
         address.check_reachable()
     with refuses(BackendUnavailableError, "ray-unreachable", address):
         address.check_reachable()
+
+
+def test_a_server_on_loopback_alone_is_recognised() -> None:
+    for host, alone in (("127.0.0.1", True), ("", False)):
+        with socket.create_server((host, 0)) as server:
+            address = RayAddress("127.0.0.1", server.getsockname()[1], local=False)
+            assert address.is_on_loopback_alone() is alone
+    assert not RayAddress("10.0.0.1", 6379, local=False).is_on_loopback_alone()
+    assert not RayAddress(None, None, local=False).is_on_loopback_alone()
