@@ -1,4 +1,4 @@
-"""The facts that all kinds of files state: the name of an artifact, the image, and the processors and memory of a container."""
+"""The facts that all kinds of files state: the artifact, its name and image, and the processors and memory that it gets."""
 
 from __future__ import annotations
 
