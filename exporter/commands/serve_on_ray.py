@@ -27,7 +27,7 @@ def serve_on_ray(
     """Serves the models until SIGTERM or Ctrl-C, and returns the exit code. A second signal ends it at once."""
     from runtimes.labelling.rayaddress import RayAddress
     from runtimes.labelling.raycluster import RaySettings, connect
-    from runtimes.serving.onray import RayServeSettings, deployed
+    from runtimes.serving.onray import RayServeSettings, deploy
 
     _require_serve()
     if options["grpc_port"] is not None:
@@ -46,7 +46,7 @@ def serve_on_ray(
     stop = threading.Event()
     with connect(RaySettings(address, options["workers"], options["gpus_per_worker"]), replica.threads):
         _stop_on_signals(stop)
-        with deployed(replica, settings) as state:
+        with deploy(replica, settings) as state:
             announce([f"http://{options['host']}:{options['port']}"], tuple(source.name for source in sources))
             while not stop.wait(WATCH_S):
                 if (now := state()) in LOST:

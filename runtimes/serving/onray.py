@@ -30,7 +30,7 @@ FINISH_S = 30.0
 
 @dataclass(frozen=True)
 class ReplicaArguments:
-    """What each replica serves. The fields are the arguments of an application in a configuration of Ray Serve.
+    """The models of each replica. The fields are the arguments of an application in a configuration of Ray Serve.
 
     Attributes:
         artifacts: The model files, each as a path or as ``NAME=PATH``. All nodes need them at these paths.
@@ -114,8 +114,12 @@ def replica_app(arguments: Mapping[str, Any]) -> ASGIApp:
 
 
 @contextlib.contextmanager
-def deployed(replica: ReplicaArguments, settings: RayServeSettings) -> Generator[Callable[[], str], None, None]:
+def deploy(replica: ReplicaArguments, settings: RayServeSettings) -> Generator[Callable[[], str], None, None]:
     """Deploy an application on the cluster that this process is connected to, and delete it in the end.
+
+    Args:
+        replica: The models of each replica.
+        settings: The replicas, their proxies and their queue.
 
     Yields:
         A function that returns the state of the application in Ray Serve's words, for example ``RUNNING``.

@@ -1,7 +1,7 @@
 """Figures of servers: an artifact behind KServe gives the same bits, and hostile requests cost little.
 
-``kserve`` needs the environment that ``make peers`` makes. ``serve-hostile`` sends what wants to exhaust a server, and
-measures the slowest refusal and the growth of its memory.
+``kserve`` needs the environment that ``make peers`` makes. ``serve-hostile`` sends ``rexport serve`` what
+wants to exhaust it, and measures the slowest refusal and the growth of its memory.
 """
 
 from __future__ import annotations

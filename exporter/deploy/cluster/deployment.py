@@ -1,4 +1,4 @@
-"""What all kinds of files say about an artifact: its name, its image, and the processors and memory of a container."""
+"""The facts that all kinds of files state: the artifact, its name and image, and the processors and memory that it gets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODELS = PurePosixPath("/models")
 """The folder of the artifact in an image."""
 
 DATA = PurePosixPath("/data")
-"""Where a volume is mounted."""
+"""The folder that a volume is mounted at."""
 
 _NAME = re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?")
 _IMAGE = re.compile(r"[a-z0-9][\w.:/@-]*")
@@ -32,7 +32,7 @@ COPIES = 4
 
 @dataclass(frozen=True)
 class Resources:
-    """What a container asks for, and the most that it gets.
+    """The processors, memory and GPUs that a container asks for and gets at most.
 
     Attributes:
         cpus: The number of processors.

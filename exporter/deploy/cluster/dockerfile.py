@@ -24,7 +24,7 @@ GPU_LIBRARY = "onnxruntime-gpu"
 """The package that takes the place of the one for processors."""
 
 RAY_HAS = frozenset({"fastapi", "numpy", "prometheus-client", "pyarrow", "ray", "tritonclient", "uvicorn"})
-"""What the images of Ray have in versions of their own, or what Ray Serve does without."""
+"""Libraries that the images of Ray have in versions of their own, or that Ray Serve does without."""
 
 _HEALTH = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/v2/health/ready', timeout=2).read()"
 
@@ -46,6 +46,10 @@ class ImageSettings:
 
 def dockerfile(deployment: Deployment, settings: ImageSettings) -> str:
     """Return the text of a Dockerfile.
+
+    Args:
+        deployment: The artifact and its containers.
+        settings: How the image is built.
 
     Raises:
         BackendUnavailableError: A library that the image needs is not installed here, so that no version is known.

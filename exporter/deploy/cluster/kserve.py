@@ -27,7 +27,7 @@ PORT = 8080
 """The port that KServe sends requests to."""
 
 MOUNTED = PurePosixPath("/mnt/models")
-"""Where KServe puts what it fetches from a storage URI."""
+"""The folder of what KServe fetches from a storage URI."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class KServeSettings:
 
 def inference_service(deployment: Deployment, settings: KServeSettings) -> str:
     """Return the YAML of an InferenceService.
+
+    Args:
+        deployment: The artifact and its containers.
+        settings: The server, its replicas and its model.
 
     Raises:
         UsageError: Triton is asked for without the address of a repository.

@@ -22,7 +22,7 @@ GRACE_S = 60
 
 @dataclass(frozen=True)
 class Container:
-    """What one container differs in from others of the same deployment.
+    """A container of a deployment: the fields in which it differs from the others.
 
     Attributes:
         name: The name of the container.
@@ -49,7 +49,12 @@ def metadata(deployment: Deployment) -> Fields:
 
 
 def container_fields(deployment: Deployment, container: Container) -> Fields:
-    """Return a container. It runs without privileges, and limits equal requests."""
+    """Return a container. It runs without privileges, and limits equal requests.
+
+    Args:
+        deployment: The image, the resources, the secret and the volume.
+        container: The other fields.
+    """
     fields: Fields = {"name": container.name, "image": deployment.image}
     if container.arguments:
         fields["args"] = list(container.arguments)

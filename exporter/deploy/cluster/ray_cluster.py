@@ -14,7 +14,7 @@ KUBERAY = "Needs KubeRay 1.5.1 or newer: authOptions makes a token, without whic
 """Said in the head of each file."""
 
 HEAD = Resources(cpus=2, memory="4Gi")
-"""What the head asks for: its services, and the driver of a job."""
+"""The resources of the head, which runs the services of Ray and the driver of a job."""
 
 NODE_DRAIN_S = 45
 """For how long a node that is to stop finishes its work: less than ``GRACE_S``, after which it is killed."""

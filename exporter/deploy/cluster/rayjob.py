@@ -21,7 +21,7 @@ RETRIES = 3
 
 @dataclass(frozen=True)
 class LabelJob:
-    """What a job labels.
+    """The images of a job, and the place of their labels.
 
     Attributes:
         source: The images, as for ``rexport label``.
@@ -36,6 +36,10 @@ class LabelJob:
 
 def ray_job(deployment: Deployment, job: LabelJob) -> str:
     """Return the YAML of a RayJob.
+
+    Args:
+        deployment: The artifact and the containers of the workers.
+        job: The images, the labels and the workers.
 
     Raises:
         UsageError: A path is on the disk of a single pod.

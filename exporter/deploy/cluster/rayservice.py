@@ -36,6 +36,10 @@ class Replicas:
 def ray_service(deployment: Deployment, replicas: Replicas) -> str:
     """Return the YAML of a RayService.
 
+    Args:
+        deployment: The artifact and the containers of the replicas.
+        replicas: How many there are, and how many requests wait.
+
     Raises:
         BackendUnavailableError: PyYAML is not installed.
     """
@@ -61,7 +65,12 @@ def ray_service(deployment: Deployment, replicas: Replicas) -> str:
 
 
 def serve_config(deployment: Deployment, replicas: Replicas) -> Fields:
-    """Return the configuration of Ray Serve: one application that holds the artifact."""
+    """Return the configuration of Ray Serve: one application that holds the artifact.
+
+    Args:
+        deployment: The artifact and the resources of a replica.
+        replicas: How many there are, and how many requests wait.
+    """
     resources = deployment.resources
     actor: Fields = {"num_cpus": resources.cpus}
     if resources.gpus:

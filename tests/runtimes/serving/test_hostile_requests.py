@@ -283,7 +283,7 @@ def test_a_body_of_a_gigabyte_in_chunks_is_cut_off(path: str, server: ServeProce
     assert sent < 64 << 20
 
 
-def test_heads_that_never_end_are_cut_off_while_others_are_answered(server: ServeProcess) -> None:
+def test_endless_heads_are_cut_off_while_others_are_answered(server: ServeProcess) -> None:
     connections = [connect(server) for _ in range(100)]
     try:
         for connection in connections:
@@ -334,7 +334,7 @@ def test_a_body_that_trickles_is_refused_in_time(server: ServeProcess) -> None:
     assert TIMEOUT_S <= time.monotonic() - began_s < SOON_S
 
 
-def test_a_connection_goes_on_when_the_rest_of_a_refused_body_comes(server: ServeProcess) -> None:
+def test_a_connection_goes_on_after_the_rest_of_a_body(server: ServeProcess) -> None:
     with connect(server) as connection:
         for _ in range(3):
             connection.sendall(b"POST /v2/models/none/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n")
@@ -380,7 +380,7 @@ def test_clients_that_leave_free_their_places(server: ServeProcess) -> None:
     "text",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /none HTTP/9.9\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
