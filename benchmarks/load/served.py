@@ -9,7 +9,7 @@ from benchmarks.records.plan import Endpoint
 from benchmarks.records.request import Pair, Subject
 from benchmarks.worker.remote_session import UNKNOWN as UNKNOWN
 from benchmarks.worker.remote_session import RemoteRuntime, RemoteSession
-from exporter.deploy.served import ServedModel, ServerConnection
+from exporter.deploy.served import RemoteModel, ServerConnection
 from runtimes import Artifact, Backend
 from runtimes.errors import BackendUnavailableError, ModelMismatchError, UsageError, quote
 from runtimes.protocol import Options, TensorSpec
@@ -67,7 +67,7 @@ def _is_offered(server: ServerConnection, name: str, offered: tuple[str, ...] | 
     return server.is_ready(name) if offered is None else name in offered
 
 
-def _check_model(model: ServedModel, artifact: Artifact, url: str) -> None:
+def _check_model(model: RemoteModel, artifact: Artifact, url: str) -> None:
     assert artifact.manifest is not None
     for kind, wanted, found in (
         ("input", artifact.manifest.inputs, model.inputs),

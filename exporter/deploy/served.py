@@ -49,7 +49,7 @@ _LATE = ("504", "499", "StatusCode.DEADLINE_EXCEEDED")
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class RemoteModel:
     """The description of a model, as its server gives it.
 
     Attributes:
@@ -167,7 +167,7 @@ class ServerConnection:
         rows = found.get("models", []) if isinstance(found, dict) else found
         return tuple(sorted({str(row["name"]) for row in rows}))
 
-    def model(self, name: str, version: str = "") -> ServedModel:
+    def model(self, name: str, version: str = "") -> RemoteModel:
         """Return the description of a model.
 
         Args:
@@ -180,7 +180,7 @@ class ServerConnection:
         """
         with self._translate(name, version):
             found = self._call(self._client.get_model_metadata, name, version)
-            return ServedModel(
+            return RemoteModel(
                 str(found["name"]),
                 tuple(map(str, found.get("versions", ()))),
                 str(found.get("platform", "")),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.deploy import triton_config
-from exporter.deploy.served import TIMEOUT_S, ServedModel, ServerConnection
+from exporter.deploy.served import TIMEOUT_S, RemoteModel, ServerConnection
 from exporter.deploy.triton_config import FILE_KEY
 from exporter.deploy.triton_repository import model_name, versions_of
 from runtimes import Artifact
@@ -85,8 +85,8 @@ def _versions(folder: Path) -> dict[str, Path]:
     return {str(version): folder / str(version) / Path(file).name for version in versions_of(folder)}
 
 
-def offered_versions(
-    name: str, versions: dict[str, Path], description: ServedModel, server: ServerConnection
+def list_versions(
+    name: str, versions: dict[str, Path], description: RemoteModel, server: ServerConnection
 ) -> list[ServedVersion]:
     """Return the versions to verify: those that the server offers.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.deploy.served import ServedConfiguration, ServedModel, ServerConnection
-from exporter.deploy.served_versions import ServedVersion, VerificationRequest, models_of, offered_versions
+from exporter.deploy.served import RemoteModel, ServedConfiguration, ServerConnection
+from exporter.deploy.served_versions import ServedVersion, VerificationRequest, list_versions, models_of
 from exporter.deploy.triton_config import DIGEST_KEY, IMAGE
 from exporter.deploy.vector_images import png_images
 from exporter.inspect.manifest_view import describe_parity, parity_reference
@@ -59,7 +59,7 @@ class ServedSession:
         description: The server.
     """
 
-    def __init__(self, server: ServerConnection, served: ServedVersion, description: ServedModel) -> None:
+    def __init__(self, server: ServerConnection, served: ServedVersion, description: RemoteModel) -> None:
         name, _, version = server.server().partition(" ")
         self.inputs: tuple[TensorSpec, ...] = tuple(spec for spec in description.inputs if spec.name != IMAGE)
         self.outputs = description.outputs
@@ -112,7 +112,7 @@ def verify_served(
         for name, versions in models.items():
             try:
                 description = server.model(name)
-                for served in offered_versions(name, versions, description, server):
+                for served in list_versions(name, versions, description, server):
                     yield _verify(server, served, notify)
             except RexportError as error:
                 yield error

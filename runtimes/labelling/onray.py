@@ -55,7 +55,7 @@ class LabellingActor:
 
 
 @dataclass(eq=False)
-class _Worker:
+class _RayWorker:
     """The driver's view of one actor.
 
     Attributes:
@@ -72,7 +72,7 @@ class _Worker:
     answer: Any = None
     done: int = 0
 
-    def expected(self) -> Any:
+    def next_result(self) -> Any:
         """Return the next result to come, or ``None``."""
         return self.opening if self.opening is not None else self.works[0][0] if self.works else None
 
@@ -154,7 +154,7 @@ class RayExecutor:
                 self._check_nodes()
                 self._ask()
             self._take_answers()
-            expected = {ref: worker for worker in self._workers if (ref := worker.expected()) is not None}
+            expected = {ref: worker for worker in self._workers if (ref := worker.next_result()) is not None}
             left_s = max(0.0, deadline - time.monotonic())
             if not expected:
                 time.sleep(left_s)
@@ -187,11 +187,11 @@ class RayExecutor:
         self._workers = []
         self._connection.close()
 
-    def _create(self) -> _Worker:
+    def _create(self) -> _RayWorker:
         handle = self._actor.remote()
-        return _Worker(handle, handle.open.remote(self._settings))
+        return _RayWorker(handle, handle.open.remote(self._settings))
 
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: _RayWorker) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(worker.handle, no_restart=True)
 
@@ -204,10 +204,10 @@ class RayExecutor:
                     work = self._waiting.popleft()
                     worker.works.append((worker.handle.label.remote(work), work))
 
-    def _receive(self, worker: _Worker) -> ShardReport | WorkerDeath | None:
+    def _receive(self, worker: _RayWorker) -> ShardReport | WorkerDeath | None:
         """Take the next result of a worker. A dead worker is replaced."""
         try:
-            result = self._ray.get(worker.expected())
+            result = self._ray.get(worker.next_result())
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error) from error
         except self._ray.exceptions.RayError as error:
@@ -222,7 +222,7 @@ class RayExecutor:
         report: ShardReport = result
         return report
 
-    def _replace(self, worker: _Worker, reason: str) -> WorkerDeath | None:
+    def _replace(self, worker: _RayWorker, reason: str) -> WorkerDeath | None:
         """Put another worker in the place of a dead one. It had begun the first of its works; the others wait again."""
         self._kill(worker)
         works = [work for _, work in worker.works]

@@ -1,4 +1,4 @@
-"""The facts that all kinds of files state: the artifact, its name and image, and the processors and memory that it gets."""
+"""What all kinds of files state: the artifact, its name and image, and its processors and memory."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from exporter.deploy.cluster.deployment import MODELS, Deployment
 from exporter.deploy.cluster.head import head_lines
 from exporter.deploy.cluster.kubernetes import DRAIN_S, USER
-from exporter.deploy.cluster.pins import direct_requirements, pinned_requirements
+from exporter.deploy.cluster.pins import direct_requirements, requirement_pins
 from exporter.deploy.cluster.ray_cluster import RAY_VERSION
 from exporter.deploy.cluster.yaml_text import comment
 from runtimes import Artifact
@@ -57,7 +57,7 @@ def dockerfile(deployment: Deployment, settings: ImageSettings) -> str:
     base = settings.base or _base(settings)
     wheel = wheel_name()
     extras = _extras(deployment.artifact, settings)
-    pins = direct_requirements(extras, RAY_HAS) if settings.ray else pinned_requirements(extras)
+    pins = direct_requirements(extras, RAY_HAS) if settings.ray else requirement_pins(extras)
     if settings.gpu:
         pins = tuple(_for_gpu(pin) for pin in pins)
     steps = [

@@ -10,7 +10,7 @@ from runtimes.libraries import importing, missing_library
 PACKAGE = "rexport"
 
 
-def pinned_requirements(extras: tuple[str, ...]) -> tuple[str, ...]:
+def requirement_pins(extras: tuple[str, ...]) -> tuple[str, ...]:
     """Return lines such as ``numpy==2.4.6`` for rexport's requirements and theirs, in alphabetical order.
 
     Args:
@@ -38,7 +38,7 @@ def direct_requirements(extras: tuple[str, ...], without: frozenset[str]) -> tup
         without: The names of the libraries that the image has.
 
     Raises:
-        BackendUnavailableError: As for ``pinned_requirements``.
+        BackendUnavailableError: As for ``requirement_pins``.
     """
     names = {name for name, _ in _requirements(PACKAGE, frozenset(extras))} - without
     return tuple(f"{name}=={_version(name)}" for name in sorted(names))

@@ -155,7 +155,7 @@ def test_the_image_has_all_files_of_the_artifact(onnx_artifact: Artifact) -> Non
 def test_the_image_pins_every_library_that_serving_needs() -> None:
     import importlib
 
-    found = dict(line.split("==") for line in pins.pinned_requirements(("cpu", "images", "serve")))
+    found = dict(line.split("==") for line in pins.requirement_pins(("cpu", "images", "serve")))
     assert {"numpy", "onnxruntime", "pillow", "fastapi", "starlette", "uvicorn", "pydantic-core"} <= set(found)
     assert found["numpy"] == importlib.import_module("numpy").__version__
     assert "torch" not in found
@@ -173,7 +173,7 @@ def test_a_version_that_is_unknown_here_is_refused(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(metadata, "version", version)
     with refuses(BackendUnavailableError, "version-unknown", "uvicorn"):
-        pins.pinned_requirements(("serve",))
+        pins.requirement_pins(("serve",))
 
 
 def test_a_missing_writer_of_yaml_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
