@@ -1,4 +1,4 @@
-"""The facts that all kinds of files state: the artifact, its name and image, and the processors and memory that it gets."""
+"""The facts that all kinds of files state: the artifact, its name and image, and the size of a container."""
 
 from __future__ import annotations
 
