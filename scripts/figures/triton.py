@@ -19,13 +19,15 @@ import numpy as np
 import runtimes
 from exporter.data.dataset import open_dataset
 from exporter.deploy.served import ServerConnection
+from exporter.deploy.triton_config import as_text, build_config, parse_config
 from exporter.deploy.triton_repository import TritonRequest, add_version
-from exporter.deploy.triton_settings import TritonSettings
+from exporter.deploy.triton_settings import BACKENDS, TritonSettings
 from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
+from exporter.precision.table import PRECISIONS
 from exporter.targets import onnx_file
-from runtimes.errors import BackendUnavailableError, RexportError
+from runtimes.errors import ArtifactError, BackendUnavailableError, RexportError
 from runtimes.images.preprocessing import fit_or_name
 from runtimes.network_io import NetworkInput
 from scripts.figures.setting import SILENT, Figure, FigureSettings
@@ -38,6 +40,9 @@ IMAGES = 1_000
 CLIENTS = 8
 REQUESTS = 200
 """The number of requests of each client."""
+
+GATE_IMAGES = 100
+"""The number of images for the gates of the exports, whose graphs are not what is measured."""
 
 SIGTERM_TRIES = 10
 LATEST_SIGTERM_S = 0.5
@@ -58,6 +63,38 @@ def measure_triton(setting: FigureSettings) -> Iterator[Figure]:
                 yield _differences(name, path, url, images)
         yield _batches(server, images)
     yield _losses(repository, images, max(SIGTERM_TRIES, setting.rounds))
+    yield _configurations(setting.folder / "precisions")
+
+
+def _configurations(folder: Path) -> Figure:
+    """Export the bundled network in every precision, and count the configurations that Triton's message takes."""
+    folder.mkdir()
+    parsed, wrong = 0, 0
+    for precision in PRECISIONS:
+        for raw in (False, True):
+            target = f"{folder}/{precision}{'-raw' if raw else ''}.onnx"
+            request = ExportRequest(VARIANTS["resnet20"], target, weights="bundled", raw=raw)
+            manifest = onnx_file.export(
+                request, SILENT, None, PrecisionSpec(precision, gate_images=GATE_IMAGES)
+            ).manifest
+            assert manifest is not None
+            for backend, row in BACKENDS.items():
+                if "onnx" in row.formats:
+                    config = build_config("net", manifest, TritonSettings(backend), {1: manifest.sha256})
+                    text = as_text(config)
+                    parsed += int(parse_config(text, folder) == config)
+                    wrong += _is_refused(text.replace("max_batch_size", "max_batch"), folder)
+    count = 2 * len(PRECISIONS) * sum("onnx" in row.formats for row in BACKENDS.values())
+    value = f"{parsed} of {count} parse as ModelConfig, {wrong} of {count} with a wrong field are refused"
+    return Figure("configurations of all precisions and backends", value, "all", parsed == wrong == count)
+
+
+def _is_refused(text: str, path: Path) -> bool:
+    try:
+        parse_config(text, path)
+    except ArtifactError:
+        return True
+    return False
 
 
 def _export(folder: Path) -> Iterator[tuple[str, Path]]:
