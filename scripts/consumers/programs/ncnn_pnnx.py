@@ -1,4 +1,4 @@
-"""Logits by ncnn, after the converter pnnx. ncnn takes one image at a time."""
+"""Logits by ncnn, after the converter pnnx, with weights in float32. ncnn takes one image at a time."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def run(model: Path, images: Input) -> ArrayLike:
         kind = "u8" if images.dtype == "uint8" else "f32"
         shape = f"inputshape=[{','.join(map(str, (1, *images.shape[1:])))}]{kind}"
         tool = str(Path(sys.executable).with_name("pnnx"))
-        done = subprocess.run([tool, "model.onnx", shape], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([tool, "model.onnx", shape, "fp16=0"], cwd=folder, capture_output=True, text=True)
         if not Path(f"{folder}/model.ncnn.bin").exists():
             sys.exit((done.stdout + done.stderr)[-1000:])
         with ncnn.Net() as network:
