@@ -140,6 +140,11 @@ def _blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
 def write_picture(path: Path, picture: PIL.Image.Image, replace: bool = True) -> None:
     """Write ``picture`` to the file ``path``, whose suffix says the format.
 
+    Args:
+        path: The file.
+        picture: The picture.
+        replace: Whether an existing file is replaced.
+
     Raises:
         UsageError: The file exists, and ``replace`` is off.
         ResourceError: The file cannot be written.

@@ -332,6 +332,10 @@ def check_target(target: Path, replace: bool) -> None:
 
     A manifest that rexport wrote and whose model file is gone may be replaced.
 
+    Args:
+        target: The path of the model file.
+        replace: Whether existing files may be replaced.
+
     Raises:
         UsageError: The model file or a stranger's file in place of the manifest exists, and ``replace`` is off.
         ResourceError: One of them exists and is not a regular file.

@@ -1,4 +1,5 @@
-"""What all kinds of files state: the artifact, its name and image, and its processors and memory."""
+"""Facts that all kinds of files state: the artifact, its name and image, and its processors and memory."""
+
 """The facts that all kinds of files state: the artifact, its name and image, and the size of a container."""
 
 from __future__ import annotations
