@@ -11,7 +11,7 @@ MIB = 1 << 20
 def test_a_job_must_be_as_fast_as_the_loop_and_right(ours_s: float, same: bool, holds: bool) -> None:
     figure = _speed("resnet20", 100, ([ours_s] * 5, [1.0] * 5), same)
     assert figure.holds is holds
-    assert f"{100 / ours_s:,.0f} against 100 images/s, 5 pairs" in figure.value
+    assert f"{100 / ours_s:,.0f} against 100 " in figure.value
 
 
 @pytest.mark.parametrize(("growth", "holds"), [(0.0, True), (0.2, False)])
