@@ -1,5 +1,3 @@
-"""Facts that all kinds of files state: the artifact, its name and image, and its processors and memory."""
-
 """The facts that all kinds of files state: the artifact, its name and image, and the size of a container."""
 
 from __future__ import annotations
