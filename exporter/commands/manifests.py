@@ -303,11 +303,8 @@ def _deliver(text: str, options: dict[str, Any]) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    from runtimes.errors import UsageError
     from runtimes.files import write_atomically
 
-    if out.exists() and not options["force"]:
-        raise UsageError("the file already exists", code="target-exists", path=out, hint="--force replaces it")
-    with write_atomically(out) as temporary:
+    with write_atomically(out, options["force"]) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(out)

@@ -105,7 +105,7 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
     """
     page = request.page
     if page.exists() and not request.force:
-        raise UsageError("the page already exists", code="target-exists", path=page, hint="--force replaces it")
+        raise files.target_exists(page)
     artifact = Artifact.read(request.model)
     _check_model(artifact, FILE_LIMIT_BYTES if request.is_single else FOLDER_LIMIT_BYTES)
     samples = _samples(request.samples, artifact.manifest)

@@ -59,7 +59,7 @@ def check_targets(out: str, job: LabellingJob) -> None:
         if not target_of(image):
             raise ModelMismatchError(
                 f"the class of {quote(image.uri)!r} is not known",
-                code="classes-missing",
+                code="image-class-unknown",
                 path=job.source,
                 hint="put the images of each class into a folder of its own, or add a column label",
             )

@@ -6,6 +6,7 @@ restored values have one reader each. ONNX Runtime and OpenVINO answer with the 
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,8 +62,7 @@ def separate_dequantisers(model: onnx.ModelProto) -> None:
 
 
 def _copy(node: onnx.NodeProto, output: str, number: int) -> onnx.NodeProto:
-    result = type(node)()
-    result.CopyFrom(node)
+    result = copy.deepcopy(node)
     result.name, result.output[0] = f"{node.name}_copy{number}", output
     return result
 

@@ -210,7 +210,7 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
     if request.features and manifest is not None and FEATURES not in [spec.name for spec in manifest.outputs]:
         raise ArtifactError(
             "the network has no output features",
-            code="output-absent",
+            code="features-absent",
             path=artifact.path,
             hint="rexport onnx --output logits,features exports it",
         )

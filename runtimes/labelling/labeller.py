@@ -207,7 +207,7 @@ def _best(answer: Answer, results: Sequence[Pixels | Reason | None], skip: int, 
     )
 
 
-_NOT_FINITE = Reason("output-not-finite", "the output of the network holds NaN or infinity")
+_NOT_FINITE = Reason("answer-not-finite", "the output of the network holds NaN or infinity")
 
 
 def _reason(error: InputError | ResourceError) -> Reason:

@@ -72,17 +72,22 @@ def check_same(old: LabellingJob, new: LabellingJob, out: str) -> None:
     Raises:
         ModelMismatchError: The artifact, the listing or an option differs.
     """
-    codes = {"artifact_sha256": "job-artifact-differs", "listing_sha256": "listing-changed"}
     for field in fields(LabellingJob):
         before, now = getattr(old, field.name), getattr(new, field.name)
         if before == now or field.name in _NOT_COMPARED:
             continue
-        what = {"artifact_sha256": "artifact", "listing_sha256": "listing"}.get(field.name, field.name)
+        hint = "choose another output folder, or repeat the first command"
+        change = f"{quote(before)}, and now it is {quote(now)}"
+        if field.name == "artifact_sha256":
+            raise ModelMismatchError(
+                f"the output was begun with the artifact {change}", code="job-artifact-differs", path=out, hint=hint
+            )
+        if field.name == "listing_sha256":
+            raise ModelMismatchError(
+                f"the output was begun with the listing {change}", code="job-listing-differs", path=out, hint=hint
+            )
         raise ModelMismatchError(
-            f"the output was begun with the {what} {quote(before)}, and now it is {quote(now)}",
-            code=codes.get(field.name, "job-option-differs"),
-            path=out,
-            hint="choose another output folder, or repeat the first command",
+            f"the output was begun with the {field.name} {change}", code="job-option-differs", path=out, hint=hint
         )
 
 

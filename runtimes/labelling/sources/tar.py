@@ -60,7 +60,7 @@ class TarSource:
         except (tarfile.TarError, ValueError, EOFError) as error:
             raise ArtifactError(
                 f"the tar archive is truncated, compressed or damaged: {quote(error)}",
-                code="archive-damaged",
+                code="archive-unreadable",
                 path=f"{self.root}/{name}",
                 hint="a compressed archive has to be unpacked first, for example with gunzip",
             ) from error

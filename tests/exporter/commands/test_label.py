@@ -86,7 +86,7 @@ def test_the_result_is_the_folder_and_the_accuracy(fake_artifact: FakeFactory, t
 def test_classes_that_are_not_known_are_refused_first(fake_artifact: FakeFactory, tmp_path: Path) -> None:
     source = write_images(tmp_path / "photos", 3, (".",))
     refused = here(main, "label", *job(source, fake_artifact().path, tmp_path / "out"), "--evaluate")
-    assert (refused.code, error_codes(refused.stderr)) == (4, ["classes-missing"])
+    assert (refused.code, error_codes(refused.stderr)) == (4, ["image-class-unknown"])
     assert not (tmp_path / "out" / part_name(0)).exists()
 
 

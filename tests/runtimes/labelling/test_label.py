@@ -241,7 +241,7 @@ def test_the_output_folder_cannot_be_the_source(photos: Path, fake_artifact: Fak
 def test_features_that_the_network_lacks_are_refused_first(
     photos: Path, fake_artifact: FakeFactory, tmp_path: Path
 ) -> None:
-    with refuses(ArtifactError, "output-absent"):
+    with refuses(ArtifactError, "features-absent"):
         run(request(photos, fake_artifact().path, tmp_path / "out", features=True))
     assert not (tmp_path / "out").exists()
 
