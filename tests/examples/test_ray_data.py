@@ -80,4 +80,4 @@ def test_too_few_processors_are_an_error(recipe: Recipe, tmp_path: Path) -> None
     process = recipe.start(tmp_path, processors=2)
     _, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
-    assert "1 networks of 1 threads need 3 CPUs, and the cluster has 2" in stderr
+    assert "need 3 CPUs" in stderr

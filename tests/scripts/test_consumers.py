@@ -38,29 +38,31 @@ def test_the_logits_are_compared(model: Model, tmp_path: Path) -> None:
 def test_another_class_stands_in_the_cell(model: Model, tmp_path: Path) -> None:
     found = answer(HEAD + "np.array([1, 0, 2, 3.5], np.float32).tofile(target)", model, tmp_path)
     assert (found.difference, found.agreement) == (1.0, 1)
-    assert cell(found) == "1.0e+00, 1 of 2 classes"
+    assert cell(found).split()[:4] == ["1.0e+00,", "1", "of", "2"]
 
 
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
         (HEAD + "sys.exit('no kernel')", "no kernel"),
-        (HEAD + "import os; os.abort()", "ended with exit code -6"),
-        (HEAD + "np.zeros(3, np.float32).tofile(target)", "returned no finite logits"),
-        (HEAD + "np.full(4, np.nan, np.float32).tofile(target)", "returned no finite logits"),
-        ("import sys; sys.exit('not installed')", "not installed"),
+        (HEAD + "import os; os.abort()", "exit code -6"),
+        (HEAD + "np.zeros(3, np.float32).tofile(target)", "finite logits"),
+        (HEAD + "np.full(4, np.nan, np.float32).tofile(target)", "finite logits"),
+        (HEAD + "sys.exit('not installed')", "not installed"),
     ],
     ids=["error", "crash", "size", "NaN", "absent"],
 )
 def test_a_failure_is_a_reason(model: Model, tmp_path: Path, program: str, reason: str) -> None:
     found = answer(program, model, tmp_path)
-    assert (found.difference, cell(found), found.reason) == (None, "no", reason)
+    assert (found.difference, cell(found)) == (None, "no")
+    assert (found.reason or "").endswith(reason)
 
 
 def test_a_hang_is_a_reason(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers, "LIMIT_S", 1)
     found = answer("import threading; threading.Event().wait()", model, tmp_path)
-    assert (found.difference, found.reason) == (None, "did not end within 1 s")
+    assert found.difference is None
+    assert (found.reason or "").endswith("within 1 s")
 
 
 def test_the_page_and_the_records_say_the_same(tmp_path: Path) -> None:
@@ -68,9 +70,10 @@ def test_the_page_and_the_records_say_the_same(tmp_path: Path) -> None:
     answers = [Answer(row.name, "5.0.0", form.name, 0.0, 16, 16) for row in rows for form in FORMS]
     answers[-1] = Answer("ncnn", "5.0.0", FORMS[-1].name, None, 0, 16, "no `slice`")
     page = write(tmp_path / "results", rows, answers, {"version": "1", "low": -1.0, "high": 2.0}).read_text("utf-8")
-    assert "| OpenCV<br>a note | 5.0.0 | 0 | 0 | 0 | 0 |" in page
-    assert "| ncnn | 5.0.0 | 0 | 0 | 0 | no |" in page
-    assert "- ncnn, raw-int8: `no slice`" in page
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    assert ["OpenCV<br>a note", "5.0.0", "0", "0", "0", "0"] in cells
+    assert ["ncnn", "5.0.0", "0", "0", "0", "no"] in cells
+    assert "raw-int8: `no slice`" in page
     records = json.loads((tmp_path / "results" / "results.json").read_text("utf-8"))
     assert [Answer(**record) for record in records["answers"]] == answers
 
