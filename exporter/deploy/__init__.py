@@ -1,1 +1,1 @@
-"""Deployment: repositories for a Triton Inference Server, and checks of what a server serves."""
+"""What other systems need of an artifact: Triton, containers, clusters and browsers, and the check of what is served."""

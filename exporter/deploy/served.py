@@ -324,6 +324,12 @@ def _split(url: str) -> SplitResult:
             code="url-invalid",
             hint="for example http://127.0.0.1:8000 or grpc://127.0.0.1:8001",
         )
+    if "@" in address.netloc:
+        raise UsageError(
+            "the address of a server must not hold a user or a password",
+            code="url-with-user",
+            hint="the protocol has no authentication; a proxy may ask for one",
+        )
     if address.path.strip("/") and address.scheme.startswith("grpc"):
         raise UsageError(f"{quote(url)!r} has a path, which gRPC does not know", code="url-with-path", hint="omit it")
     return address

@@ -70,6 +70,8 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         ServerConnection(url)
     with refuses(UsageError, "url-with-path"):
         ServerConnection("grpc://127.0.0.1:8001/models")
+    with refuses(UsageError, "url-with-user"):
+        ServerConnection("http://user:password@127.0.0.1:8000")
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
