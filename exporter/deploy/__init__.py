@@ -1,1 +1,1 @@
-"""What other systems need of an artifact: Triton, containers, clusters and browsers, and the check of what is served."""
+"""What other systems need of an artifact: Triton, containers, clusters, browsers, and the check of what is served."""
