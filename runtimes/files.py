@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import shlex
@@ -291,6 +290,8 @@ def _wait_for_lock(path: Path, patience_s: float) -> int:
                 hint="wait for that process or end it",
             )
         if waited_s > _ANNOUNCED_WAIT_S and not announced:
+            import logging
+
             announced = True
             reason = Reason("lock-awaited", f"waiting for {_holder_of(path)}, which has locked {quote(path.parent)}")
             logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})

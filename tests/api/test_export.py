@@ -277,7 +277,10 @@ def test_options_become_parameters_but_in_commands(text: str, words: str | None)
     assert in_python(text) == (words or "rexport tensorrt x.onnx builds from it, overwrite=True replaces it")
 
 
-ELSEWHERE = {"images", "profile", "strip", "debug", "by", "against", "dataset", "min_batch", "opt_batch", "max_batch"}
+ELSEWHERE = {
+    *("images", "profile", "strip", "debug", "by", "against", "dataset", "min_batch", "opt_batch", "max_batch"),
+    *("gpus_per_worker", "image", "max_errors", "memory", "name", "ray"),
+}
 """Options of commands that have no function here."""
 
 

@@ -16,7 +16,7 @@ import pytest
 from exporter.deploy import triton_config
 from exporter.deploy.triton_repository import TritonRequest, WrittenVersion, add_version, container_command
 from exporter.deploy.triton_settings import TritonSettings
-from runtimes import Artifact, Classifier
+from runtimes import Artifact, Classifier, files
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import ArtifactError, IntegrityError, ModelMismatchError, Reason, ResourceError, UsageError
 from tests.exporter.command_line import REPO, environment
@@ -162,10 +162,12 @@ def test_a_killed_run_leaves_no_half_version(
     assert subprocess.run(command, env=environment(), timeout=120).returncode == -9
     left = [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
     assert len(left) == 1
-    assert [path for path in (tmp_path / "repository").iterdir() if path.name.startswith(".")] == []
+    hidden = [path.name for path in (tmp_path / "repository").iterdir() if path.name.startswith(".")]
+    assert hidden == [files.LOCK]  # Triton looks at folders alone
     version = add(artifact, tmp_path)
     assert version.path.name == ("1" if prepare is not add else "2")
     assert not left[0].exists()
+    assert not (tmp_path / "repository" / files.LOCK).exists()
     Artifact.read(version.path / "model.onnx").check_digest()
 
 

@@ -309,9 +309,10 @@ def test_an_int8_graph_for_cpus_gets_the_recipe_for_tensorrt(
     monkeypatch: pytest.MonkeyPatch,
     error: type[ArtifactError | CompatibilityError],
 ) -> None:
-    """TensorRT-RTX takes such graphs and TensorRT does not: its refusal is made up here."""
+    """TensorRT-RTX refuses unsigned integers; TensorRT's refusals are made up here."""
     source = _copy_artifact(shared["int8"], tmp_path)
-    assert tensorrt_engine.build_artifact(source, RTX, SILENT).path.exists()
+    with refuses(CompatibilityError, "int8-not-signed", "--precision int8 --target tensorrt)"):
+        tensorrt_engine.build_artifact(source, RTX, SILENT)
 
     def refused(*_: object) -> None:
         raise error("not taken", code="parser-refused")
