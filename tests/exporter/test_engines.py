@@ -36,7 +36,12 @@ TYPED = ("bundled", "resnet18", "resnet50")
 BUILT = ("bundled", *(name for name in LARGE if name != "resnet101"))
 """ResNet-101 only has more blocks of a kind than ResNet-50, and fewer than ResNet-152."""
 
-CASES = [(name, precision) for name in BUILT for precision in BYTES if name in TYPED or precision == "fp32"]
+CASES = [
+    pytest.param(name, precision, marks=pytest.mark.slow if name == "resnet152" else ())
+    for name in BUILT
+    for precision in BYTES
+    if name in TYPED or precision == "fp32"
+]
 
 
 @dataclass(frozen=True)

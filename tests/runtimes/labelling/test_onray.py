@@ -37,7 +37,7 @@ sys.addaudithook(crash)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[frozenset[str]]:
+def earlier_sockets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[frozenset[str]]:
     """A cluster for two workers. The driver's process does not crash, as it does not load ``sitecustomize`` again.
 
     Gives the sockets that this process had before.
@@ -138,8 +138,8 @@ def test_another_version_on_a_node_is_refused(
         run(request(source, artifact, tmp_path / "out"), lambda settings: start(settings, workers=1))
 
 
-def test_a_local_cluster_listens_on_loopback_alone(_cluster: frozenset[str]) -> None:
-    ours = {inode for pid in [os.getpid(), *descendants(os.getpid())] for inode in sockets(pid)} - _cluster
+def test_a_local_cluster_listens_on_loopback_alone(earlier_sockets: frozenset[str]) -> None:
+    ours = {inode for pid in [os.getpid(), *descendants(os.getpid())] for inode in sockets(pid)} - earlier_sockets
     listening = [address for inode, address in listeners().items() if inode in ours]
     assert len(listening) > 3
     assert all(address in ("0100007F", "0000000000000000FFFF00000100007F") for address in listening)
