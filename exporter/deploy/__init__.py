@@ -1,1 +1,1 @@
-"""What other systems need of an artifact: Triton, containers, clusters, browsers, and the check of what is served."""
+"""Files and checks for other systems: Triton, containers, clusters, browsers, and what a server serves."""
