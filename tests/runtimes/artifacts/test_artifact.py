@@ -332,10 +332,11 @@ def test_a_disk_that_fails_under_the_digest_is_an_error(
 A, B = SCRIPT, WIDER
 
 PUBLISHER = """
-import os
+import os, time
 from pathlib import Path
 from tests.samples import SCRIPT, WIDER, publish_script
 def turn(arguments, count):
+    time.sleep(0.002 * (count % 4))  # without a rest, a slow reader would never see the same file twice
     which = (count + os.getpid()) % 2
     publish_script(Path(arguments[0]), (SCRIPT, WIDER)[which], which)
 """
