@@ -35,32 +35,32 @@ class Target:
 class Transport:
     """One of the ways to send a tensor and to get one back."""
 
-    library: Any
+    client_module: Any
     binary_in: bool
     binary_out: bool
 
     @contextmanager
     def client(self, target: Target) -> Iterator[Any]:
-        address = target.http if self.library is tritonclient.http else target.grpc
-        client = self.library.InferenceServerClient(address)
+        address = target.http if self.client_module is tritonclient.http else target.grpc
+        client = self.client_module.InferenceServerClient(address)
         try:
             yield client
         finally:
             client.close()
 
     def input(self, name: str, array: Array, datatype: str = "FP32") -> Any:
-        tensor = self.library.InferInput(name, list(array.shape), datatype)
-        if self.library is tritonclient.http:
+        tensor = self.client_module.InferInput(name, list(array.shape), datatype)
+        if self.client_module is tritonclient.http:
             return tensor.set_data_from_numpy(array, binary_data=self.binary_in)
         return tensor.set_data_from_numpy(array)
 
     def output(self, name: str) -> Any:
-        if self.library is tritonclient.http:
-            return self.library.InferRequestedOutput(name, binary_data=self.binary_out)
-        return self.library.InferRequestedOutput(name)
+        if self.client_module is tritonclient.http:
+            return self.client_module.InferRequestedOutput(name, binary_data=self.binary_out)
+        return self.client_module.InferRequestedOutput(name)
 
     def infer(self, target: Target, array: Array, **options: Any) -> Any:
-        if self.library is tritonclient.http and not self.binary_in:
+        if self.client_module is tritonclient.http and not self.binary_in:
             options["headers"] = {"Content-Type": "application/json"}  # KServe asks for it
         with self.client(target) as client:
             return client.infer(
