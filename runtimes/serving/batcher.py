@@ -99,6 +99,11 @@ class Batcher:
         return self._admitted
 
     @property
+    def request_s(self) -> float:
+        """The usual seconds of the network for one request, judged by the last batches; 0 before the first."""
+        return self._request_s
+
+    @property
     def expected_wait_s(self) -> float:
         """The seconds until a request that is admitted now would run, judged by the last batches."""
         return self._admitted * self._request_s

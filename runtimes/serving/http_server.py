@@ -9,13 +9,15 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_TIMEOUT_S = 10.0
 """The seconds in which the head of a request has to arrive, counted from the connection or from its first byte."""
+
+HEAD_BYTES = 64 << 10
+"""The size of the head of a request in bytes, at most."""
 
 KEEP_ALIVE_S = 75
 """The seconds after which an idle connection is closed."""
@@ -32,17 +34,21 @@ REST_BYTES = 1 << 20
 _POLL_S = 0.02
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """A connection whose client has to send the head of each request, and the rest of a refused body, in time."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _heads = 0
+    _in_head = False
+    _in_body = False
     _rest_timer: asyncio.TimerHandle | None = None
     _rest_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
-        self._start_timer()
+        self._start_head_timer()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and wait for the rest of a head that began. The rest of a refused body is dropped."""
@@ -51,24 +57,44 @@ class BoundedProtocol(H11Protocol):
             if self._rest_bytes > REST_BYTES:
                 self.transport.close()
                 return
+        heads = self._heads
         super().data_received(data)
-        if self.conn.their_state is not h11.SEND_BODY:
-            self._stop_rest_timer()
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_timer()
-        elif self.conn.trailing_data[0] and self._head_timer is None:
-            self._start_timer()
+        if self._heads != heads:
+            self._stop_head_timer()
+        elif not self._in_body:
+            self._head_bytes += len(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
+        elif self._in_head or (self._heads == heads and not self._in_body):
+            self._start_head_timer()
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        """Begin a body, which may be empty."""
+        self._in_head, self._in_body = False, True
+        self._heads += 1
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a body."""
+        super().on_message_complete()
+        self._in_body = False
+        self._stop_rest_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._stop_timer()
+        self._stop_head_timer()
         self._stop_rest_timer()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or wait for the rest of the body of this one."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        if self._in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._rest_bytes = 0
             self._rest_timer = self.loop.call_later(REST_S, self.transport.close)
 
@@ -77,10 +103,12 @@ class BoundedProtocol(H11Protocol):
             self._rest_timer.cancel()
             self._rest_timer = None
 
-    def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
 
-    def _stop_timer(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

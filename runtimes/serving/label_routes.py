@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import UploadFile
@@ -18,6 +19,7 @@ from runtimes.serving.model import ServedModel
 from runtimes.serving.openapi import IMAGE_BODY, LABELS, MAX_TOP, MODEL_PARAMETER, TOP_PARAMETER, refusals
 from runtimes.serving.request_log import record_of
 from runtimes.serving.service import Service
+from runtimes.serving.sole_client import connection_of
 
 MULTIPART = "multipart/form-data"
 
@@ -42,13 +44,16 @@ def add_label_route(app: FastAPI, service: Service) -> None:
         served = service.model(arguments.get("model"))
         record = record_of(request.scope)
         record.model = served.name
-        classifier, top = _classifier(served), _top(arguments.get("top", "1"))
+        labeller = _Labeller(service, served, _classifier(served), _top(arguments.get("top", "1")))
         with service.reading(served):
             body = await read_body(request, service.settings)
         record.received_bytes = len(body)
         images = await _images(request, body, service.settings.max_images)
         with ClientWatch(request):
-            predictions = await _predict_all(service, served, classifier, images, top)
+            if len(images) == 1:
+                predictions = [await labeller.predict(images[0], connection_of(request, body))]
+            else:
+                predictions = await labeller.predict_all(images)
         return JSONResponse({"model": served.name, "images": [_as_json(prediction) for prediction in predictions]})
 
 
@@ -68,21 +73,35 @@ def _classifier(model: ServedModel) -> Classifier:
     return model.classifier
 
 
-async def _predict_all(
-    service: Service, model: ServedModel, classifier: Classifier, images: list[bytes], top: int
-) -> list[Prediction]:
-    """Return the prediction of each image. Each has a place of its own in the queue."""
-    if len(images) == 1:
-        return [await _predict(service, model, classifier, images[0], top)]
-    tasks: list[asyncio.Task[Prediction]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            for image in images:
-                tasks.append(group.create_task(_predict(service, model, classifier, image, top)))
-    except BaseExceptionGroup as errors:
-        first = next((number, task.exception()) for number, task in enumerate(tasks) if _has_failed(task))
-        raise _with_number(*first) from errors
-    return [task.result() for task in tasks]
+@dataclass(frozen=True)
+class _Labeller:
+    """A model with the number of labels that a request asks for."""
+
+    service: Service
+    model: ServedModel
+    classifier: Classifier
+    top: int
+
+    async def predict(self, image: bytes, connection: object = None) -> Prediction:
+        """Return the prediction of an image. ``connection`` is as for ``Service.run``."""
+
+        def prepare() -> InferenceRequest:
+            return InferenceRequest("", self.classifier.prepare(image, self.service.settings.max_pixels), {})
+
+        _, outputs = await self.service.run(self.model, prepare, connection)
+        return self.classifier.interpret(outputs, self.top)[0]
+
+    async def predict_all(self, images: list[bytes]) -> list[Prediction]:
+        """Return the prediction of each image. Each has a place of its own in the queue."""
+        tasks: list[asyncio.Task[Prediction]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for image in images:
+                    tasks.append(group.create_task(self.predict(image)))
+        except BaseExceptionGroup as errors:
+            first = next((number, task.exception()) for number, task in enumerate(tasks) if _has_failed(task))
+            raise _with_number(*first) from errors
+        return [task.result() for task in tasks]
 
 
 def _has_failed(task: asyncio.Task[Prediction]) -> bool:
@@ -94,14 +113,6 @@ def _with_number(number: int, error: BaseException | None) -> BaseException:
     if isinstance(error, InputError):
         return InputError(f"image {number}: {error.what}", code=error.code, hint=error.hint)
     return error or RuntimeError("no task has failed")
-
-
-async def _predict(service: Service, model: ServedModel, classifier: Classifier, image: bytes, top: int) -> Prediction:
-    def prepare() -> InferenceRequest:
-        return InferenceRequest("", classifier.prepare(image, service.settings.max_pixels), {})
-
-    _, outputs = await service.run(model, prepare)
-    return classifier.interpret(outputs, top)[0]
 
 
 def _as_json(prediction: Prediction) -> dict[str, object]:

@@ -16,6 +16,7 @@ from runtimes.serving.model import ServedModel
 from runtimes.serving.openapi import INFERENCE, NAME_PARAMETER, TENSOR_BODY, VERSION_PARAMETER, refusals
 from runtimes.serving.request_log import record_of
 from runtimes.serving.service import Service
+from runtimes.serving.sole_client import connection_of
 
 TAGS: list[str | Enum] = ["Open Inference Protocol"]
 
@@ -115,7 +116,7 @@ async def _infer(service: Service, request: Request) -> Response:
         return parse_request(body, header_bytes, model.runtime.inputs, model.runtime.outputs)
 
     with ClientWatch(request):
-        parsed, outputs = await service.run(model, prepare)
+        parsed, outputs = await service.run(model, prepare, connection_of(request, body))
         content, json_bytes = await service.encode(lambda: encode_response(model, parsed, outputs), outputs)
     headers: dict[str, Any] = {} if json_bytes is None else {HEADER_LENGTH: str(json_bytes)}
     media_type = "application/json" if json_bytes is None else "application/octet-stream"
