@@ -11,9 +11,11 @@ from types import TracebackType
 import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
+from runtimes.devices import parse_device
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Description, DeviceSession, Session
 from runtimes.tensors.dlpack import SupportsDLPack
+from runtimes.tensors.presence import identify
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 from runtimes.tensors.validation import (
     check_feeds,
@@ -98,7 +100,14 @@ class Runtime:
         self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._needs_no_check = make_fast_check(self._inputs)
-        self._description = replace(session.description, skipped_backends=skipped_backends)
+        about = session.description
+        gpu = identify(parse_device(about.device))
+        self._description = replace(
+            about,
+            skipped_backends=skipped_backends,
+            gpu=None if gpu is None else gpu.name,
+            gpu_uuid=None if gpu is None else gpu.uuid,
+        )
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

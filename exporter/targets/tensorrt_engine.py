@@ -28,8 +28,10 @@ from runtimes.backends.tensorrt import compatibility, engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import BuiltEngine, build
 from runtimes.backends.tensorrt.flavors import Flavor, default_flavor, flavor
+from runtimes.devices import CUDA, DeviceName
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason, UsageError, quote
 from runtimes.tensors import cuda
+from runtimes.tensors.presence import identify
 
 AUTO = "auto"
 """The name that stands for the most preferred flavor that is installed."""
@@ -47,12 +49,14 @@ class EngineRequest:
         settings: The settings of the builder. Their ``tf32`` is ignored, because the graph determines it.
         out: A file, or a folder if it exists or ends in a slash. ``None`` means the folder of the ONNX file.
         force: Whether existing files are replaced.
+        device_index: The number of the GPU to build for and to check on.
     """
 
     flavor: str = AUTO
     settings: Settings = field(default_factory=Settings)
     out: str | None = None
     force: bool = False
+    device_index: int = 0
 
     def choose_flavor(self) -> Flavor:
         """Return the flavor, whose library is installed and supports the settings.
@@ -183,7 +187,7 @@ class _Building:
         self, parent: Artifact, target: Path, order: EngineRequest, flavor: Flavor, listener: ExportListener
     ) -> None:
         self.parent, self.target, self.flavor, self.listener = parent, target, flavor, listener
-        self.force = order.force
+        self.force, self.device = order.force, DeviceName(CUDA, order.device_index)
         self.manifest, self.parity, self.vectors = _read_parent(parent)
         self.settings = replace(order.settings, tf32=parent.allows_tf32)
         if order.settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
@@ -231,7 +235,9 @@ class _Building:
         title = f"{self.flavor.title} {self.flavor.version()}"
         self.listener.step(f"building an engine with {title}")
         try:
-            built = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener))
+            # A new thread uses the first GPU by itself, and TensorRT-RTX builds without a GPU.
+            index = self.device.index or None
+            built = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener), index)
         except (ArtifactError, CompatibilityError) as error:
             raise self._add_hint(error) from error
         self.listener.notice(
@@ -255,7 +261,7 @@ class _Building:
 
     def _record(self, built: BuiltEngine, file: Path) -> Manifest:
         """Return the manifest without the results of the checks."""
-        gpu = cuda.device() if cuda.missing() is None else None
+        gpu = identify(self.device)
         return engine_manifest.manifest(self.parent, file, built, self.settings, self.flavor, gpu)
 
     def _check_engine(
@@ -273,11 +279,11 @@ class _Building:
             self.listener.step("checking parity")
             engine = Artifact(file, FORMATS["engine"], manifest)
             try:
-                compatibility.check(engine, self.flavor, cuda.device())
+                compatibility.check(engine, self.flavor, cuda.device(self.device.index))
             except CompatibilityError as error:  # the GPU here cannot run the engine
                 reason = error.what
             else:
-                with open_artifact(engine, self.flavor.backend, "cuda") as runtime:
+                with open_artifact(engine, self.flavor.backend, str(self.device)) as runtime:
                     return replace(
                         manifest,
                         parity=self._parity(runtime),

@@ -50,9 +50,9 @@ def open_on_gpu(
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"{provider.name} has no CUDA device: {missing}", code="provider-without-gpu")
-    with GPU_LOCK:
-        with cuda.current(provider.device_id):
-            stream = cuda.Stream()
+    # The library makes its GPU current and does not restore the caller's.
+    with GPU_LOCK, cuda.current(provider.device_id):
+        stream = cuda.Stream()
         session = session_factory.open_session(
             artifact, replace(provider, user_compute_stream=stream.handle), options.threads
         )
@@ -86,6 +86,7 @@ class OnnxRuntimeDeviceSession:
         self.outputs = model.outputs
         self.description = description
         self._model = model
+        self._ordinal = model.ordinal
         self._stream = stream
         self._max_batch = max_batch
         self._slots = Slots(model, recording)
@@ -113,7 +114,8 @@ class OnnxRuntimeDeviceSession:
         The first run happens in this call: it allocates memory, chooses algorithms, and records.
         """
         slots = self._fill_new_slots(arrays)
-        before, after = cuda.Event(), cuda.Event()
+        with cuda.current(self._ordinal):
+            before, after = cuda.Event(), cuda.Event()
 
         def run_timed() -> float:
             before.record(self._stream)
@@ -139,7 +141,7 @@ class OnnxRuntimeDeviceSession:
                     hint=f"copy the tensor to GPU {self._model.ordinal}",
                 )
         # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
-        self._calls.call_here(lambda: self._wait_for_producers(tensors))
+        self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
         images = tensors[self.inputs[0].name].shape[0]
         return self._call(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
 
@@ -164,7 +166,7 @@ class OnnxRuntimeDeviceSession:
     def close(self) -> None:
         """Free the session of the library."""
         self._calls.close()
-        with GPU_LOCK:
+        with GPU_LOCK, cuda.current(self._ordinal):
             # Bound functions may still hold the native session. The stream is freed with the last of them.
             del self._slots, self._model
 
@@ -191,9 +193,19 @@ class OnnxRuntimeDeviceSession:
             return [arrays]
         return [{name: array[start:stop] for name, array in arrays.items()} for start, stop in self._bounds(images)]
 
+    def _on_device(self, act: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Return the function for the model's GPU. The calling thread has its own current GPU again afterwards."""
+        ordinal = self._ordinal
+
+        def act_on_device() -> _Result:
+            with cuda.current(ordinal):
+                return act()
+
+        return act_on_device
+
     def _call(self, act: Callable[[], _Result]) -> _Result:
         try:
-            return self._calls.call(act)
+            return self._calls.call(self._on_device(act))
         except RexportError:
             raise
         except Exception as error:

@@ -26,9 +26,9 @@ LANES = 4
 """The largest number of calls that run at once. More calls would only wait for the device."""
 
 
-def current_device() -> torch.device:
-    """Return the current CUDA device of the calling thread."""
-    return torch.device("cuda", torch.cuda.current_device())
+def device_of(index: int) -> torch.device:
+    """Return the CUDA device with this number."""
+    return torch.device("cuda", index)
 
 
 @contextmanager
@@ -49,6 +49,7 @@ class CudaTorchSession(TorchSession):
         description: The description of what runs.
         is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching
             their kernels one by one.
+        device_index: The number of the GPU, which has the program.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class CudaTorchSession(TorchSession):
         artifact: Artifact,
         description: Description,
         is_recorded: Callable[[int], bool] = lambda _: False,
+        device_index: int = 0,
     ) -> None:
         super().__init__(call, artifact, description)
         self._tf32 = artifact.allows_tf32
         self._is_recorded = is_recorded
-        self._device = current_device()
+        self._device = device_of(device_index)
         self._lanes = Lanes(LANES)
         self._bound_lane = Lanes(1)
 
@@ -126,7 +128,7 @@ class CudaTorchSession(TorchSession):
         """Free the program and PyTorch's cached device memory."""
         super().close()
         del self._lanes, self._bound_lane
-        with LAUNCH_LOCK, _translate_errors():
+        with LAUNCH_LOCK, _translate_errors(), torch.cuda.device(self._device):
             torch.cuda.empty_cache()
 
     def _prepare(self, arrays: Arrays) -> Callable[[], Outputs]:

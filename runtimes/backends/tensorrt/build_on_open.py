@@ -110,7 +110,7 @@ def _make(
 ) -> None:
     before = files.identity(source.path)
     source.check_digest()  # the engine of a damaged file must not be cached for the undamaged file
-    built = build(source.path, settings, flavor)
+    built = build(source.path, settings, flavor, device_index=device.ordinal)
     if files.identity(source.path) != before:
         raise IntegrityError(
             "the file was replaced while its engine was built",

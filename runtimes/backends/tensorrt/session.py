@@ -32,9 +32,6 @@ from runtimes.tensors.spec import Arrays, TensorSpec
 CONTEXTS = 4
 """The default number of calls that run at once for each profile: enough to copy for some calls while others compute."""
 
-_ORDINAL = 0
-"""The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
-
 
 class EngineSession:
     """A session on an engine, as ``DeviceSession``. Many threads may run it at once.
@@ -51,6 +48,7 @@ class EngineSession:
         outputs: The specifications of the outputs. The first dimension is the batch; the others are fixed.
         contexts: The number of calls that may run at once for each profile. Further calls wait.
         describe_errors: Returns the library's last errors, for messages.
+        device_index: The number of the GPU.
 
     Raises:
         CompatibilityError: Another dimension than the first may vary.
@@ -67,12 +65,14 @@ class EngineSession:
         outputs: tuple[TensorSpec, ...],
         contexts: int = CONTEXTS,
         describe_errors: Callable[[], str] = lambda: "the library gave no reason",
+        device_index: int = 0,
     ) -> None:
         for spec in (*inputs, *outputs):
             row_shape(spec)
         self.inputs = inputs
         self.outputs = outputs
         self.description = description
+        self._device_index = device_index
         self._model = EngineModel(library, engine, inputs, outputs, profiles, cuda_graphs, describe_errors)
         self._profiles = profiles
         self._pools = tuple(
@@ -98,11 +98,12 @@ class EngineSession:
             InputError: A tensor is on another GPU than the engine.
         """
         for name, tensor in tensors.items():
-            if tensor.device != _ORDINAL:
+            if tensor.device != self._device_index:
                 raise InputError(
-                    f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {_ORDINAL}",
+                    f"the input {name} is on CUDA device {tensor.device}, but the engine is on device "
+                    f"{self._device_index}",
                     code="tensor-on-other-device",
-                    hint=f"pass tensor.to('cuda:{_ORDINAL}')",
+                    hint=f"pass tensor.to('cuda:{self._device_index}')",
                 )
         with self._device():
             images = tensors[self.inputs[0].name].shape[0]
@@ -137,7 +138,7 @@ class EngineSession:
     def close(self) -> None:
         """Free the engine and everything on the device."""
         # If the device failed, its memory is gone.
-        with suppress(DeviceLostError), cuda.current(_ORDINAL):
+        with suppress(DeviceLostError), cuda.current(self._device_index):
             for bound in tuple(self._bound):
                 bound.close()
             for pool in self._pools:
@@ -162,7 +163,7 @@ class EngineSession:
                 f"the GPU failed earlier: {self._lost.what}", code="gpu-failed-earlier", hint=self._lost.hint
             )
         try:
-            with cuda.current(_ORDINAL):
+            with cuda.current(self._device_index):
                 yield
         except DeviceLostError as error:
             self._lost = error

@@ -42,6 +42,7 @@ class Recorder:
         unloadable: what ``preload_dlls`` prints.
         gives: the provider that a session has in the end; else the one that was asked for.
         refuses: what opening a session raises.
+        used: the GPUs that were current where a session, an event or a run began.
         recording: threads that record a run at this moment: in no other may the library do anything.
     """
 
@@ -54,10 +55,12 @@ class Recorder:
     unloadable: str = ""
     gives: str | None = None
     refuses: Exception | None = None
+    used: set[int] = field(default_factory=set)
     recording: list[int] = field(default_factory=list)
 
     def acts(self) -> None:
         """Something that allocates or waits, in this thread."""
+        self.used.add(current_ordinal())
         if any(thread != threading.get_ident() for thread in list(self.recording)):
             self.faults.append("call-during-capture")
 
@@ -90,11 +93,11 @@ class _Binding:
         self.real.bind_ortvalue_output(name, value)
 
     def bind_input(self, name: str, device: str, ordinal: int, kind: type, shape: Sequence[int], address: int) -> None:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         self.real.bind_input(name, "cpu", 0, kind, shape, address)
 
     def bind_output(self, name: str, device: str, ordinal: int) -> None:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         self.real.bind_output(name, "cpu", 0)
 
     def get_outputs(self) -> list[onnxruntime.OrtValue]:
@@ -107,7 +110,7 @@ class _OrtValue:
     def ortvalue_from_shape_and_type(
         shape: Sequence[int], kind: type, device: str, ordinal: int
     ) -> onnxruntime.OrtValue:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", 0)
 
 
@@ -138,6 +141,8 @@ class Double(ModuleType):
         self.recorder.acts()
         if not GPU_LOCK.locked():
             self.recorder.faults.append("opened-during-recording")
+        if int(options["device_id"]) != current_ordinal():
+            self.recorder.faults.append("callers-gpu-changed")
         self.recorder.opened.append((provider, options, settings.entries))
         if self.recorder.refuses is not None:
             raise self.recorder.refuses
@@ -220,6 +225,9 @@ class Stream:
 class _Event:
     recorder: Recorder
 
+    def __post_init__(self) -> None:
+        self.recorder.acts()
+
     def record(self, stream: Stream) -> None:
         assert isinstance(stream, Stream)
         self.recorder.events.append("record")
@@ -230,10 +238,26 @@ class _Event:
         return 0.25
 
 
+_THREAD = threading.local()
+
+
+def current_ordinal() -> int:
+    """The GPU that is current in the calling thread."""
+    return getattr(_THREAD, "ordinal", 0)
+
+
 @contextmanager
-def _current(ordinal: int) -> Iterator[None]:
-    assert ordinal == 0
-    yield
+def current(ordinal: int) -> Iterator[None]:
+    """As ``cuda.current``."""
+    before, _THREAD.ordinal = current_ordinal(), ordinal
+    try:
+        yield
+    finally:
+        _THREAD.ordinal = before
+
+
+def _device(ordinal: int = 0) -> cuda.Device:
+    return cuda.Device(ordinal, "NVIDIA Double", "9.0", "13.0", 1 << 30, f"uuid-{ordinal}")
 
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -244,7 +268,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
     recorder = Recorder()
     monkeypatch.setitem(sys.modules, "onnxruntime", Double(recorder, providers or (TENSORRT, CUDA)))
     monkeypatch.setattr(cuda, "missing", lambda: None)
-    monkeypatch.setattr(cuda, "current", _current)
+    monkeypatch.setattr(cuda, "current", current)
+    monkeypatch.setattr(cuda, "count", lambda: 2)
+    monkeypatch.setattr(cuda, "device", _device)
     monkeypatch.setattr(cuda, "Stream", Stream)
     monkeypatch.setattr(cuda, "Event", lambda: _Event(recorder))
 

@@ -32,12 +32,13 @@ CPU = torch.device("cpu")
 @dataclass
 class Recorder:
     """What was done. ``events`` names it in order; ``faults`` is what no GPU would forgive, ``pools`` the
-    memory that each recording was given."""
+    memory that each recording was given, ``devices`` the numbers of the GPUs of sessions."""
 
     events: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     pools: list[object] = field(default_factory=list)
+    devices: list[int] = field(default_factory=list)
 
 
 class Stream:
@@ -174,16 +175,21 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
     def device(_: torch.device) -> Iterator[None]:
         yield
 
+    def device_of(index: int) -> torch.device:
+        recorder.devices.append(index)
+        return CPU
+
     def empty(*size: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
         if pin_memory:
             recorder.events.append("pin")
         return plain(*size, **options)
 
     patch.setattr(torch, "empty", empty)
-    patch.setattr(cuda_session, "current_device", lambda: CPU)
+    patch.setattr(cuda_session, "device_of", device_of)
     for name, value in {
         "is_available": lambda: True,
         "current_device": lambda: 0,
+        "device_count": lambda: 2,
         "Stream": lambda: Stream(recorder),
         "Event": lambda enable_timing: Event(recorder, enable_timing),
         "CUDAGraph": lambda: Graph(recorder),

@@ -15,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +51,9 @@ class Recorder:
         devices: how many GPUs there are.
         gpu, compute_capability: what they are.
         driver: the CUDA version that the driver runs, as CUDA writes it: 13000 is 13.0.
+        compute_mode: which processes may use the GPUs.
+        used: the GPUs that were current when a function was called, by its name.
+        contexts: the GPUs on which a context was created.
         cuda: the double of the CUDA runtime.
     """
 
@@ -64,6 +69,9 @@ class Recorder:
     gpu: str = "NVIDIA Double"
     compute_capability: tuple[int, int] = (9, 0)
     driver: int = 13000
+    compute_mode: Any = real.cudaComputeMode.cudaComputeModeDefault
+    used: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    contexts: set[int] = field(default_factory=set)
     cuda: CudaDouble = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +111,8 @@ class CudaDouble:
     """Stands for the module: each function has the true one's name and arguments, and gives its error code first."""
 
     cudaError_t = real.cudaError_t
+    cudaComputeMode = real.cudaComputeMode
+    cudaDeviceAttr = real.cudaDeviceAttr
     cudaMemcpyKind = real.cudaMemcpyKind
     cudaStreamCaptureMode = real.cudaStreamCaptureMode
     cudaStreamNonBlocking = real.cudaStreamNonBlocking
@@ -128,6 +138,9 @@ class CudaDouble:
         """The code that the call is to fail with, or success; one call at a time."""
         with self._lock:
             self._recorder.calls.append(name)
+            self._recorder.used[name].add(self.ordinal())
+            if name in _CONTEXT_MAKERS:
+                self._recorder.contexts.add(self.ordinal())
             planned = self._recorder.codes.get(name)
             code = self._lost or (planned.pop(0) if planned else OK)
             if code.name in FATAL:
@@ -135,6 +148,19 @@ class CudaDouble:
             yield code
 
     # Devices
+
+    def ordinal(self) -> int:
+        """The GPU that is current in the calling thread: that of its context, else the one that was set."""
+        stack = getattr(self._current, "stack", [])
+        return stack[-1] if stack else getattr(self._current, "ordinal", 0)
+
+    def push(self, ordinal: int) -> None:
+        """Makes the context of a GPU current in the calling thread."""
+        self._current.__dict__.setdefault("stack", []).append(ordinal)
+
+    def pop(self) -> int:
+        """Makes the context before that current again."""
+        return int(self._current.stack.pop())
 
     def cudaGetDeviceCount(self) -> Result:
         with self._called("cudaGetDeviceCount") as code:
@@ -144,12 +170,23 @@ class CudaDouble:
 
     def cudaGetDevice(self) -> Result:
         with self._called("cudaGetDevice") as code:
-            return code, getattr(self._current, "ordinal", 0)
+            return code, self.ordinal()
 
     def cudaSetDevice(self, device: int) -> Result:
         with self._called("cudaSetDevice") as code:
+            if code == OK and device >= self._recorder.devices:
+                return (real.cudaError_t.cudaErrorInvalidDevice,)
+            stack = getattr(self._current, "stack", [])
+            if stack:  # it replaces the context that is current
+                stack[-1] = device
             self._current.ordinal = device
+            self._recorder.contexts.add(device)  # since CUDA 12
             return (code,)
+
+    def cudaDeviceGetAttribute(self, attr: Any, device: int) -> Result:  # noqa: ARG002
+        with self._called("cudaDeviceGetAttribute") as code:
+            assert attr == real.cudaDeviceAttr.cudaDevAttrComputeMode
+            return code, int(self._recorder.compute_mode) if code == OK else None
 
     def cudaDriverGetVersion(self) -> Result:
         with self._called("cudaDriverGetVersion") as code:
@@ -163,6 +200,7 @@ class CudaDouble:
             found.name = self._recorder.gpu.encode().ljust(256, b"\0")
             found.major, found.minor = self._recorder.compute_capability
             found.totalGlobalMem = self._recorder.memory_bytes
+            ctypes.memmove(found.uuid.getPtr(), gpu_uuid(device).bytes, 16)
             return code, found if code == OK else None
 
     def cudaGetErrorString(self, error: Code) -> Result:
@@ -370,6 +408,14 @@ class CudaDouble:
         }
         return {kind: count for kind, count in kinds.items() if count}
 
+
+def gpu_uuid(ordinal: int) -> uuid.UUID:
+    """The identifier of the double's GPU with this number."""
+    return uuid.UUID(int=0xD0B1E << 64 | ordinal)
+
+
+_CONTEXT_MAKERS = ("cudaMalloc", "cudaHostAlloc", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags")
+"""Functions that create a context on the current GPU if it has none."""
 
 FATAL = ("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable")
 """Of the codes that a test plans, those after which every call fails."""
