@@ -22,7 +22,6 @@ from runtimes.errors import (
 )
 from runtimes.libraries import importing, missing_library
 from runtimes.protocol import Backend, Description, Layer, Options
-from runtimes.tensors import cuda
 from runtimes.tensors.spec import Arrays
 
 if TYPE_CHECKING:
@@ -86,7 +85,10 @@ def load_program(artifact: Artifact, device: DeviceName) -> torch.export.Exporte
         raise translate_error(error) from error
     except Exception as error:
         text = quote(str(error).split("\n")[0] or type(error).__name__)
-        if "busy or unavailable" in text:  # CUDA's words, for example if another process has the GPU for itself
+        if "busy or unavailable" in text:
+            from runtimes.tensors import cuda
+
+            # CUDA's words, for example if another process has the GPU for itself
             raise cuda.unavailable_error(device.index, text) from error
         raise ArtifactError(
             f"PyTorch {torch.__version__} cannot read the file: {text}",
