@@ -5,6 +5,7 @@ The number of a GPU is CUDA's own, as ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtimes.errors import UsageError, quote
@@ -68,6 +69,11 @@ def parse_device(text: str) -> DeviceName:
 
 _DIGITS = 4
 """The largest number of digits of a device's number."""
+
+
+def join_devices(devices: Sequence[DeviceName]) -> str:
+    """Return the names of devices as ``parse_devices`` takes them. One device has its shortest name."""
+    return ",".join(device.numbered for device in devices) if len(devices) > 1 else str(devices[0])
 
 
 def parse_devices(text: str) -> tuple[DeviceName, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exporter.commands.command import NameChoice
-from runtimes.devices import AUTO, CUDA, KINDS, parse_device, parse_devices
+from runtimes.devices import AUTO, CUDA, KINDS, join_devices, parse_device, parse_devices
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Device(click.ParamType[str]):
             devices = parse_devices(text) if self._several else (parse_device(text),)
         except UsageError as error:
             self.fail(str(error), param, ctx)
-        return ",".join(device.numbered for device in devices) if len(devices) > 1 else str(devices[0])
+        return join_devices(devices)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         from click.shell_completion import CompletionItem

@@ -174,6 +174,18 @@ def device(ordinal: int = 0) -> Device:
     )
 
 
+def free_bytes(ordinal: int) -> int:
+    """Return the memory of a GPU that no process uses.
+
+    The call creates a context on the GPU, which takes memory, if there is none yet.
+
+    Raises:
+        BackendUnavailableError: The GPU does not exist, cannot be used now, or the driver or cuda-bindings is missing.
+    """
+    with current(ordinal):
+        return int(_call_checked(_runtime(), f"read the memory of GPU {ordinal}", "cudaMemGetInfo"))
+
+
 def describe_absence(ordinal: int) -> Reason:
     """Return the reason why the GPU with this number cannot be used, with the GPUs that are there."""
     there = ", ".join(f"cuda:{number} {device(number).name}" for number in range(count())) or "none"

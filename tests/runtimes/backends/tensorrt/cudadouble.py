@@ -216,6 +216,13 @@ class CudaDouble:
                 code = real.cudaError_t.cudaErrorMemoryAllocation
             return code, self.memory.take(size, "device") if code == OK else None
 
+    def cudaMemGetInfo(self) -> Result:
+        with self._called("cudaMemGetInfo") as code:
+            if code == OK and not self._recorder.devices:
+                code = real.cudaError_t.cudaErrorNoDevice
+            free = self._recorder.memory_bytes - self.memory.used_bytes
+            return code, free if code == OK else None, self._recorder.memory_bytes
+
     def cudaFree(self, devPtr: int) -> Result:
         with self._called("cudaFree") as code:
             self.memory.give(devPtr, "device")
