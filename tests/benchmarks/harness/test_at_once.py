@@ -96,8 +96,9 @@ def test_a_row_is_compared_on_its_own_gpu(tmp_path: Path) -> None:
     assert [result.asked for result in store.read(path)] == [result.asked for result in results]
 
 
+@pytest.mark.usefixtures("with_gpus")
 @pytest.mark.parametrize("with_gpus", [FAILS_ON], indirect=True)
-def test_a_gpu_that_fails_leaves_no_sum(tmp_path: Path, with_gpus: None) -> None:
+def test_a_gpu_that_fails_leaves_no_sum(tmp_path: Path) -> None:
     """Else the other one would be taken for both."""
     found = measure(tmp_path, processes=2)
     assert [each.result.status for each in found] == ["ok", "error", "error", "error"]
