@@ -121,6 +121,7 @@ class CudaDouble:
         self._graphs: dict[int, list[Work]] = {}
         self._launchable: dict[int, list[Work]] = {}
         self._current = threading.local()
+        self._last = threading.local()
         self._lost: Code | None = None
 
     @contextmanager
@@ -132,7 +133,13 @@ class CudaDouble:
             code = self._lost or (planned.pop(0) if planned else OK)
             if code.name in FATAL:
                 self._lost = code
-            yield code
+            yield self._keep(code)
+
+    def _keep(self, code: Code) -> Code:
+        """The code, which a thread's next ``cudaGetLastError`` gives if it is an error."""
+        if code != OK:
+            self._last.code = code
+        return code
 
     # Devices
 
@@ -167,6 +174,11 @@ class CudaDouble:
 
     def cudaGetErrorString(self, error: Code) -> Result:
         return tuple(real.cudaGetErrorString(error))
+
+    def cudaGetLastError(self) -> Result:
+        with self._called("cudaGetLastError"):
+            last, self._last.code = getattr(self._last, "code", OK), OK
+            return (last,)
 
     # Memory
 
@@ -328,7 +340,7 @@ class CudaDouble:
             if code == OK and (captured is None or queue.broken):
                 code = real.cudaError_t.cudaErrorStreamCaptureInvalidated
             if code != OK:
-                return code, None
+                return self._keep(code), None
             number = next(self._numbers)
             self._graphs[number] = captured or []
             return code, real.cudaGraph_t(number)

@@ -154,10 +154,12 @@ class ICudaEngine:
         self.num_io_tensors = len(self._specs)
         self.num_optimization_profiles = len(network.profiles)
         self.num_layers = len(network.layers)
-        self.device_memory_size_v2 = network.scratch_bytes
         self.refittable = network.stripped
         self.name = "double"
         self.profiling_verbosity = tensorrt_rtx.ProfilingVerbosity.DETAILED
+
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        return self._network.scratch_for(self._network.profiles[profile_index].most)
 
     def get_tensor_name(self, index: int) -> str:
         return tuple(self._specs)[index]
@@ -324,9 +326,14 @@ class IExecutionContext:
 
     def set_device_memory(self, memory: int, size: int) -> None:
         self._touched(changes=True)
-        if size < self.engine.device_memory_size_v2 or memory % ALIGNMENT or self._own_memory:
+        if memory % ALIGNMENT or self._own_memory:
             self._recorder.fault("activations-memory-wrong")
         self._memory = (memory, size)
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        if self._own_memory:
+            self._recorder.fault("activations-memory-wrong")
+        return self.engine._network.scratch_for(self._images)
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         self._touched(changes=True)
@@ -372,6 +379,8 @@ class IExecutionContext:
             return self._refused("IExecutionContext::enqueueV3: an input's shape or a tensor's address is missing")
         if not self._own_memory and self._memory is None:
             return self._refused("IExecutionContext::enqueueV3: no memory for activations")
+        if self._memory is not None and self._memory[1] < self.engine._network.scratch_for(self._images):
+            self._recorder.fault("activations-memory-small")
         if self.engine._network.stripped and not self.engine._refitted:
             return self._refused("IExecutionContext::enqueueV3: the engine has no weights")
         if stream == 0:
