@@ -18,6 +18,7 @@ import pytest
 
 from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError
 from runtimes.tensors import cuda
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt.cudadouble import CudaDouble, Recorder
@@ -308,7 +309,8 @@ def test_the_double_catches_misuse_of_memory(recorder: Recorder) -> None:
     stream.to_device(device.pointer, host.pointer, 8)
     device.close()  # while it is still to be filled
     stream.synchronize()
-    recorder.cuda.cudaFree(device.pointer)
+    with capture_lock():
+        recorder.cuda.cudaFree(device.pointer)
     assert len(recorder.faults) == 3
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import cuda.bindings.runtime as real
 
 from runtimes.protocol import Arrays
+from runtimes.tensors import capture
 from tests.runtimes.backends.tensorrt.devicememory import Memory
 
 COPY_S = 1e-4
@@ -135,6 +136,14 @@ class CudaDouble:
                 self._lost = code
             yield self._keep(code)
 
+    @contextmanager
+    def _exclusive(self, name: str) -> Iterator[Code]:
+        """As ``_called``, of what records, or ends the recording of another library in another thread."""
+        if not holds_capture_lock():
+            self._recorder.fault(f"capture-lock-not-held: {name}")
+        with self._called(name) as code:
+            yield code
+
     def _keep(self, code: Code) -> Code:
         """The code, which a thread's next ``cudaGetLastError`` gives if it is an error."""
         if code != OK:
@@ -183,7 +192,7 @@ class CudaDouble:
     # Memory
 
     def cudaMalloc(self, size: int) -> Result:
-        with self._called("cudaMalloc") as code:
+        with self._exclusive("cudaMalloc") as code:
             if code == OK and self._capturing():
                 code = real.cudaError_t.cudaErrorStreamCaptureUnsupported
             if code == OK and self.memory.used_bytes + size > self._recorder.memory_bytes:
@@ -191,16 +200,16 @@ class CudaDouble:
             return code, self.memory.take(size, "device") if code == OK else None
 
     def cudaFree(self, devPtr: int) -> Result:
-        with self._called("cudaFree") as code:
+        with self._exclusive("cudaFree") as code:
             self.memory.give(devPtr, "device")
             return (code,)
 
     def cudaHostAlloc(self, size: int, flags: int) -> Result:  # noqa: ARG002
-        with self._called("cudaHostAlloc") as code:
+        with self._exclusive("cudaHostAlloc") as code:
             return code, self.memory.take(size, "host") if code == OK else None
 
     def cudaFreeHost(self, ptr: int) -> Result:
-        with self._called("cudaFreeHost") as code:
+        with self._exclusive("cudaFreeHost") as code:
             self.memory.give(ptr, "host")
             return (code,)
 
@@ -323,7 +332,7 @@ class CudaDouble:
     # Graphs
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> Result:
-        with self._called("cudaStreamBeginCapture") as code:
+        with self._exclusive("cudaStreamBeginCapture") as code:
             queue = self._queues[int(stream)]
             if mode != real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal:
                 self._recorder.fault("recording-not-thread-local")
@@ -381,6 +390,11 @@ class CudaDouble:
             "blocks": len(self.memory),
         }
         return {kind: count for kind, count in kinds.items() if count}
+
+
+def holds_capture_lock() -> bool:
+    """Whether this thread may record and allocate."""
+    return bool(capture.capture_lock()._lock._is_owned())  # type: ignore[attr-defined]
 
 
 FATAL = ("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable")

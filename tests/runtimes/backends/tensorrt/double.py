@@ -32,7 +32,7 @@ from runtimes import codec
 from runtimes.backends.tensorrt.session import EngineSession
 from runtimes.errors import ArtifactError
 from runtimes.protocol import Description
-from tests.runtimes.backends.tensorrt.cudadouble import Recorder, Work
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, Work, holds_capture_lock
 from tests.runtimes.backends.tensorrt.devicememory import ALIGNMENT
 from tests.runtimes.backends.tensorrt.networks import NETWORK as NETWORK
 from tests.runtimes.backends.tensorrt.networks import Network as Network
@@ -187,6 +187,8 @@ class ICudaEngine:
     def create_execution_context(self, strategy: Any = None) -> IExecutionContext | None:
         """As both of its overloads: ``strategy`` may be a runtime config."""
         self._library.recorder.calls.append("create_execution_context")
+        if not holds_capture_lock():
+            self._library.recorder.fault("context-made-without-lock")
         if self._library.recorder.cuda._capturing():
             self._library.recorder.fault("context-made-during-recording")
         if isinstance(strategy, IRuntimeConfig):
