@@ -118,6 +118,8 @@ class Options:
             threads among them; others ignore this option.
         model_cache: The folder for compiled models, which exists, or ``None`` for no cache. Backends without such a
             cache ignore this option.
+        batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
+            opened builds it for this batch size; other batch sizes still work. Others ignore this option.
     """
 
     device: str
@@ -125,6 +127,7 @@ class Options:
     cuda_graphs: bool = True
     streams: int = 1
     model_cache: Path | None = None
+    batch: int | None = None
 
 
 class Session(Protocol):
