@@ -50,6 +50,7 @@ class Description:
         threads: The number of processors that one call may use.
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
+        unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
     """
 
     backend: str
@@ -59,6 +60,7 @@ class Description:
     precision: str
     threads: int
     skipped_backends: tuple[str, ...] = ()
+    unrecorded_batches: tuple[int, ...] = ()
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -116,6 +118,8 @@ class Options:
             threads among them; others ignore this option.
         model_cache: The folder for compiled models, which exists, or ``None`` for no cache. Backends without such a
             cache ignore this option.
+        batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
+            opened builds it for this batch size; other batch sizes still work. Others ignore this option.
     """
 
     device: str
@@ -123,6 +127,7 @@ class Options:
     cuda_graphs: bool = True
     streams: int = 1
     model_cache: Path | None = None
+    batch: int | None = None
 
 
 class Session(Protocol):
