@@ -51,6 +51,7 @@ class Description:
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
         unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
+        notes: Facts about this library that a reader of its figures must know.
     """
 
     backend: str
@@ -61,6 +62,7 @@ class Description:
     threads: int
     skipped_backends: tuple[str, ...] = ()
     unrecorded_batches: tuple[int, ...] = ()
+    notes: tuple[Reason, ...] = ()
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -174,11 +176,14 @@ class DeviceSession(Session, Protocol):
         place where the library can. The outputs are fresh host arrays that belong to the caller.
         """
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+    def bind_timed(self, arrays: Arrays) -> Callable[[], float] | None:
         """Copy the arrays to the device once and return a function that runs the model and returns the device time.
 
         Each call returns the seconds between two events on the device, right before and right after the run. Copies
         and the work of the host are not included. Otherwise the function behaves like that of ``bind``.
+
+        The result is ``None`` if the library waits for the device in each run: the time between two events would then
+        include the wait of the host.
         """
 
 

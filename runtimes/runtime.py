@@ -204,7 +204,7 @@ class Runtime:
             feeds: Input arrays by name.
 
         Returns:
-            The function, or ``None`` if the device has no clock of its own.
+            The function, or ``None`` if the device has no clock of its own, or the library cannot be timed by it.
 
         Raises:
             InputError: As for ``infer``.
@@ -216,6 +216,8 @@ class Runtime:
             if self._device_session is None:
                 return None
             call = _no_time if arrays is None else self._device_session.bind_timed(arrays)
+        if call is None:
+            return None
 
         def run_once() -> float:
             with self._uses:

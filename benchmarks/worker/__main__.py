@@ -151,7 +151,7 @@ def _check(
     first, *others = expected
     if others and all(np.array_equal(other[name], first[name]) for other in others for name in first):
         warnings = (*warnings, UNVARIED)  # equal to the last bit, as for a graph folded into a constant
-    notes = () if note is None else (note,)
+    notes = (*(() if note is None else (note,)), *runtime.description.notes)
     outcome = JobOutcome("ok", notes=notes, description=runtime.description, warnings=warnings)
     image = make_encoded_call(job, runtime)
     return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)

@@ -42,6 +42,7 @@ class Recorder:
         unloadable: what ``preload_dlls`` prints.
         gives: the provider that a session has in the end; else the one that was asked for.
         refuses: what opening a session raises.
+        version: what the library calls itself.
         recording: threads that record a run at this moment: in no other may the library do anything.
     """
 
@@ -54,6 +55,7 @@ class Recorder:
     unloadable: str = ""
     gives: str | None = None
     refuses: Exception | None = None
+    version: str = onnxruntime.__version__
     recording: list[int] = field(default_factory=list)
 
     def acts(self) -> None:
@@ -114,7 +116,6 @@ class _OrtValue:
 class Double(ModuleType):
     """The module."""
 
-    __version__ = onnxruntime.__version__
     RunOptions = onnxruntime.RunOptions
     SessionOptions = _Settings
     OrtValue = _OrtValue
@@ -124,6 +125,10 @@ class Double(ModuleType):
         self.__spec__ = onnxruntime.__spec__
         self.recorder = recorder
         self._providers = providers
+
+    @property
+    def __version__(self) -> str:
+        return self.recorder.version
 
     def get_available_providers(self) -> list[str]:
         return [*self._providers, "CPUExecutionProvider"]
