@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt.queued_runs import QueuedRuns
 from runtimes.backends.tensorrt.streams import (
     Context,
     EngineLane,
@@ -26,8 +27,10 @@ from runtimes.errors import DeviceLostError, InputError
 from runtimes.protocol import Description
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
-from runtimes.tensors.spec import Arrays, TensorSpec
+from runtimes.tensors.pinned import pinned_array
+from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 CONTEXTS = 4
 """The default number of calls that run at once for each profile: enough to copy for some calls while others compute."""
@@ -78,6 +81,7 @@ class EngineSession:
         self._pools = tuple(
             Pool(functools.partial(EngineLane, self._model, number), contexts) for number in range(len(profiles))
         )
+        self._queued_runs = QueuedRuns(self._model, _ORDINAL)
         self._bound: weakref.WeakSet[_Bound] = weakref.WeakSet()
         self._lost: DeviceLostError | None = None
 
@@ -97,13 +101,7 @@ class EngineSession:
         Raises:
             InputError: A tensor is on another GPU than the engine.
         """
-        for name, tensor in tensors.items():
-            if tensor.device != _ORDINAL:
-                raise InputError(
-                    f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {_ORDINAL}",
-                    code="tensor-on-other-device",
-                    hint=f"pass tensor.to('cuda:{_ORDINAL}')",
-                )
+        _check_device(tensors)
         with self._device():
             images = tensors[self.inputs[0].name].shape[0]
             outputs = self._empty(images)
@@ -111,6 +109,21 @@ class EngineSession:
                 with self._pools[piece.profile].lane() as lane:
                     lane.run_tensors(tensors, outputs, piece)
         return outputs
+
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run of the engine, as ``DeviceSession.queue``.
+
+        Raises:
+            InputError: A tensor is on another GPU than the engine.
+        """
+        _check_device({name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)})
+        with self._device():
+            return self._queued_runs.queue(feeds, stream)
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
+        with self._device():
+            return pinned_array(shape, dtype, _ORDINAL)
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the engine on the arrays, as ``Session.bind``."""
@@ -142,8 +155,9 @@ class EngineSession:
                 bound.close()
             for pool in self._pools:
                 pool.close()
+            self._queued_runs.close()
         self._pools = ()
-        del self._model  # the engine is freed last
+        del self._queued_runs, self._model  # the engine is freed last
 
     def _bind(self, arrays: Arrays) -> _Bound:
         with self._device():
@@ -231,3 +245,13 @@ class _Bound:
         self._contexts.clear()
         for owned in (*self._buffers, self._scratch, self._stream):
             owned.close()
+
+
+def _check_device(tensors: Mapping[str, DeviceTensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.device != _ORDINAL:
+            raise InputError(
+                f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {_ORDINAL}",
+                code="tensor-on-other-device",
+                hint=f"pass tensor.to('cuda:{_ORDINAL}')",
+            )
