@@ -51,6 +51,7 @@ class Description:
         threads: The number of processors that one call may use.
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
+        unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
     """
 
     backend: str
@@ -60,6 +61,7 @@ class Description:
     precision: str
     threads: int
     skipped_backends: tuple[str, ...] = ()
+    unrecorded_batches: tuple[int, ...] = ()
 
     @property
     def passed_over(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class Runtime:
         self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._needs_no_check = make_fast_check(self._inputs)
-        self._description = replace(session.description, skipped_backends=skipped_backends)
+        self._skipped_backends = skipped_backends
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -75,7 +75,7 @@ class Runtime:
     @property
     def description(self) -> Description:
         """The backend, version, device, provider, precision and threads in use, and the skipped backends."""
-        return self._description
+        return replace(self._session.description, skipped_backends=self._skipped_backends)
 
     @overload
     def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays: ...
@@ -165,7 +165,7 @@ class Runtime:
             return None
         if self._device_session is None:
             raise UsageError(
-                f"a stream was passed, but backend {self._description.backend} runs on {self._description.device}",
+                f"a stream was passed, but backend {self.description.backend} runs on {self.description.device}",
                 code="stream-without-gpu",
                 hint="leave out stream, or open the artifact with device='cuda'",
             )
@@ -174,7 +174,7 @@ class Runtime:
     def _prepare(self, feeds: Mapping[str, object]) -> Callable[[], Arrays]:
         """Check feeds on the host and return a function that runs the model on them."""
         if on_device(feeds):
-            description = self._description
+            description = self.description
             raise InputError(
                 f"the inputs are on a CUDA device, but backend {description.backend} runs on {description.device}",
                 code="feeds-on-wrong-device",
@@ -192,7 +192,7 @@ class Runtime:
         checked = check_tensors(self._inputs, feeds, stream) if on_device(feeds) else check_feeds(self._inputs, feeds)
         empty = empty_outputs(self._inputs, self._outputs, checked)
         if empty is not None:
-            return empty_device_outputs(empty, _device_index(self._description.device))
+            return empty_device_outputs(empty, _device_index(session.description.device))
         return session.queue(checked, stream)
 
     def _run_tensors(self, session: DeviceSession, feeds: Mapping[str, object]) -> Arrays:
@@ -363,7 +363,7 @@ class Runtime:
         self.close()
 
     def __repr__(self) -> str:
-        description = self._description
+        description = self.description
         return (
             f"<Runtime {self.artifact.path.name} on {description.backend} {description.version}, "
             f"{description.provider}>"

@@ -18,6 +18,7 @@ from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
 from runtimes.protocol import Description, Options
 from runtimes.tensors import cuda, dlpack
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.output_memory import OutputMemory, follow
@@ -88,7 +89,8 @@ class OnnxRuntimeDeviceSession:
     ) -> None:
         self.inputs = model.inputs
         self.outputs = model.outputs
-        self.description = description
+        self._description = description
+        self._unrecorded = model.unrecorded
         self._model = model
         self._stream = stream
         self._max_batch = max_batch
@@ -97,6 +99,11 @@ class OnnxRuntimeDeviceSession:
         self._calls = SerialCalls()
         self._memory = OutputMemory()
         self._has_queued_work = False
+
+    @property
+    def description(self) -> Description:
+        """The description of what runs, with the batch sizes that could not be recorded so far."""
+        return replace(self._description, unrecorded_batches=tuple(sorted(self._unrecorded)))
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model, as ``Session.run``."""
@@ -244,7 +251,7 @@ class OnnxRuntimeDeviceSession:
     def close(self) -> None:
         """Free the session of the library, after queued runs have finished."""
         self._calls.close()
-        with GPU_LOCK:
+        with GPU_LOCK, capture_lock():
             if self._has_queued_work:
                 self._stream.synchronize()
             self._memory.close()

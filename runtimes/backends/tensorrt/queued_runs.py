@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.backends.tensorrt.streams import GRAPHS, Context, EngineModel, Piece, pieces, row_bytes, row_shape
+from runtimes.backends.tensorrt.batch_pieces import Piece, pieces
+from runtimes.backends.tensorrt.execution_context import Context, EngineModel, row_bytes, row_shape
+from runtimes.backends.tensorrt.streams import GRAPHS
 from runtimes.tensors import dlpack
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import BorrowedStream, CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
@@ -72,7 +75,8 @@ class QueuedRuns:
 
     def _program(self, profile: int) -> _Program:
         if profile not in self._programs:
-            self._programs[profile] = _Program(self._model, profile, self._stream)
+            with capture_lock():  # it allocates memory
+                self._programs[profile] = _Program(self._model, profile, self._stream)
         return self._programs[profile]
 
     def close(self) -> None:
@@ -109,13 +113,15 @@ class _Program:
         self._profile = profile
         self._least, self._most = model.profiles[profile].least, model.profiles[profile].most
         self._stream = stream
-        self._scratch = DeviceBuffer(model.engine.device_memory_size_v2)
+        self._scratch = DeviceBuffer(model.engine.get_device_memory_size_for_profile_v2(profile))
         self._device = {spec.name: DeviceBuffer(self._most * row_bytes(spec)) for spec in model.specs}
         self._staging: dict[str, PinnedBuffer] = {}
         self._staged = Event(timed=False)
         self._context = self._new_context()
         self._placed: int | None = None
-        self._recorded: OrderedDict[int, _Recorded | None] = OrderedDict()
+        self._recorded: OrderedDict[int, _Recorded] = OrderedDict()
+        self._seen: set[int] = set()
+        self._unrecordable: set[int] = set()
 
     def pointer(self, spec: TensorSpec) -> int:
         """Return the address of an output of the last run."""
@@ -155,35 +161,45 @@ class _Program:
         """Queue a run on the copied inputs. The second run of a batch size is recorded, later runs are replayed."""
         images = max(piece.count, self._least)
         recorded = self._recorded.get(images)
-        if recorded is None and images in self._recorded:
-            recorded = self._recorded[images] = self._record(images)
         if recorded is not None:
             self._recorded.move_to_end(images)
             recorded.graph.launch(self._stream)
-            return
-        self._enqueue(images)
-        if self._model.cuda_graphs:
-            self._recorded[images] = None
-            if len(self._recorded) > GRAPHS:
-                _free(self._recorded.popitem(last=False)[1])
+        elif not self._model.cuda_graphs or images in self._unrecordable:
+            self._run_plain(images)
+        else:
+            with capture_lock():  # the library may allocate memory in the first runs
+                if images in self._seen:
+                    self._record(images)
+                else:
+                    self._run_plain(images)
+                    self._seen.add(images)
 
-    def _enqueue(self, images: int) -> None:
+    def _run_plain(self, images: int) -> None:
         if self._placed != images:
             self._stream.synchronize()  # a context must not change while it runs
             self._place(self._context, images)
             self._placed = images
         self._context.enqueue(self._stream)
 
-    def _record(self, images: int) -> _Recorded:
-        """Run in a new context and then record the same run. The inputs are not changed."""
+    def _record(self, images: int) -> None:
+        """Run in a new context and then record the same run. Afterwards the recording has run once or is given up."""
         context = self._new_context()
         self._place(context, images)
         context.enqueue(self._stream)
         self._stream.synchronize()
-        return _Recorded(CudaGraph.capture(self._stream, lambda: context.enqueue(self._stream)), context)
+        graph = self._model.capture(images, self._stream, lambda: context.enqueue(self._stream))
+        if graph is None:
+            self._unrecordable.add(images)
+            return
+        self._recorded[images] = _Recorded(graph, context)
+        if len(self._recorded) > GRAPHS:
+            self._seen.discard(next(iter(self._recorded)))
+            self._recorded.popitem(last=False)[1].graph.close()
 
     def _new_context(self) -> Context:
-        return Context(self._model, self._profile, self._stream, self._scratch)
+        context = Context(self._model, self._profile, self._stream)
+        context.use_scratch(self._scratch)
+        return context
 
     def _place(self, context: Context, images: int) -> None:
         context.place(images, {name: buffer.pointer for name, buffer in self._device.items()})
@@ -191,13 +207,8 @@ class _Program:
     def close(self) -> None:
         """Free everything. No run may be queued."""
         for recorded in self._recorded.values():
-            _free(recorded)
+            recorded.graph.close()
         self._recorded.clear()
         del self._context
         for owned in (*self._device.values(), *self._staging.values(), self._scratch, self._staged):
             owned.close()
-
-
-def _free(recorded: _Recorded | None) -> None:
-    if recorded is not None:
-        recorded.graph.close()
