@@ -320,6 +320,30 @@ class PinnedBuffer(_Owned):
         return np.ctypeslib.as_array(memory).view(element).reshape(shape)
 
 
+def copy_to_host(target: int, source: int, size_bytes: int) -> None:
+    """Copy from device memory at ``source`` to any host memory at ``target``, and block until it is done.
+
+    Raises:
+        ResourceError: The copy failed.
+        DeviceLostError: The device failed.
+    """
+    runtime = _runtime()
+    kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    with capture_lock():  # it waits for the default stream
+        _call_checked(runtime, f"copy {size_bytes:,} bytes", "cudaMemcpy", target, source, size_bytes, kind)
+
+
+def synchronize_device() -> None:
+    """Block until all queued work of the current device is done. No thread of rexport records meanwhile.
+
+    Raises:
+        ResourceError: Queued work failed.
+        DeviceLostError: The device failed.
+    """
+    with capture_lock():
+        _call_checked(_runtime(), "finish the queued work", "cudaDeviceSynchronize")
+
+
 class BorrowedStream:
     """A stream of another owner, who keeps it.
 

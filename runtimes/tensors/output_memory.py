@@ -15,6 +15,9 @@ from runtimes.tensors.stream_handle import LEGACY_DEFAULT
 _KEPT_BYTES = 64 << 20
 """The largest amount of memory that a session keeps for later outputs."""
 
+_UNORDERED = 8
+"""The number of blocks, read on streams that are not known any more, for which a session waits for the device."""
+
 
 class QueuedRun:
     """A run that was queued on the device.
@@ -83,26 +86,24 @@ class CudaOutput:
         """Copy the output to a host array, as ``OutputOwner.copy_to``."""
         self._run.synchronize()
         with cuda.current(self._run.device):
-            stream = cuda.Stream()
-            stream.to_host(target.ctypes.data, self._block.buffer.pointer, target.nbytes)
-            stream.synchronize()
-            stream.close()
+            cuda.copy_to_host(target.ctypes.data, self._block.buffer.pointer, target.nbytes)
 
 
 class OutputMemory:
     """The memory of a session's outputs. Blocks come back when their outputs are gone.
 
     A block is used again for outputs of the same size and the same stream of the caller, in the order of this stream.
-    Without such a stream, the next run waits for the default stream, where most readers work. A block that a reader on
-    another stream has seen is freed: CUDA then waits until the device has finished.
+    Without such a stream, the next run waits for the default stream, where most readers work. Blocks that a reader on
+    another stream has seen are collected, until one wait for the device serves all of them.
 
-    Only one thread at a time may call ``take``. Outputs may go in any thread.
+    Only one thread at a time may call the methods. Outputs may go in any thread.
     """
 
     def __init__(self) -> None:
         self._returned: deque[OutputBlock] = deque()
         self._free: dict[tuple[int, int | None], list[OutputBlock]] = {}
         self._free_bytes = 0
+        self._unordered: list[OutputBlock] = []
 
     def take(self, size_bytes: int, stream: int | None, run_stream: cuda.Stream) -> OutputBlock:
         """Return a block of memory for an output. The device must be current.
@@ -133,23 +134,54 @@ class OutputMemory:
         return DeviceOutput(block.buffer.pointer, shape, spec.dtype, run.device, owner)
 
     def close(self) -> None:
-        """Free the memory that no output uses. Memory of outputs that still exist is freed with the last of them."""
+        """Free the memory that no output uses. Memory of outputs that still exist is freed with the last of them.
+
+        Raises:
+            DeviceLostError: The device failed.
+        """
         self._collect()
+        if self._free or self._unordered:
+            cuda.synchronize_device()
+            for block in self._unordered:
+                block.buffer.close()
+            self._unordered.clear()
+            self._free_all()
+
+    def _collect(self) -> None:
+        """Keep returned blocks for later outputs."""
+        while self._returned:
+            block = self._returned.popleft()
+            if not block.readers <= {block.stream, LEGACY_DEFAULT} or not self._keep(block):
+                self._unordered.append(block)
+        unordered_bytes = sum(block.buffer.size_bytes for block in self._unordered)
+        if len(self._unordered) >= _UNORDERED or unordered_bytes > _KEPT_BYTES:
+            self._order()
+
+    def _keep(self, block: OutputBlock) -> bool:
+        """Keep a block, and return whether there is room for it."""
+        size = block.buffer.size_bytes
+        if self._free_bytes + size > _KEPT_BYTES:
+            return False
+        self._free.setdefault((size, block.stream), []).append(block)
+        self._free_bytes += size
+        return True
+
+    def _order(self) -> None:
+        """Wait for all readers of the collected blocks and keep these blocks. Those kept before make room for them."""
+        cuda.synchronize_device()
+        self._free_all()
+        for block in self._unordered:
+            block.readers.clear()
+            if not self._keep(block):
+                block.buffer.close()
+        self._unordered.clear()
+
+    def _free_all(self) -> None:
         for blocks in self._free.values():
             for block in blocks:
                 block.buffer.close()
         self._free.clear()
-
-    def _collect(self) -> None:
-        """Keep returned blocks for later outputs, or free them."""
-        while self._returned:
-            block = self._returned.popleft()
-            size = block.buffer.size_bytes
-            if block.readers <= {block.stream, LEGACY_DEFAULT} and self._free_bytes + size <= _KEPT_BYTES:
-                self._free.setdefault((size, block.stream), []).append(block)
-                self._free_bytes += size
-            else:
-                block.buffer.close()
+        self._free_bytes = 0
 
 
 def follow(later: cuda.BorrowedStream, earlier: cuda.BorrowedStream) -> None:

@@ -232,15 +232,8 @@ class Stream:
     def synchronize(self) -> None:
         self._recorder.events.append(f"wait {self.handle}")
 
-    def close(self) -> None:
-        """Of a stream that copies to the host."""
-
     def within_device(self, target: int, source: int, size: int) -> None:
         self._recorder.copies.append("within")
-        ctypes.memmove(target, source, size)
-
-    def to_host(self, target: int, source: int, size: int) -> None:
-        self._recorder.copies.append("to-host")
         ctypes.memmove(target, source, size)
 
 
@@ -298,6 +291,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
     monkeypatch.setattr(cuda, "BorrowedStream", lambda handle: Stream(recorder, handle))
     monkeypatch.setattr(cuda, "Event", lambda timed=True: _Event(recorder, timed))
     monkeypatch.setattr(cuda, "DeviceBuffer", _Buffer)
+    monkeypatch.setattr(cuda, "copy_to_host", ctypes.memmove)
+    monkeypatch.setattr(cuda, "synchronize_device", lambda: recorder.events.append("wait device"))
     monkeypatch.setattr(cuda, "PinnedBuffer", _Buffer)
 
     def ordered(tensor: DeviceTensor, stream: int) -> None:

@@ -216,6 +216,15 @@ class CudaDouble:
             self.memory.give(ptr, "host")
             return (code,)
 
+    def cudaMemcpy(self, dst: int, src: int, count: int, kind: Any) -> Result:
+        """To memory of the host that need not be pinned."""
+        with self._called("cudaMemcpy") as code:
+            if kind != real.cudaMemcpyKind.cudaMemcpyDeviceToHost:
+                self._recorder.fault("copy-not-to-host")
+            if code == OK and self.memory.holds(src, count, "device"):
+                ctypes.memmove(dst, src, count)
+            return (code,)
+
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: int) -> Result:
         with self._called("cudaMemcpyAsync") as code:
             if code == OK:
@@ -255,6 +264,15 @@ class CudaDouble:
                 code = real.cudaError_t.cudaErrorStreamCaptureUnsupported
             if code == OK:
                 self._drain(queue)
+            return (code,)
+
+    def cudaDeviceSynchronize(self) -> Result:
+        with self._called("cudaDeviceSynchronize") as code:
+            if any(queue.captured is not None for queue in self._queues.values()):
+                self._recorder.fault("device-wait-during-recording")
+            if code == OK:
+                for queue in self._queues.values():
+                    self._drain(queue)
             return (code,)
 
     def queue(self, stream: int, work: Work) -> None:
