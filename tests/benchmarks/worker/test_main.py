@@ -477,7 +477,7 @@ def test_a_library_that_cannot_be_timed_says_why(
         def bind_timed(self, arrays: Arrays) -> None:  # type: ignore[override]  # noqa: ARG002
             return None
 
-    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.0)
+    monkeypatch.setattr(gpu_monitor, "ENERGY_LEAST_S", 0.0)
     monkeypatch.setattr(fake, "FakeSession", Waiting)
     job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
     outcome, _ = done(job, tmp_path)
