@@ -39,6 +39,7 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
+from exporter.commands.refit import refit
 from exporter.commands.serve import serve
 from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.terminal import debug_option, json_option
@@ -166,6 +167,9 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
             announce_unused(context, options["precision"], listener.notice)
             artifact = tensorrt_engine.export(request, order, listener, opset, engineoptions.precision_spec(options))
     click.echo(artifact.path)
+
+
+cli.add_command(refit)
 
 
 @cli.command(
