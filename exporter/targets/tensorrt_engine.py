@@ -210,8 +210,14 @@ class EngineBuild:
     ) -> Artifact:
         """Build, check and publish the engine.
 
-        ``network`` returns the fp32 network for the accuracy gate, if there is one. ``expecting`` is the network with
-        the expected accuracy, if that is known.
+        Args:
+            network: Returns the fp32 network for the accuracy gate, if there is one.
+            precision_spec: The precision.
+            expecting: The network with the expected accuracy, if that is known.
+
+        Raises:
+            IntegrityError: The ONNX file is damaged, or was replaced meanwhile.
+            RexportError: As for ``build_artifact``.
         """
         identity = files.identity(self.parent.path)
         self.parent.check_digest()

@@ -173,6 +173,11 @@ def _check_source(artifact: Artifact, path: Path) -> None:
 def load_weights_from(onnx: Path, loaded: LoadedEngine, flavor: Flavor) -> None:
     """Replace the weights of an engine by those of the same names in an ONNX file.
 
+    Args:
+        onnx: The ONNX file.
+        loaded: The engine.
+        flavor: The library.
+
     Raises:
         ArtifactError: The library cannot read weights of this engine from the file.
         CompatibilityError: The engine lacks weights that depend on the replaced ones.

@@ -84,8 +84,8 @@ def test_settings_come_back_from_the_record_of_an_engine() -> None:
         "avg_timing": 4,
         "sparse_weights": True,
     }
-    for extra in ({"refit": True}, {"strip_weights": True}):
-        settings = Settings(**changed, **extra)
+    for extra in ("refit", "strip_weights"):
+        settings = Settings(**changed | {extra: True})
         names = {"strip_weights": "stripped", "refit": "refittable"}
         record = replace(ENGINE, **{names.get(name, name): value for name, value in vars(settings).items() if value})
         assert settings_of(replace(record, aux_streams=0)) == settings
