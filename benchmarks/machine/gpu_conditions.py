@@ -1,4 +1,4 @@
-"""What one process recorded of its GPU during the timed turns."""
+"""Conditions on a GPU during the timed turns, as one process recorded them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GpuConditions:
     @property
     def busy_share(self) -> float | None:
         """The larger share of the GPU's time that other processes used, in the turns or before them."""
-        return max(_known((self.foreign_share, self.foreign_share_before)), default=None)
+        return max(_drop_missing((self.foreign_share, self.foreign_share_before)), default=None)
 
     def share(self, time_s: float | None) -> float:
         """Return ``time_s`` as a share of the turns, at most 1; 0 if either is missing."""
@@ -77,14 +77,14 @@ def combine_turns(turns: Sequence[GpuTurn], foreign_share_before: float | None) 
         foreign_share_before: As in ``GpuConditions``.
     """
     wall_s = math.fsum(turn.wall_s for turn in turns)
-    clocks = _known(None if turn.state is None else turn.state.sm_mhz for turn in turns)
-    reasons = _known(None if turn.state is None else turn.state.throttle for turn in turns)
+    clocks = _drop_missing(None if turn.state is None else turn.state.sm_mhz for turn in turns)
+    reasons = _drop_missing(None if turn.state is None else turn.state.throttle for turn in turns)
     power_s, thermal_s = (
-        _known(values)
+        _drop_missing(values)
         for values in ((turn.power_limited_s for turn in turns), (turn.thermal_limited_s for turn in turns))
     )
     shares = [(turn.foreign_share, turn.wall_s) for turn in turns if turn.foreign_share is not None]
-    listed = _known(turn.processes for turn in turns)
+    listed = _drop_missing(turn.processes for turn in turns)
     return GpuConditions(
         wall_s=round(wall_s, 6),
         sm_mhz=(min(clocks), max(clocks)) if clocks else None,
@@ -97,5 +97,5 @@ def combine_turns(turns: Sequence[GpuTurn], foreign_share_before: float | None) 
     )
 
 
-def _known(values: Iterable[T | None]) -> list[T]:
+def _drop_missing(values: Iterable[T | None]) -> list[T]:
     return [value for value in values if value is not None]

@@ -137,7 +137,10 @@ class GpuMonitor:
         power_s, thermal_s = meter.power_limited_s(), meter.thermal_limited_s()
         yield
         wall_s = time.perf_counter() - start_s
-        power_s, thermal_s = _grown(power_s, meter.power_limited_s()), _grown(thermal_s, meter.thermal_limited_s())
+        power_s, thermal_s = (
+            _difference(power_s, meter.power_limited_s()),
+            _difference(thermal_s, meter.thermal_limited_s()),
+        )
         foreign_share, names = self._look_for_others(meter, since_us)
         self._turns.append(GpuTurn(wall_s, self._state, power_s, thermal_s, foreign_share, names))
 
@@ -214,7 +217,13 @@ def read_utilisation(
 
 
 def repeat(run: Callable[[], object], duration_s: float, clock: Callable[[], float] = time.perf_counter) -> int:
-    """Call ``run`` until ``duration_s`` are over, at least once, and return the number of calls."""
+    """Call ``run`` until ``duration_s`` have passed, at least once, and return the number of calls.
+
+    Args:
+        run: The work.
+        duration_s: The duration.
+        clock: The clock.
+    """
     start_s, calls = clock(), 0
     while not calls or clock() - start_s < duration_s:
         run()
@@ -222,5 +231,5 @@ def repeat(run: Callable[[], object], duration_s: float, clock: Callable[[], flo
     return calls
 
 
-def _grown(before: float | None, after: float | None) -> float | None:
+def _difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else max(0.0, after - before)

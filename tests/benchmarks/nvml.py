@@ -164,10 +164,12 @@ class Nvml(ModuleType):
         return self._supported(handle, "ApplicationsClock", lambda: {1: 1980, 2: 3201}[type])
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Card) -> list[SimpleNamespace]:  # noqa: N802
-        return self._supported(handle, "ComputeRunningProcesses", lambda: listed(handle.processes))
+        return self._supported(handle, "ComputeRunningProcesses", lambda: as_listed(handle.processes))
 
     def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: Card) -> list[SimpleNamespace]:  # noqa: N802
-        return self._supported(handle, "MPSComputeRunningProcesses", lambda: listed(dict.fromkeys(handle.clients, 1)))
+        return self._supported(
+            handle, "MPSComputeRunningProcesses", lambda: as_listed(dict.fromkeys(handle.clients, 1))
+        )
 
     def nvmlDeviceGetUtilizationRates(self, handle: Card) -> SimpleNamespace:  # noqa: N802
         return self._supported(handle, "UtilizationRates", lambda: SimpleNamespace(gpu=next(handle.utilisation)))
@@ -226,7 +228,7 @@ def memory(used_bytes: int) -> SimpleNamespace:
     return SimpleNamespace(total=TOTAL_BYTES, used=used_bytes, free=TOTAL_BYTES - used_bytes)
 
 
-def listed(processes: Mapping[int, int | None]) -> list[SimpleNamespace]:
+def as_listed(processes: Mapping[int, int | None]) -> list[SimpleNamespace]:
     """Processes as NVML lists them."""
     return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in processes.items()]
 

@@ -391,7 +391,7 @@ def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.Mon
         harness.measure_ceilings()
         assert harness.measure_ceilings(KNOWN) == KNOWN
     (notice,) = notices
-    assert asked == [(3, "cpu")], "known ceilings are not measured again"
+    assert asked == [(3, "cpu")]  # known ceilings are not measured again
     assert str(notice).endswith(": no library")
 
 

@@ -222,7 +222,7 @@ def test_a_gpu_of_its_own_has_no_disturbances() -> None:
         ({"foreign_share": 0.37}, "gpu-others-busy", ("37 %", "limit 1 %")),
         ({"foreign_share": None, "foreign_share_before": 0.37}, "gpu-others-busy", ("37 %",)),
         ({"processes": ("python3 (7)",)}, "gpu-shared", ("python3 (7)",)),
-        ({"processes": ("a (1)", "b (2)", "c (3)", "d (4)", "e (5)")}, "gpu-shared", ("c (3) and 2 more",)),
+        ({"processes": ("a (1)", "b (2)", "c (3)", "d (4)", "e (5)")}, "gpu-shared", ("c (3)", "2 more")),
         ({"sm_mhz": (1800, 1980)}, "gpu-clock-changed", ("1,800", "1,980", "5 %")),
         ({"thermal_limited_s": 0.2}, "gpu-temperature", ("2 %", "limit 1 %")),
         ({"throttle": ("idle", "power brake")}, "gpu-throttled", ("power brake",)),
