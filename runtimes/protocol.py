@@ -129,6 +129,8 @@ class Options:
         batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
             opened builds it for this batch size; other batch sizes still work. Others ignore this option.
         device_index: The number of the GPU, by which all libraries of this process know it.
+        gpu_mem_limit: The memory in bytes that the model may use on the GPU, or ``None`` for no limit. Backends on the
+            CPU ignore this option.
     """
 
     device: str
@@ -138,6 +140,7 @@ class Options:
     model_cache: Path | None = None
     batch: int | None = None
     device_index: int = 0
+    gpu_mem_limit: int | None = None
 
     @property
     def device_name(self) -> DeviceName:

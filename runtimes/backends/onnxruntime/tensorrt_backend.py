@@ -119,6 +119,7 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     folder = _engines(artifact, _load_tensorrt(), options.device_index)
     provider = TensorrtProvider(
         device_id=options.device_index,
+        trt_max_workspace_size=options.gpu_mem_limit,
         trt_engine_cache_enable=True,
         trt_engine_cache_path=folder,
         trt_timing_cache_enable=True,

@@ -60,8 +60,15 @@ def check_gpu(index: int = 0) -> None:
     )
 
 
-def load_program(artifact: Artifact, device: DeviceName) -> torch.export.ExportedProgram:
+def load_program(
+    artifact: Artifact, device: DeviceName, gpu_mem_limit: int | None = None
+) -> torch.export.ExportedProgram:
     """Load the exported program of an artifact on a device.
+
+    Args:
+        artifact: The artifact.
+        device: The device.
+        gpu_mem_limit: The memory in bytes that PyTorch may use on the GPU in this process, or ``None`` for no change.
 
     Raises:
         BackendUnavailableError: PyTorch cannot be imported, or the device is missing.
@@ -73,6 +80,9 @@ def load_program(artifact: Artifact, device: DeviceName) -> torch.export.Exporte
 
     if device.kind != CPU:
         check_gpu(device.index)
+        if gpu_mem_limit is not None:
+            total = torch.cuda.get_device_properties(device.index).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_mem_limit / total), device.index)
     try:
         with warnings.catch_warnings():
             # Users cannot act on deprecations inside torch.export.load.
@@ -147,7 +157,9 @@ def _arithmetic(dtype: torch.dtype, artifact: Artifact, options: Options) -> str
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    return _session(load_program(artifact, options.device_name), artifact, options, lambda module: module)
+    return _session(
+        load_program(artifact, options.device_name, options.gpu_mem_limit), artifact, options, lambda module: module
+    )
 
 
 def _session(
@@ -173,7 +185,7 @@ def _session(
 
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    program = load_program(artifact, options.device_name)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
     layers: list[Layer] = []
     timed = functools.partial(
         _time_operators,

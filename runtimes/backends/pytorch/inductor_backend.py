@@ -101,7 +101,7 @@ class CompiledPrograms:
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    program = load_program(artifact, options.device_name)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
 
     with warnings.catch_warnings():
         # Compiling imports this module. Users cannot act on its deprecations.

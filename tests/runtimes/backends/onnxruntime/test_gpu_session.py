@@ -106,6 +106,12 @@ def test_it_runs_on_its_gpu_and_leaves_the_callers(recorder: double.Recorder, tw
     assert session.description.device == "cuda:1"
 
 
+def test_its_arena_has_the_limit_of_the_user(recorder: double.Recorder, twice: Artifact) -> None:
+    for limit in (None, 1 << 30):
+        open_session(twice, replace(GPU, gpu_mem_limit=limit)).close()
+    assert [options.get("gpu_mem_limit") for _, options, _ in recorder.opened] == [None, str(1 << 30)]
+
+
 def test_what_it_is_asked_for(recorder: double.Recorder, twice: Artifact) -> None:
     session = open_session(twice)
     ((provider, told, entries),) = recorder.opened
