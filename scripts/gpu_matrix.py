@@ -274,8 +274,9 @@ def _run(
     finally:
         rows = ledger.by_network()
         complete = all(ledger.complete(part) for part, _ in todo)
+        heading = "rexport on a GPU" if device != "cpu" else outputs.HEADING
         for name in ("results.md", "results.html"):
-            outputs.write_file(folder / name, rows, complete, "rexport on a GPU" if device != "cpu" else outputs.HEADING)
+            outputs.write_file(folder / name, rows, complete, heading)
     print_document(run_document(rows, complete), sys.stdout)
     return exit_code(rows, complete)
 

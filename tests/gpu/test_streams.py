@@ -1,7 +1,7 @@
 """Memory, streams, CUDA graphs and the sessions of engines on a real GPU, without TensorRT.
 
-A stand-in for an execution context launches a kernel of PyTorch on the stream that it is given: it doubles the first ten
-values of each image. What is tested is what surrounds a context: lanes, pools, padding, pieces and recordings.
+A stand-in for an execution context launches a kernel of PyTorch on the stream that it is given: it doubles the first
+ten values of each image. What is tested is what surrounds a context: lanes, pools, padding, pieces and recordings.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[EngineSession]:
 
 
 def doubled(pixels: Array) -> Array:
-    return cast("Array", 2 * pixels.reshape(len(pixels), -1)[:, :CLASSES])
+    return 2 * pixels.reshape(len(pixels), -1)[:, :CLASSES]
 
 
 def test_a_recorded_copy_reads_the_memory_of_the_moment() -> None:
