@@ -14,7 +14,7 @@ from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_openin
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.libraries import importing
-from runtimes.protocol import Description
+from runtimes.protocol import Description, Options
 from runtimes.tensors.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -59,13 +59,15 @@ def specs(session: onnxruntime.InferenceSession) -> tuple[tuple[TensorSpec, ...]
     return tuple(map(spec_of, session.get_inputs())), tuple(map(spec_of, session.get_outputs()))
 
 
-def describe_session(session: onnxruntime.InferenceSession, backend: str, device: str, precision: str) -> Description:
+def describe_session(
+    session: onnxruntime.InferenceSession, backend: str, options: Options, precision: str
+) -> Description:
     """Return the description of a session.
 
     Args:
         session: The session of the library.
         backend: The name of the backend.
-        device: ``cpu`` or ``cuda``.
+        options: The options of the user.
         precision: The executed precision, which the library does not report.
     """
     import onnxruntime
@@ -73,7 +75,7 @@ def describe_session(session: onnxruntime.InferenceSession, backend: str, device
     return Description(
         backend=backend,
         version=onnxruntime.__version__,
-        device=device,
+        device=str(options.device_name),
         provider=session.get_providers()[0],
         precision=precision,
         threads=session.get_session_options().intra_op_num_threads,

@@ -116,8 +116,9 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
             f"{TensorrtProvider.name} has no CUDA device: {missing}", code="provider-without-gpu"
         )
     session_factory.import_library(TensorrtProvider.name)
-    folder = _engines(artifact, _load_tensorrt())
+    folder = _engines(artifact, _load_tensorrt(), options.device_index)
     provider = TensorrtProvider(
+        device_id=options.device_index,
         trt_engine_cache_enable=True,
         trt_engine_cache_path=folder,
         trt_timing_cache_enable=True,
@@ -132,20 +133,20 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
             artifact,
             options,
             with_profile,
-            lambda session: session_factory.describe_session(session, BACKEND.name, options.device, precision),
+            lambda session: session_factory.describe_session(session, BACKEND.name, options, precision),
             max_batch=None if with_profile is provider else DEFAULT_PROFILE.most,
         )
 
 
-def _engines(artifact: Artifact, tensorrt: str) -> Path:
-    """Return the folder for the artifact's engines on this GPU with these libraries. Only this user may write to it."""
+def _engines(artifact: Artifact, tensorrt: str, device_index: int) -> Path:
+    """Return the folder for the artifact's engines on a GPU with these libraries. Only this user may write to it."""
     import onnxruntime
 
     from runtimes.backends.tensorrt import engine_cache
     from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
     from runtimes.tensors import cuda
 
-    gpu = cuda.device()
+    gpu = cuda.device(device_index)
     key = engine_cache.Key(
         flavor=TensorrtProvider.name,
         version=f"{onnxruntime.__version__} {tensorrt}",
