@@ -52,6 +52,7 @@ class Description:
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
         unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
+        notes: Facts about this library that a reader of its figures must know.
     """
 
     backend: str
@@ -62,6 +63,7 @@ class Description:
     threads: int
     skipped_backends: tuple[str, ...] = ()
     unrecorded_batches: tuple[int, ...] = ()
+    notes: tuple[Reason, ...] = ()
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -119,6 +121,8 @@ class Options:
             threads among them; others ignore this option.
         model_cache: The folder for compiled models, which exists, or ``None`` for no cache. Backends without such a
             cache ignore this option.
+        batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
+            opened builds it for this batch size; other batch sizes still work. Others ignore this option.
     """
 
     device: str
@@ -126,6 +130,7 @@ class Options:
     cuda_graphs: bool = True
     streams: int = 1
     model_cache: Path | None = None
+    batch: int | None = None
 
 
 class Session(Protocol):
@@ -191,11 +196,14 @@ class DeviceSession(Session, Protocol):
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array in page-locked host memory, without initial values. The array owns its memory."""
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+    def bind_timed(self, arrays: Arrays) -> Callable[[], float] | None:
         """Copy the arrays to the device once and return a function that runs the model and returns the device time.
 
         Each call returns the seconds between two events on the device, right before and right after the run. Copies
         and the work of the host are not included. Otherwise the function behaves like that of ``bind``.
+
+        The result is ``None`` if the library waits for the device in each run: the time between two events would then
+        include the wait of the host.
         """
 
 

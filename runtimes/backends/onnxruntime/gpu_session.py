@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.onnxruntime import session_factory
+from runtimes.backends.onnxruntime import releases, session_factory
 from runtimes.backends.onnxruntime.bound_tensors import BoundModel, Slot, Slots, copy_outputs, run_options
 from runtimes.backends.onnxruntime.errors import translate_error
 from runtimes.backends.onnxruntime.kept_outputs import OutputWriter
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
+from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description, Options
 from runtimes.tensors import cuda, dlpack
 from runtimes.tensors.capture import capture_lock
@@ -45,7 +46,7 @@ def open_on_gpu(
         options: The options of the user.
         provider: The provider with its options.
         describe: Returns the description of a session.
-        max_batch: As for ``OnnxRuntimeDeviceSession``.
+        max_batch: As for ``Running``.
 
     Raises:
         BackendUnavailableError: There is no GPU, or ONNX Runtime does not have the provider or cannot load it.
@@ -63,7 +64,29 @@ def open_on_gpu(
         )
     model = BoundModel(session, *session_factory.specs(session), options.device, provider.device_id)
     recording = isinstance(provider, CudaProvider) and provider.enable_cuda_graph
-    return OnnxRuntimeDeviceSession(model, describe(session), stream, recording, max_batch)
+    description = describe(session)
+    kinds = onnxfile.graph(artifact.path).arithmetic
+    return OnnxRuntimeDeviceSession(
+        model,
+        replace(description, notes=releases.notes(provider, description.version, kinds)),
+        stream,
+        Running(recording, releases.queues_runs(provider, description.version), max_batch),
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a session runs.
+
+    Attributes:
+        recording: Whether the native session was opened to record runs.
+        queues: Whether a run can be queued without waiting for the device, as ``releases.queues_runs``.
+        max_batch: The largest batch of one run; larger batches are run in parts. ``None`` for no limit.
+    """
+
+    recording: bool
+    queues: bool = True
+    max_batch: int | None = None
 
 
 class OnnxRuntimeDeviceSession:
@@ -75,8 +98,7 @@ class OnnxRuntimeDeviceSession:
         model: The model. Its native session queues its work on ``stream``.
         description: The description of what runs.
         stream: The stream. The session owns it.
-        recording: Whether the native session was opened to record runs.
-        max_batch: The largest batch of one run; larger batches are run in parts. ``None`` for no limit.
+        running: How the session runs.
     """
 
     def __init__(
@@ -84,8 +106,7 @@ class OnnxRuntimeDeviceSession:
         model: BoundModel,
         description: Description,
         stream: cuda.Stream,
-        recording: bool,
-        max_batch: int | None = None,
+        running: Running,
     ) -> None:
         self.inputs = model.inputs
         self.outputs = model.outputs
@@ -93,9 +114,10 @@ class OnnxRuntimeDeviceSession:
         self._unrecorded = model.unrecorded
         self._model = model
         self._stream = stream
-        self._max_batch = max_batch
-        self._recording = recording
-        self._slots = Slots(model, recording)
+        self._max_batch = running.max_batch
+        self._queues = running.queues
+        self._recording = running.recording
+        self._slots = Slots(model, running.recording)
         self._calls = SerialCalls()
         self._memory = OutputMemory()
         self._has_queued_work = False
@@ -128,11 +150,14 @@ class OnnxRuntimeDeviceSession:
         slots = self._fill_new_slots(arrays)
         return lambda: self._call(lambda: _run_all(slots))
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+    def bind_timed(self, arrays: Arrays) -> Callable[[], float] | None:
         """Return a function that runs the model and returns the device time, as ``DeviceSession.bind_timed``.
 
-        The first run happens in this call: it allocates memory, chooses algorithms, and records.
+        The result is ``None`` if this release of the library waits for the device in each run. The first run happens in
+        this call: it allocates memory, chooses algorithms, and records.
         """
+        if not self._queues:
+            return None
         slots = self._fill_new_slots(arrays)
         before, after = cuda.Event(), cuda.Event()
 

@@ -46,6 +46,7 @@ class Recorder:
         unloadable: what ``preload_dlls`` prints.
         gives: the provider that a session has in the end; else the one that was asked for.
         refuses: what opening a session raises.
+        version: what the library calls itself.
         recording: threads that record a run at this moment: in no other may the library do anything.
         unrecordable: whether another thread ends every recording.
     """
@@ -61,6 +62,7 @@ class Recorder:
     unloadable: str = ""
     gives: str | None = None
     refuses: Exception | None = None
+    version: str = onnxruntime.__version__
     recording: list[int] = field(default_factory=list)
     unrecordable: bool = False
 
@@ -122,7 +124,6 @@ class _OrtValue:
 class Double(ModuleType):
     """The module."""
 
-    __version__ = onnxruntime.__version__
     RunOptions = onnxruntime.RunOptions
     SessionOptions = _Settings
     OrtValue = _OrtValue
@@ -132,6 +133,10 @@ class Double(ModuleType):
         self.__spec__ = onnxruntime.__spec__
         self.recorder = recorder
         self._providers = providers
+
+    @property
+    def __version__(self) -> str:
+        return self.recorder.version
 
     def get_available_providers(self) -> list[str]:
         return [*self._providers, "CPUExecutionProvider"]

@@ -20,7 +20,7 @@ from runtimes import Artifact
 from runtimes.artifacts.manifest import TF32
 from runtimes.backends.onnxruntime import backend as onnxrt
 from runtimes.backends.onnxruntime.bound_tensors import Slot
-from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
+from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession, Running
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -165,10 +165,27 @@ def test_what_is_bound_stays_and_does_not_disturb_the_rest(recorder: double.Reco
 def test_the_device_times_a_run_between_two_events(recorder: double.Recorder, twice: Artifact) -> None:
     session = open_session(twice)
     timed = session.bind_timed({"x": rows(1, 2)})
+    assert timed is not None
     assert recorder.runs == ["replayed"]  # what it records, it does before the clock runs
     assert [timed(), timed()] == [0.25, 0.25]
     assert recorder.runs[1:] == ["|", "replayed+", "|"] * 2  # nothing waits in between
     session.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda_graphs", "timed"), [("1.26.0", True, False), ("1.26.0", False, True), ("1.27.0", True, True)]
+)
+def test_a_replay_that_waits_gives_no_device_time(
+    recorder: double.Recorder, twice: Artifact, version: str, cuda_graphs: bool, timed: bool
+) -> None:
+    recorder.version = version
+    session = open_session(twice, replace(GPU, cuda_graphs=cuda_graphs))
+    assert (session.bind_timed({"x": rows(1)}) is not None) == timed
+    assert [note.code for note in session.description.notes] == ([] if timed else ["device-time-includes-host"])
+    session.close()
+    with runtimes.open(twice.path, "onnxruntime", "cuda", 1, cuda_graphs) as runtime:
+        assert (runtime.bind_timed({"x": rows(1)}) is not None) == timed
+        assert runtime.description.notes == session.description.notes
 
 
 def tensor(array: Array, device: int = 0) -> DeviceTensor:
@@ -277,8 +294,7 @@ def test_queued_batches_above_the_most_are_whole(recorder: double.Recorder, twic
         whole._model,
         whole.description,
         double.Stream(recorder),  # type: ignore[arg-type]
-        recording=False,
-        max_batch=3,
+        Running(False, max_batch=3),
     )
     for count in (1, 3, 4, 7):
         array = rows(*range(count))
@@ -302,7 +318,7 @@ def test_page_locked_arrays_own_their_memory(twice: Artifact) -> None:
 
 def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twice: Artifact) -> None:
     whole = open_session(twice)
-    session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), recording=False, max_batch=3)  # type: ignore[arg-type]
+    session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), Running(False, max_batch=3))  # type: ignore[arg-type]
     for count in (1, 3, 4, 7):
         array = rows(*range(count))
         recorder.runs.clear()
@@ -312,6 +328,7 @@ def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twic
         parts = (count + 2) // 3
         assert len(recorder.runs) == 3 * parts
         timed = session.bind_timed({"x": array})
+        assert timed is not None
         recorder.runs.clear()
         timed()
         assert [run[-1] for run in recorder.runs] == ["|", *"+" * parts, "|"]
@@ -488,6 +505,34 @@ def test_a_library_that_cannot_be_loaded_explains_more(
         open_session(twice)
     recorder.refuses = None
     open_session(twice).close()  # what it could not load, it did not need
+
+
+@pytest.mark.parametrize(
+    ("library", "code"),
+    [
+        ("libcufft.so.12", "provider-runs-partly"),
+        ("/opt/lib/libnvrtc.so.13", "provider-runs-partly"),
+        ("libcublasLt.so.13", "provider-not-loadable"),
+        ("/opt/nvidia/cudnn/lib/libcudnn.so.9", "provider-not-loadable"),
+    ],
+)
+def test_an_optional_library_is_no_reason(recorder: double.Recorder, twice: Artifact, library: str, code: str) -> None:
+    recorder.unloadable = f"Failed to load {library}: cannot open shared object file"
+    recorder.refuses = REFUSALS["partly"][0]
+    kind = BackendUnavailableError if code == "provider-not-loadable" else CompatibilityError
+    with refuses(kind, code):
+        open_session(twice)
+
+
+def test_bfloat16_is_not_sent_to_another_opset(
+    recorder: double.Recorder, onnx_artifact: Artifact, tmp_path: Path
+) -> None:
+    typed.cast(onnx_artifact.path, tmp_path / "half.onnx", TensorProto.BFLOAT16)
+    recorder.refuses = REFUSALS["partly"][0]
+    for path, sent in ((tmp_path / "half.onnx", False), (onnx_artifact.path, True)):
+        with refuses(CompatibilityError, "provider-runs-partly") as caught:
+            open_session(Artifact.read(path))
+        assert ("--opset" in str(caught.value)) == sent
 
 
 def test_without_a_gpu_or_the_gpu_build(

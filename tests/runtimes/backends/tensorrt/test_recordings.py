@@ -165,7 +165,7 @@ def test_a_refused_tensor_costs_no_lane(recorder: Recorder) -> None:
 def test_a_spoiled_recording_is_one_warning(recorder: Recorder, said: list[tuple[str, str]]) -> None:
     session = double.session(recorder)
     recorder.codes["cudaStreamEndCapture"] = [SPOILED]
-    assert session.description.unrecorded_batches == ()
+    assert not session.description.unrecorded_batches
     for turn in range(5):
         batch = images(3, turn)
         np.testing.assert_allclose(session.run({"input": batch})["logits"], expected(batch), rtol=1e-5, atol=1e-6)
@@ -200,4 +200,4 @@ def test_a_device_lost_while_recording_is_no_warning(recorder: Recorder) -> None
     recorder.codes["cudaStreamEndCapture"] = [real.cudaError_t.cudaErrorIllegalAddress]
     with refuses(DeviceLostError, "gpu-failed", "illegal memory access"):
         session.run({"input": images(3)})
-    assert session.description.unrecorded_batches == ()
+    assert not session.description.unrecorded_batches
