@@ -280,7 +280,7 @@ def test_several_models_are_chained_on_the_gpu(backend: Backend, samples: Sample
             output = first.infer(feeds, device_outputs=True, stream=stream)["logits"]
             with torch.cuda.stream(stream):
                 again = torch.from_numpy(feeds["input"]).cuda() + 0 * torch.from_dlpack(output).sum()
-            assert_near(logits(second, {"input": again}), expected)
+                assert_near(logits(second, {"input": again}), expected)
 
 
 def test_with_graphs_and_without_the_answers_are_the_same(backend: Backend, samples: Samples) -> None:
