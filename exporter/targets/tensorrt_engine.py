@@ -28,8 +28,9 @@ from runtimes.artifacts.manifest import Accuracy, FileRecord, Gate, Parity
 from runtimes.backends.tensorrt import compatibility, engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import BuiltEngine, build
-from runtimes.backends.tensorrt.flavors import Flavor, default_flavor, flavor
+from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities, default_flavor, flavor
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason, UsageError, quote
+from runtimes.onnx import graph as onnxfile
 from runtimes.tensors import cuda
 
 AUTO = "auto"
@@ -188,6 +189,39 @@ def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
     return manifest, manifest.parity, manifest.vectors
 
 
+FLOAT8_CAPABILITY = (8, 9)
+"""The first compute capability with 8-bit floats: Ada. Hopper and Blackwell follow."""
+
+
+def _float8_targets(parent: Artifact, targets: tuple[str, ...], flavor: Flavor) -> tuple[str, ...]:
+    """Return the compute capabilities to build for. For a graph with 8-bit floats, each of them must have these floats.
+
+    Raises:
+        CompatibilityError: A requested GPU, or the GPU of this machine that TensorRT builds for, has no 8-bit floats.
+    """
+    if "float8" not in onnxfile.graph(parent.path).arithmetic:
+        return targets
+    if flavor.name == "rtx":
+        wanted = targets or tuple(filter(_has_float8, compute_capabilities(flavor)))
+    else:
+        wanted = () if cuda.missing() is not None else (cuda.device().compute_capability,)
+    lacking = [target for target in wanted if not _has_float8(target)]
+    if lacking:
+        raise CompatibilityError(
+            f"GPUs of compute capability {lacking[0]} have no 8-bit floats, which fp8 needs; Ada, Hopper and Blackwell "
+            "have them (8.9 and later)",
+            code="gpu-without-float8",
+            path=parent.path,
+            hint="--precision int8 or fp16 serves these GPUs",
+        )
+    return wanted if flavor.name == "rtx" else targets
+
+
+def _has_float8(capability: str) -> bool:
+    major, minor = map(int, capability.split("."))
+    return (major, minor) >= FLOAT8_CAPABILITY
+
+
 class EngineBuild:
     """The build of one engine from an ONNX file, with its checks."""
 
@@ -197,7 +231,8 @@ class EngineBuild:
         self.parent, self.target, self.flavor, self.listener = parent, target, flavor, listener
         self.force = order.force
         self.manifest, self.parity, self.vectors = _read_parent(parent)
-        self.settings = replace(order.settings, tf32=parent.allows_tf32)
+        targets = _float8_targets(parent, order.settings.targets, flavor)
+        self.settings = replace(order.settings, tf32=parent.allows_tf32, targets=targets)
         if order.settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
                 f"an engine without weights reads them from {quote(parent.path.name)}, which must be in the same "

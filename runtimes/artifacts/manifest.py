@@ -211,7 +211,7 @@ DEFAULT_RECIPE = "default"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of an int8 graph.
+    """The calibration of an int8 or fp8 graph.
 
     Attributes:
         quantiser: The quantisation library and its version.
@@ -220,8 +220,10 @@ class Calibration:
         data: A description of the images.
         images: The number of images.
         recipe: The name of the recipe, a key of ``exporter.precision.recipes.RECIPES``.
-        float_layers: The nodes of the graph that stayed in float32, those with the largest own error first.
-        slowdown: The time that the float layers cost, or ``None`` without float layers.
+        float_layers: The nodes of the graph that were not quantised for the sake of accuracy, those with the largest
+            own error first.
+        slowdown: The time that the float layers cost, or ``None`` without float layers or for fp8.
+        kept_layers: The nodes that the precision never quantises, because they would be no faster.
     """
 
     quantiser: str
@@ -231,6 +233,7 @@ class Calibration:
     recipe: str = field(default=DEFAULT_RECIPE, metadata=OMIT_DEFAULT)
     float_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
     slowdown: Slowdown | None = field(default=None, metadata=OMIT_DEFAULT)
+    kept_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
