@@ -283,6 +283,44 @@ def test_several_models_are_chained_on_the_gpu(backend: Backend, samples: Sample
                 assert_near(logits(second, {"input": again}), expected)
 
 
+def test_an_address_that_is_filled_anew_is_read_anew(runtime: Runtime) -> None:
+    torch = cuda_torch()
+    tensor = torch.empty((3, 3, 32, 32), device="cuda")
+    for seed in range(5):
+        feeds = images(3, seed)
+        tensor.copy_(torch.from_numpy(feeds["input"]))
+        assert_near(runtime.infer({"input": tensor})["logits"], logits(runtime, feeds))
+
+
+def test_backends_record_beside_each_other(samples: Samples) -> None:
+    """Each batch size is recorded in its second call, at a time when other libraries allocate, record and wait."""
+    rows = [row for row in runtimes.available_backends() if "cuda" in row.devices and absent(row, "cuda") is None]
+    opened = [runtimes.open(samples.of(row.formats, "fp32").path, row.name, "cuda") for row in rows]
+    wrong: list[str] = []
+    barrier = threading.Barrier(len(opened))
+
+    def ask(runtime: Runtime) -> None:
+        feeds = [images(batch) for batch in range(1, 7)]
+        barrier.wait()
+        for turn in range(4):
+            for each in feeds:
+                try:
+                    assert np.isfinite(logits(runtime, each)).all()
+                except (AssertionError, RexportError) as error:
+                    wrong.append(f"{runtime.description.backend}, turn {turn}: {error}")
+
+    threads = [threading.Thread(target=ask, args=(runtime,)) for runtime in opened]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    unrecorded = [runtime.description.unrecorded_batches for runtime in opened]
+    for runtime in opened:
+        runtime.close()
+    assert wrong == []
+    assert unrecorded == [()] * len(opened)
+
+
 def test_with_graphs_and_without_the_answers_are_the_same(backend: Backend, samples: Samples) -> None:
     artifact, feeds = samples.of(backend.formats, "fp32"), images(3)
     answers = []
