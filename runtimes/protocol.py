@@ -51,6 +51,7 @@ class Description:
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
         notes: Facts about this library that a reader of its figures must know.
+        unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
     """
 
     backend: str
@@ -61,6 +62,7 @@ class Description:
     threads: int
     skipped_backends: tuple[str, ...] = ()
     notes: tuple[Reason, ...] = ()
+    unrecorded_batches: tuple[int, ...] = ()
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -118,6 +120,8 @@ class Options:
             threads among them; others ignore this option.
         model_cache: The folder for compiled models, which exists, or ``None`` for no cache. Backends without such a
             cache ignore this option.
+        batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
+            opened builds it for this batch size; other batch sizes still work. Others ignore this option.
     """
 
     device: str
@@ -125,6 +129,7 @@ class Options:
     cuda_graphs: bool = True
     streams: int = 1
     model_cache: Path | None = None
+    batch: int | None = None
 
 
 class Session(Protocol):

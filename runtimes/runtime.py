@@ -98,7 +98,7 @@ class Runtime:
         self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._needs_no_check = make_fast_check(self._inputs)
-        self._description = replace(session.description, skipped_backends=skipped_backends)
+        self._skipped_backends = skipped_backends
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -113,7 +113,7 @@ class Runtime:
     @property
     def description(self) -> Description:
         """The backend, version, device, provider, precision and threads in use, and the skipped backends."""
-        return self._description
+        return replace(self._session.description, skipped_backends=self._skipped_backends)
 
     def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays:
         """Run the model once and return its outputs by name.
@@ -153,8 +153,8 @@ class Runtime:
         session = self._device_session
         if session is None:
             raise InputError(
-                f"the inputs are on a CUDA device, but backend {self._description.backend} runs on "
-                f"{self._description.device}",
+                f"the inputs are on a CUDA device, but backend {self.description.backend} runs on "
+                f"{self.description.device}",
                 code="feeds-on-wrong-device",
                 hint="pass NumPy arrays, or open the artifact with device='cuda'",
             )
@@ -246,7 +246,7 @@ class Runtime:
         self.close()
 
     def __repr__(self) -> str:
-        description = self._description
+        description = self.description
         return (
             f"<Runtime {self.artifact.path.name} on {description.backend} {description.version}, "
             f"{description.provider}>"

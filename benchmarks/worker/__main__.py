@@ -91,7 +91,9 @@ def _open(job: Job) -> Runtime:
     """Return the opened artifact of the job, or the served model that a load goes to."""
     if job.load is not None and job.load.endpoint is not None:
         return RemoteRuntime(Artifact.read(job.artifact), job.load.endpoint)
-    return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams)
+    return runtimes.open(
+        job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams, batch=job.batch
+    )
 
 
 def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, machine: MachineMonitor) -> LoadResult:
@@ -126,7 +128,7 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> I
     yield _add_note(outcome, UNFINISHED)
     wire.step("profile")
     try:
-        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
+        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads, batch=job.batch)
         yield replace(outcome, arithmetic=summarise_precisions(layers))
     except Exception as error:  # includes the exception classes of libraries
         traceback.print_exc()
@@ -172,6 +174,7 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
         gpu_before=clocks.gpu_before,
         gpu_after=after,
         device_peak_bytes=clocks.device_peak_bytes,
+        description=clocks.opened.runtime.description,  # now with the batch sizes that could not be recorded
     )
     if job.number:
         return outcome

@@ -31,6 +31,7 @@ from runtimes.errors import (
     RexportError,
     quote,
 )
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Array
 
 _MODULE = "cuda.bindings.runtime"
@@ -229,12 +230,17 @@ def _translate_error(runtime: ModuleType, code: Any, doing: str) -> RexportError
 
 
 def _release(process: int, free: Callable[[], object]) -> None:
-    if os.getpid() == process:  # in a forked process, the parent owns it
-        free()
+    def free_own() -> None:
+        if os.getpid() == process:  # in a forked process, the parent owns it
+            free()
+
+    capture_lock().free(free_own)
 
 
 class _Owned:
     """A CUDA object that is freed once: by ``close``, or when Python deletes the wrapper.
+
+    An object that is closed or deleted during a recording, by any thread, is freed after the recording.
 
     Args:
         free: Frees the object. It must not raise an error: an object that cannot be freed is gone with its device.
@@ -263,7 +269,8 @@ class DeviceBuffer(_Owned):
     def __init__(self, size_bytes: int) -> None:
         runtime = _runtime()
         doing = f"allocate {size_bytes:,} bytes"
-        self.pointer = int(_call_checked(runtime, doing, "cudaMalloc", max(size_bytes, 1)))
+        with capture_lock():
+            self.pointer = int(_call_checked(runtime, doing, "cudaMalloc", max(size_bytes, 1)))
         self.size_bytes = size_bytes
         pointer = self.pointer
         super().__init__(lambda: runtime.cudaFree(pointer))
@@ -282,7 +289,8 @@ class PinnedBuffer(_Owned):
 
     def __init__(self, size_bytes: int) -> None:
         runtime = _runtime()
-        code, pointer = runtime.cudaHostAlloc(max(size_bytes, 1), runtime.cudaHostAllocDefault)
+        with capture_lock():
+            code, pointer = runtime.cudaHostAlloc(max(size_bytes, 1), runtime.cudaHostAllocDefault)
         if code == runtime.cudaError_t.cudaErrorMemoryAllocation:
             raise ResourceError(
                 f"the host cannot pin {size_bytes:,} bytes of memory for the GPU",
@@ -419,23 +427,23 @@ class CudaGraph(_Owned):
     def capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
         """Record the work that ``work`` queues on ``stream``, without running it. Other threads may use the device.
 
+        The thread holds the capture lock meanwhile.
+
         Raises:
             DeviceLostError: The device failed.
             ResourceError: ``work`` called a function that cannot be recorded, for example one that allocates memory or
                 waits for the device.
         """
+        runtime = _runtime()
         try:
-            return cls._capture(stream, work)
-        except ResourceError as error:
-            if isinstance(error, DeviceLostError):
-                raise
-            raise ResourceError(
-                error.what, code=error.code, hint=error.hint or "open the artifact with cuda_graphs=False"
-            ) from error
+            with capture_lock():
+                return cls._capture(runtime, stream, work)
+        except ResourceError:
+            runtime.cudaGetLastError()  # otherwise the next check of the last error, in any library, reports this one
+            raise
 
     @classmethod
-    def _capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
-        runtime = _runtime()
+    def _capture(cls, runtime: ModuleType, stream: Stream, work: Callable[[], None]) -> CudaGraph:
         # In this mode, the restrictions during recording apply only to the calling thread.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _call_checked(runtime, "start recording a graph", "cudaStreamBeginCapture", stream.handle, mode)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from runtimes.tensors.capture import capture_lock, warn_unrecorded
 from runtimes.tensors.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class BoundModel:
         outputs: The specifications of the outputs.
         device: ONNX Runtime's name of the kind of device, ``cuda`` or ``cpu``.
         ordinal: The number of the device.
+        unrecorded: The batch sizes that could not be recorded.
     """
 
     native: onnxruntime.InferenceSession
@@ -46,6 +49,7 @@ class BoundModel:
     outputs: tuple[TensorSpec, ...]
     device: str
     ordinal: int = 0
+    unrecorded: set[int] = field(default_factory=set)
 
     def output_shapes(self, shapes: Shapes) -> Shapes | None:
         """Return the shapes of the outputs for these input shapes, or ``None`` if they do not follow from them."""
@@ -107,6 +111,8 @@ class Slot:
         self._outputs_of_unknown_shape = model.outputs if output_shapes is None else ()
         for spec, shape in zip(model.outputs, output_shapes or (), strict=not self._outputs_of_unknown_shape):
             self._binding.bind_ortvalue_output(spec.name, model.tensor(spec, shape))
+        self._images = shapes[0][0]
+        self._recorded = threading.local()  # the library keeps recordings for each thread
         self._blocking, self._queued = run_options(record), run_options(record, wait=False)
 
     def fill(self, arrays: Arrays) -> None:
@@ -125,7 +131,24 @@ class Slot:
     def _start(self, options: onnxruntime.RunOptions) -> None:
         for spec in self._outputs_of_unknown_shape:  # otherwise the library keeps the tensor of the first run
             self._binding.bind_output(spec.name, self._model.device, self._model.ordinal)
-        self._model.native.run_with_iobinding(self._binding, options)
+        if self.record is None or getattr(self._recorded, "done", False):
+            self._model.native.run_with_iobinding(self._binding, options)
+            return
+        with capture_lock():
+            self._run_recorded(options)
+        self._recorded.done = True
+
+    def _run_recorded(self, options: onnxruntime.RunOptions) -> None:
+        """Run and record. If that fails, run without a recording, also from now on."""
+        try:
+            self._model.native.run_with_iobinding(self._binding, options)
+        except Exception as error:  # the library's own exceptions, which say little about the reason
+            self._blocking, self._queued = run_options(None), run_options(None, wait=False)
+            self._model.native.run_with_iobinding(self._binding, self._blocking)
+            self.record = None
+            if self._images not in self._model.unrecorded:
+                self._model.unrecorded.add(self._images)
+                warn_unrecorded("ONNX Runtime", self._images, error)
 
     def results(self) -> Arrays:
         """Return the outputs of the last run as fresh arrays by name."""

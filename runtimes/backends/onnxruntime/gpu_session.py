@@ -18,6 +18,7 @@ from runtimes.errors import BackendUnavailableError, InputError, RexportError
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description, Options
 from runtimes.tensors import cuda, dlpack
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.spec import Arrays
 
@@ -105,13 +106,19 @@ class OnnxRuntimeDeviceSession:
     ) -> None:
         self.inputs = model.inputs
         self.outputs = model.outputs
-        self.description = description
+        self._description = description
+        self._unrecorded = model.unrecorded
         self._model = model
         self._stream = stream
         self._max_batch = running.max_batch
         self._queues = running.queues
         self._slots = Slots(model, running.recording)
         self._calls = SerialCalls()
+
+    @property
+    def description(self) -> Description:
+        """The description of what runs, with the batch sizes that could not be recorded so far."""
+        return replace(self._description, unrecorded_batches=tuple(sorted(self._unrecorded)))
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model, as ``Session.run``."""
@@ -189,7 +196,7 @@ class OnnxRuntimeDeviceSession:
     def close(self) -> None:
         """Free the session of the library."""
         self._calls.close()
-        with GPU_LOCK:
+        with GPU_LOCK, capture_lock():
             # Bound functions may still hold the native session. The stream is freed with the last of them.
             del self._slots, self._model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,10 +13,11 @@ from torch.utils.dlpack import from_dlpack
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.session import TorchSession, translate_error
-from runtimes.backends.pytorch.streams import Lanes, Pool, Recording, TorchLane
+from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Pool, Recording, TorchLane
 from runtimes.backends.pytorch.tf32 import LAUNCH_LOCK, set_float32_precision
 from runtimes.errors import InputError
 from runtimes.protocol import Description
+from runtimes.tensors.capture import capture_lock, warn_unrecorded
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
 from runtimes.tensors.spec import Arrays
 
@@ -126,7 +128,7 @@ class CudaTorchSession(TorchSession):
         """Free the program and PyTorch's cached device memory."""
         super().close()
         del self._lanes, self._bound_lane
-        with LAUNCH_LOCK, _translate_errors():
+        with LAUNCH_LOCK, capture_lock(), _translate_errors():
             torch.cuda.empty_cache()
 
     def _prepare(self, arrays: Arrays) -> Callable[[], Outputs]:
@@ -153,7 +155,7 @@ class CudaTorchSession(TorchSession):
         return recording.replay()
 
     def _recording(self, lane: TorchLane, staged: Tensor) -> Recording | None:
-        """Return the lane's recording for this shape, or ``None`` if runs of this batch size are not recorded."""
+        """Return the lane's recording for this shape, or ``None`` if runs of this batch size cannot be recorded."""
         if not self._is_recorded(len(staged)):
             return None
         shape = tuple(staged.shape)
@@ -161,10 +163,17 @@ class CudaTorchSession(TorchSession):
             lane.recordings[shape] = self._record(lane, staged, lane.pool)
         return lane.recordings[shape]
 
-    def _record(self, lane: TorchLane, staged: Tensor, pool: Pool | None = None) -> Recording:
+    def _record(self, lane: TorchLane, staged: Tensor, pool: Pool | None = None) -> Recording | None:
         self._set_threads()
-        with set_float32_precision(self._tf32):
-            return Recording(self._call, staged, self._device, lane, pool)
+        try:
+            with set_float32_precision(self._tf32):
+                return Recording(self._call, staged, self._device, lane, pool)
+        except NotRecordedError as error:
+            images, known = len(staged), self.description.unrecorded_batches
+            if images not in known:
+                self.description = replace(self.description, unrecorded_batches=tuple(sorted((*known, images))))
+                warn_unrecorded("PyTorch", images, error)
+            return None
 
     def _compute(self, tensor: Tensor) -> Outputs:
         self._set_threads()

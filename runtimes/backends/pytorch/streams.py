@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Array
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Staging:
         """
         size = math.prod(shape) * dtype.itemsize
         if self._bytes.numel() < size:
-            self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            with capture_lock():
+                self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         return self._bytes[:size].view(dtype).view(shape)
 
     def fill(self, array: Array) -> Tensor:
@@ -63,7 +65,7 @@ class TorchLane:
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.incoming, self.outgoing = Staging(), Staging()
-        self.recordings: dict[tuple[int, ...], Recording] = {}
+        self.recordings: dict[tuple[int, ...], Recording | None] = {}
         self.pool: Pool = torch.cuda.graph_pool_handle()
 
     @contextmanager
@@ -71,6 +73,10 @@ class TorchLane:
         """Make the lane's stream current in the calling thread for the ``with`` block."""
         with torch.inference_mode(), torch.cuda.stream(self.stream):
             yield
+
+
+class NotRecordedError(Exception):
+    """A run could not be recorded, though it had succeeded before."""
 
 
 class Recording:
@@ -91,7 +97,8 @@ class Recording:
         input: The input tensor on the device.
 
     Raises:
-        RuntimeError: PyTorch cannot record a part of the run.
+        NotRecordedError: PyTorch cannot record a part of the run, or another thread ended the recording.
+        RuntimeError: The run itself failed.
     """
 
     def __init__(self, call: Call, example: Tensor, device: torch.device, lane: TorchLane, pool: Pool | None) -> None:
@@ -101,13 +108,20 @@ class Recording:
         lane.stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         # With thread_local, other threads may for example allocate memory during the recording.
-        with torch.cuda.graph(
-            self._graph,
-            pool=pool,  # type: ignore[arg-type]  # PyTorch's own type of the handle is private
-            stream=lane.stream,
-            capture_error_mode="thread_local",
-        ):
-            self._output = call(self.input)
+        try:
+            # PyTorch first waits for the whole device, which would end the recordings of other threads.
+            with (
+                capture_lock(),
+                torch.cuda.graph(
+                    self._graph,
+                    pool=pool,  # type: ignore[arg-type]  # PyTorch's own type of the handle is private
+                    stream=lane.stream,
+                    capture_error_mode="thread_local",
+                ),
+            ):
+                self._output = call(self.input)
+        except RuntimeError as error:
+            raise NotRecordedError(str(error)) from error
 
     def replay(self) -> Outputs:
         """Launch the run on the current stream and return its outputs, which the next replay overwrites."""

@@ -23,6 +23,7 @@ import pytest
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.tensors import cuda, dlpack
 from runtimes.tensors.dlpack import DeviceTensor
+from tests.runtimes.backends.tensorrt.cudadouble import holds_capture_lock
 
 HANDLE = 4096
 """Of every stream."""
@@ -44,6 +45,7 @@ class Recorder:
         refuses: what opening a session raises.
         version: what the library calls itself.
         recording: threads that record a run at this moment: in no other may the library do anything.
+        unrecordable: whether another thread ends every recording.
     """
 
     opened: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Recorder:
     refuses: Exception | None = None
     version: str = onnxruntime.__version__
     recording: list[int] = field(default_factory=list)
+    unrecordable: bool = False
 
     def acts(self) -> None:
         """Something that allocates or waits, in this thread."""
@@ -203,6 +206,10 @@ class _Session:
     def _record(self, me: int) -> None:
         """Takes some time, in which other threads come by."""
         self._recorder.acts()
+        if not holds_capture_lock():
+            self._recorder.faults.append("capture-lock-not-held")
+        if self._recorder.unrecordable:
+            raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
         self._recorder.recording.append(me)
         time.sleep(1e-3)
         self._recorder.recording.remove(me)

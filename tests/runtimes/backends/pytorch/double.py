@@ -25,6 +25,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runtimes.backends.pytorch import cuda_session
+from tests.runtimes.backends.tensorrt.cudadouble import holds_capture_lock
 
 CPU = torch.device("cpu")
 
@@ -32,12 +33,13 @@ CPU = torch.device("cpu")
 @dataclass
 class Recorder:
     """What was done. ``events`` names it in order; ``faults`` is what no GPU would forgive, ``pools`` the
-    memory that each recording was given."""
+    memory that each recording was given, ``unrecordable`` whether another thread ends every recording."""
 
     events: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     pools: list[object] = field(default_factory=list)
+    unrecordable: bool = False
 
 
 class Stream:
@@ -157,6 +159,10 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         recorder.pools.append(pool)
         assert capture_error_mode == "thread_local"
         recorder.events.append("record")
+        if not holds_capture_lock():
+            recorder.faults.append("capture-lock-not-held")
+        if recorder.unrecordable:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
         if any(other.recording for other in recorder.streams):
             recorder.faults.append("concurrent-recordings")
         stream.recording = True

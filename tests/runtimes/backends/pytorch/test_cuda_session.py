@@ -342,3 +342,21 @@ def test_threads_are_set_for_each_call(pt2_artifact: Artifact, monkeypatch: pyte
     monkeypatch.setattr(torch, "set_num_threads", asked_for.append)
     session.run(images(1))
     assert asked_for == [ABOUT.threads]
+
+
+def test_a_spoiled_recording_is_a_run_without_one(
+    pt2_artifact: Artifact, recorder: Recorder, said: list[tuple[str, str]]
+) -> None:
+    session = make_session(pt2_artifact, recorded=lambda _: True)
+    recorder.unrecordable = True
+    for seed in range(3):
+        np.testing.assert_array_equal(session.run(images(2, seed))["logits"], expected(images(2, seed)))
+    session.bind(images(2))()
+    assert [code for code, _ in said] == ["graph-not-recorded"]
+    assert session.description.unrecorded_batches == (2,)
+    assert recorder.events.count("record") == 2  # the lane's and the bound one's
+    assert "replay" not in recorder.events
+    recorder.unrecordable = False
+    session.run(images(3))
+    assert recorder.events.count("replay") == 1
+    assert recorder.faults == []

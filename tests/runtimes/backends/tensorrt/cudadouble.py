@@ -23,6 +23,7 @@ from typing import Any
 import cuda.bindings.runtime as real
 
 from runtimes.protocol import Arrays
+from runtimes.tensors import capture
 from tests.runtimes.backends.tensorrt.devicememory import Memory
 
 COPY_S = 1e-4
@@ -121,6 +122,7 @@ class CudaDouble:
         self._graphs: dict[int, list[Work]] = {}
         self._launchable: dict[int, list[Work]] = {}
         self._current = threading.local()
+        self._last = threading.local()
         self._lost: Code | None = None
 
     @contextmanager
@@ -132,7 +134,21 @@ class CudaDouble:
             code = self._lost or (planned.pop(0) if planned else OK)
             if code.name in FATAL:
                 self._lost = code
+            yield self._keep(code)
+
+    @contextmanager
+    def _exclusive(self, name: str) -> Iterator[Code]:
+        """As ``_called``, of what records, or ends the recording of another library in another thread."""
+        if not holds_capture_lock():
+            self._recorder.fault(f"capture-lock-not-held: {name}")
+        with self._called(name) as code:
             yield code
+
+    def _keep(self, code: Code) -> Code:
+        """The code, which a thread's next ``cudaGetLastError`` gives if it is an error."""
+        if code != OK:
+            self._last.code = code
+        return code
 
     # Devices
 
@@ -168,10 +184,15 @@ class CudaDouble:
     def cudaGetErrorString(self, error: Code) -> Result:
         return tuple(real.cudaGetErrorString(error))
 
+    def cudaGetLastError(self) -> Result:
+        with self._called("cudaGetLastError"):
+            last, self._last.code = getattr(self._last, "code", OK), OK
+            return (last,)
+
     # Memory
 
     def cudaMalloc(self, size: int) -> Result:
-        with self._called("cudaMalloc") as code:
+        with self._exclusive("cudaMalloc") as code:
             if code == OK and self._capturing():
                 code = real.cudaError_t.cudaErrorStreamCaptureUnsupported
             if code == OK and self.memory.used_bytes + size > self._recorder.memory_bytes:
@@ -179,16 +200,16 @@ class CudaDouble:
             return code, self.memory.take(size, "device") if code == OK else None
 
     def cudaFree(self, devPtr: int) -> Result:
-        with self._called("cudaFree") as code:
+        with self._exclusive("cudaFree") as code:
             self.memory.give(devPtr, "device")
             return (code,)
 
     def cudaHostAlloc(self, size: int, flags: int) -> Result:  # noqa: ARG002
-        with self._called("cudaHostAlloc") as code:
+        with self._exclusive("cudaHostAlloc") as code:
             return code, self.memory.take(size, "host") if code == OK else None
 
     def cudaFreeHost(self, ptr: int) -> Result:
-        with self._called("cudaFreeHost") as code:
+        with self._exclusive("cudaFreeHost") as code:
             self.memory.give(ptr, "host")
             return (code,)
 
@@ -311,7 +332,7 @@ class CudaDouble:
     # Graphs
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> Result:
-        with self._called("cudaStreamBeginCapture") as code:
+        with self._exclusive("cudaStreamBeginCapture") as code:
             queue = self._queues[int(stream)]
             if mode != real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal:
                 self._recorder.fault("recording-not-thread-local")
@@ -328,7 +349,7 @@ class CudaDouble:
             if code == OK and (captured is None or queue.broken):
                 code = real.cudaError_t.cudaErrorStreamCaptureInvalidated
             if code != OK:
-                return code, None
+                return self._keep(code), None
             number = next(self._numbers)
             self._graphs[number] = captured or []
             return code, real.cudaGraph_t(number)
@@ -369,6 +390,11 @@ class CudaDouble:
             "blocks": len(self.memory),
         }
         return {kind: count for kind, count in kinds.items() if count}
+
+
+def holds_capture_lock() -> bool:
+    """Whether this thread may record and allocate."""
+    return bool(capture.capture_lock()._lock._is_owned())  # type: ignore[attr-defined]
 
 
 FATAL = ("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable")
