@@ -254,7 +254,7 @@ def _open_first(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) ->
         raise
     try:
         digest.result()
-        return Runtime(artifact, session, skipped_backends)
+        return Runtime(artifact, session, skipped_backends, candidates[0].options.streams)
     except BaseException:
         session.close()
         raise

@@ -18,6 +18,7 @@ from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
 if TYPE_CHECKING:
     from runtimes.artifacts.artifact import Artifact
+    from runtimes.tensors.device_output import DeviceOutput
     from runtimes.tensors.dlpack import DeviceTensor
 
 __all__ = [
@@ -178,6 +179,22 @@ class DeviceSession(Session, Protocol):
         The tensors are checked and C-ordered. The run waits for the work that their owner queued, and reads them in
         place where the library can. The outputs are fresh host arrays that belong to the caller.
         """
+
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run on the device and return its outputs there, without waiting for the run.
+
+        The outputs are in memory of their own. The session copies host arrays before the call returns. Tensors in
+        device memory are read until the run has finished.
+
+        Args:
+            feeds: Host arrays, or tensors in device memory, checked and C-ordered.
+            stream: The handle of the caller's stream, or ``None``. The run starts after the work that is queued on the
+                stream, and later work on the stream waits for the run. The stream waits for the owners of the tensors
+                already. Without a stream, the run waits for the work that they queued.
+        """
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked host memory, without initial values. The array owns its memory."""
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], float] | None:
         """Copy the arrays to the device once and return a function that runs the model and returns the device time.

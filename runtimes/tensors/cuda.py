@@ -320,20 +320,41 @@ class PinnedBuffer(_Owned):
         return np.ctypeslib.as_array(memory).view(element).reshape(shape)
 
 
-class Stream(_Owned):
-    """A queue of work on the device, which does not synchronise with the default stream.
+def copy_to_host(target: int, source: int, size_bytes: int) -> None:
+    """Copy from device memory at ``source`` to any host memory at ``target``, and block until it is done.
+
+    Raises:
+        ResourceError: The copy failed.
+        DeviceLostError: The device failed.
+    """
+    runtime = _runtime()
+    kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    with capture_lock():  # it waits for the default stream
+        _call_checked(runtime, f"copy {size_bytes:,} bytes", "cudaMemcpy", target, source, size_bytes, kind)
+
+
+def synchronize_device() -> None:
+    """Block until all queued work of the current device is done. No thread of rexport records meanwhile.
+
+    Raises:
+        ResourceError: Queued work failed.
+        DeviceLostError: The device failed.
+    """
+    with capture_lock():
+        _call_checked(_runtime(), "finish the queued work", "cudaDeviceSynchronize")
+
+
+class BorrowedStream:
+    """A stream of another owner, who keeps it.
 
     Attributes:
-        handle: The address of the stream, for other libraries.
+        handle: The address of the stream, or CUDA's number of a default stream.
     """
 
-    def __init__(self) -> None:
-        runtime = _runtime()
-        stream = _call_checked(runtime, "create a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
-        self.handle = int(stream)
-        self._runtime = runtime
-        self._kinds = runtime.cudaMemcpyKind
-        super().__init__(lambda: runtime.cudaStreamDestroy(stream))
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self._runtime = _runtime()
+        self._kinds = self._runtime.cudaMemcpyKind
 
     def synchronize(self) -> None:
         """Block until all queued work is done.
@@ -367,19 +388,43 @@ class Stream(_Owned):
         _call_checked(self._runtime, doing, "cudaMemcpyAsync", target, source, size_bytes, kind, self.handle)
 
 
-class Event(_Owned):
-    """A marker in the queue of a stream, which records the time when the device reaches it."""
+class Stream(BorrowedStream, _Owned):
+    """A queue of work on the device, which does not synchronise with the default stream.
+
+    Attributes:
+        handle: The address of the stream, for other libraries.
+    """
 
     def __init__(self) -> None:
         runtime = _runtime()
-        event = _call_checked(runtime, "create an event", "cudaEventCreateWithFlags", runtime.cudaEventDefault)
+        stream = _call_checked(runtime, "create a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
+        BorrowedStream.__init__(self, int(stream))
+        _Owned.__init__(self, lambda: runtime.cudaStreamDestroy(stream))
+
+
+class Event(_Owned):
+    """A marker in the queue of a stream.
+
+    Args:
+        timed: Whether the event records the time when the device reaches it. An event without time costs less.
+    """
+
+    def __init__(self, timed: bool = True) -> None:
+        runtime = _runtime()
+        flags = runtime.cudaEventDefault if timed else runtime.cudaEventDisableTiming
+        event = _call_checked(runtime, "create an event", "cudaEventCreateWithFlags", flags)
         self._event = event
         self._runtime = runtime
         super().__init__(lambda: runtime.cudaEventDestroy(event))
 
-    def record(self, stream: Stream) -> None:
-        """Queue the event on the stream."""
+    def record(self, stream: BorrowedStream) -> None:
+        """Queue the event on the stream, which must be one of the event's device."""
         _call_checked(self._runtime, "record an event", "cudaEventRecord", self._event, stream.handle)
+
+    def delay(self, stream: BorrowedStream) -> None:
+        """Make later work of a stream wait until the device has reached the event. The call does not block."""
+        flags = self._runtime.cudaEventWaitDefault
+        _call_checked(self._runtime, "wait for an event", "cudaStreamWaitEvent", stream.handle, self._event, flags)
 
     def synchronize(self) -> None:
         """Block until the device has reached the event."""

@@ -60,6 +60,9 @@ class TorchLane:
     """A stream with staging memory for input and output, and recordings by the shape of the input.
 
     A lane serves one call at a time. Its recordings run one after the other on the stream and share their memory.
+
+    Attributes:
+        has_queued_work: Whether the last call on the lane did not wait for its run.
     """
 
     def __init__(self) -> None:
@@ -67,6 +70,18 @@ class TorchLane:
         self.incoming, self.outgoing = Staging(), Staging()
         self.recordings: dict[tuple[int, ...], Recording | None] = {}
         self.pool: Pool = torch.cuda.graph_pool_handle()
+        self.has_queued_work = False
+
+    def stage(self, array: Array) -> Tensor:
+        """Copy an array to the staging memory, as ``Staging.fill``, when no queued run reads the memory any more."""
+        self.synchronize()
+        return self.incoming.fill(array)
+
+    def synchronize(self) -> None:
+        """Wait for a run that was queued without waiting."""
+        if self.has_queued_work:
+            self.stream.synchronize()
+            self.has_queued_work = False
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -152,6 +167,12 @@ class Lanes:
             with self._changed:
                 self._free.append(lane)
                 self._changed.notify()
+
+    def synchronize(self) -> None:
+        """Wait for the queued work of all lanes. No lane may be in use."""
+        with self._changed:
+            for lane in self._free:
+                lane.synchronize()
 
     def _take_free(self) -> TorchLane | None:
         """Return the free lane used last, or ``None`` if the caller has to create one."""

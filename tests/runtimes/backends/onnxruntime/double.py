@@ -7,6 +7,7 @@ the addresses that it was recorded with, whatever is bound; it takes one call at
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 import time
@@ -40,6 +41,8 @@ class Recorder:
         faults: what the real library would have answered wrongly or with an error.
         events: ``record`` for each event that was recorded.
         ordered: handle of the stream that a tensor's owner was told of, and in which thread.
+        waits: pairs of handles, the stream that was made to wait and the one that it waits for.
+        copies: the direction of each copy between memories that was queued.
         unloadable: what ``preload_dlls`` prints.
         gives: the provider that a session has in the end; else the one that was asked for.
         refuses: what opening a session raises.
@@ -54,6 +57,8 @@ class Recorder:
     faults: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     ordered: list[tuple[int, int]] = field(default_factory=list)
+    waits: list[tuple[int, int]] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
     unloadable: str = ""
     gives: str | None = None
     refuses: Exception | None = None
@@ -223,19 +228,49 @@ def _entry(options: onnxruntime.RunOptions, key: str) -> str | None:
 
 
 class Stream:
-    """Of the device."""
+    """Of the device. Its copies are done at once."""
 
-    handle = HANDLE
+    def __init__(self, recorder: Recorder | None = None, handle: int = HANDLE) -> None:
+        self.handle = handle
+        self._recorder = recorder or Recorder()
+
+    def synchronize(self) -> None:
+        self._recorder.events.append(f"wait {self.handle}")
+
+    def within_device(self, target: int, source: int, size: int) -> None:
+        self._recorder.copies.append("within")
+        ctypes.memmove(target, source, size)
 
 
-@dataclass
+class _Buffer:
+    """Memory of the device or pinned, which is the host's."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._memory = ctypes.create_string_buffer(max(size_bytes, 1))
+        self.pointer = ctypes.addressof(self._memory)
+
+    def close(self) -> None:
+        """Of a buffer that is too many."""
+
+
 class _Event:
-    recorder: Recorder
+    def __init__(self, recorder: Recorder, timed: bool) -> None:
+        self._recorder, self._timed = recorder, timed
+        self._stream = 0
 
     def record(self, stream: Stream) -> None:
         assert isinstance(stream, Stream)
-        self.recorder.events.append("record")
-        self.recorder.runs.append("|")
+        self._stream = stream.handle
+        if self._timed:
+            self._recorder.events.append("record")
+            self._recorder.runs.append("|")
+
+    def delay(self, stream: Stream) -> None:
+        self._recorder.waits.append((stream.handle, self._stream))
+
+    def synchronize(self) -> None:
+        self._recorder.events.append("finished")
 
     def elapsed_s(self, since: _Event) -> float:
         assert since is not self
@@ -257,8 +292,13 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
     monkeypatch.setitem(sys.modules, "onnxruntime", Double(recorder, providers or (TENSORRT, CUDA)))
     monkeypatch.setattr(cuda, "missing", lambda: None)
     monkeypatch.setattr(cuda, "current", _current)
-    monkeypatch.setattr(cuda, "Stream", Stream)
-    monkeypatch.setattr(cuda, "Event", lambda: _Event(recorder))
+    monkeypatch.setattr(cuda, "Stream", lambda: Stream(recorder))
+    monkeypatch.setattr(cuda, "BorrowedStream", lambda handle: Stream(recorder, handle))
+    monkeypatch.setattr(cuda, "Event", lambda timed=True: _Event(recorder, timed))
+    monkeypatch.setattr(cuda, "DeviceBuffer", _Buffer)
+    monkeypatch.setattr(cuda, "copy_to_host", ctypes.memmove)
+    monkeypatch.setattr(cuda, "synchronize_device", lambda: recorder.events.append("wait device"))
+    monkeypatch.setattr(cuda, "PinnedBuffer", _Buffer)
 
     def ordered(tensor: DeviceTensor, stream: int) -> None:
         assert tensor.pointer

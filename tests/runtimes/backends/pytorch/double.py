@@ -39,6 +39,8 @@ class Recorder:
     faults: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     pools: list[object] = field(default_factory=list)
+    waits: list[tuple[int, int]] = field(default_factory=list)
+    readers: list[int] = field(default_factory=list)
     unrecordable: bool = False
 
 
@@ -56,6 +58,13 @@ class Stream:
         self._recorder.events.append("synchronize")
         if self.recording:
             self._recorder.faults.append("wait-during-recording")
+
+    def wait_stream(self, stream: Stream) -> None:
+        self._recorder.waits.append((self.cuda_stream, stream.cuda_stream))
+
+    def wait_event(self, event: Event) -> None:
+        assert event.stream is not None
+        self._recorder.waits.append((self.cuda_stream, event.stream.cuda_stream))
 
 
 class Pending:
@@ -82,16 +91,20 @@ class Event:
     """A point in a stream; every two are 2 ms apart."""
 
     def __init__(self, recorder: Recorder, enable_timing: bool) -> None:
-        assert enable_timing
         self._recorder = recorder
+        self._timed = enable_timing
+        self.stream: Stream | None = None
 
-    def record(self) -> None:
-        self._recorder.events.append("event")
+    def record(self, stream: Stream | None = None) -> None:
+        self.stream = stream
+        self._recorder.events.append("event" if self._timed else "mark")
 
     def synchronize(self) -> None:
         self._recorder.events.append("synchronize")
 
-    def elapsed_time(self, _: Event) -> float:
+    def elapsed_time(self, other: Event) -> float:
+        assert self._timed
+        assert other._timed
         return 2.0
 
 
@@ -185,13 +198,33 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
             recorder.events.append("pin")
         return plain(*size, **options)
 
+    known: dict[int, Stream] = {}
+
+    def of_handle(handle: int) -> Stream:
+        if handle not in known:
+            known[handle] = Stream(recorder)
+            recorder.streams.remove(known[handle])  # the caller's own
+            known[handle].cuda_stream = handle
+        return known[handle]
+
+    def current_stream(_: object = None) -> Stream:
+        me = threading.get_ident()
+        return next((stream for stream in reversed(recorder.streams) if me in stream.users), of_handle(0))
+
+    def record_stream(_: torch.Tensor, stream: Stream) -> None:
+        recorder.readers.append(stream.cuda_stream)
+
+    patch.setattr(torch.Tensor, "record_stream", record_stream)
     patch.setattr(torch, "empty", empty)
     patch.setattr(cuda_session, "current_device", lambda: CPU)
     for name, value in {
         "is_available": lambda: True,
         "current_device": lambda: 0,
         "Stream": lambda: Stream(recorder),
-        "Event": lambda enable_timing: Event(recorder, enable_timing),
+        "Event": lambda enable_timing=False: Event(recorder, enable_timing),
+        "ExternalStream": lambda handle, device: of_handle(handle),  # noqa: ARG005
+        "current_stream": current_stream,
+        "default_stream": lambda _: of_handle(0),
         "CUDAGraph": lambda: Graph(recorder),
         "graph": recording,
         "graph_pool_handle": lambda: (0, len(recorder.streams)),

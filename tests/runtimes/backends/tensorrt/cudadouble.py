@@ -108,6 +108,8 @@ class CudaDouble:
     cudaStreamCaptureMode = real.cudaStreamCaptureMode
     cudaStreamNonBlocking = real.cudaStreamNonBlocking
     cudaEventDefault = real.cudaEventDefault
+    cudaEventDisableTiming = real.cudaEventDisableTiming
+    cudaEventWaitDefault = real.cudaEventWaitDefault
     cudaHostAllocDefault = real.cudaHostAllocDefault
     __spec__ = real.__spec__
     __name__ = real.__name__
@@ -117,8 +119,9 @@ class CudaDouble:
         self.memory = Memory(recorder.fault)
         self._lock = threading.RLock()
         self._numbers = itertools.count(0x1000, 0x10)
-        self._queues: dict[int, _Queue] = {}
+        self._queues: dict[int, _Queue] = {DEFAULT_STREAM: _Queue()}
         self._events: dict[int, tuple[_Queue, list[float]] | None] = {}
+        self._untimed: set[int] = set()
         self._graphs: dict[int, list[Work]] = {}
         self._launchable: dict[int, list[Work]] = {}
         self._current = threading.local()
@@ -213,6 +216,15 @@ class CudaDouble:
             self.memory.give(ptr, "host")
             return (code,)
 
+    def cudaMemcpy(self, dst: int, src: int, count: int, kind: Any) -> Result:
+        """To memory of the host that need not be pinned."""
+        with self._called("cudaMemcpy") as code:
+            if kind != real.cudaMemcpyKind.cudaMemcpyDeviceToHost:
+                self._recorder.fault("copy-not-to-host")
+            if code == OK and self.memory.holds(src, count, "device"):
+                ctypes.memmove(dst, src, count)
+            return (code,)
+
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: int) -> Result:
         with self._called("cudaMemcpyAsync") as code:
             if code == OK:
@@ -254,6 +266,15 @@ class CudaDouble:
                 self._drain(queue)
             return (code,)
 
+    def cudaDeviceSynchronize(self) -> Result:
+        with self._called("cudaDeviceSynchronize") as code:
+            if any(queue.captured is not None for queue in self._queues.values()):
+                self._recorder.fault("device-wait-during-recording")
+            if code == OK:
+                for queue in self._queues.values():
+                    self._drain(queue)
+            return (code,)
+
     def queue(self, stream: int, work: Work) -> None:
         """Puts work into the stream, or into what is recorded from it."""
         with self._lock:
@@ -285,18 +306,22 @@ class CudaDouble:
 
     def _drain(self, queue: _Queue) -> None:
         while queue.work:
-            work = queue.work.pop(0)
-            work.run()
-            queue.clock_s += work.duration_s
-        queue.thread = None
+            self._do_next(queue)
+
+    def _do_next(self, queue: _Queue) -> None:
+        work = queue.work.pop(0)
+        work.run()
+        queue.clock_s += work.duration_s
+        if not queue.work:
+            queue.thread = None
 
     # Events
 
     def cudaEventCreateWithFlags(self, flags: int) -> Result:
         with self._called("cudaEventCreateWithFlags") as code:
-            if flags & real.cudaEventDisableTiming:
-                self._recorder.fault("event-without-time")
             number = next(self._numbers)
+            if flags & real.cudaEventDisableTiming:
+                self._untimed.add(number)
             self._events[number] = None
             return code, real.cudaEvent_t(number) if code == OK else None
 
@@ -317,11 +342,27 @@ class CudaDouble:
         with self._called("cudaEventSynchronize") as code:
             found = self._events[int(event)]
             if code == OK and found is not None:
-                self._drain(found[0])
+                self._reach(*found)
             return (code,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: Any, flags: int) -> Result:
+        with self._called("cudaStreamWaitEvent") as code:
+            found = self._events[int(event)]
+            if flags != real.cudaEventWaitDefault:
+                self._recorder.fault("wait-with-flags")
+            if code == OK and found is not None:
+                self.queue(stream, Work(lambda: self._reach(*found), 0.0))
+            return (code,)
+
+    def _reach(self, queue: _Queue, times: list[float]) -> None:
+        """Does the work of a queue as far as an event in it."""
+        while queue.work and not times:
+            self._do_next(queue)
 
     def cudaEventElapsedTime(self, start: Any, end: Any) -> Result:
         with self._called("cudaEventElapsedTime") as code:
+            if self._untimed & {int(start), int(end)}:
+                self._recorder.fault("event-without-time")
             first, last = self._events[int(start)], self._events[int(end)]
             if first is None or last is None:
                 return real.cudaError_t.cudaErrorInvalidResourceHandle, None
@@ -384,7 +425,7 @@ class CudaDouble:
     def left(self) -> dict[str, int]:
         """How much of each kind is still there: nothing, when all has been given back."""
         kinds = {
-            "streams": len(self._queues),
+            "streams": len(self._queues) - 1,
             "events": len(self._events),
             "graphs": len(self._graphs) + len(self._launchable),
             "blocks": len(self.memory),
@@ -396,6 +437,9 @@ def holds_capture_lock() -> bool:
     """Whether this thread may record and allocate."""
     return bool(capture.capture_lock()._lock._is_owned())  # type: ignore[attr-defined]
 
+
+DEFAULT_STREAM = 1
+"""CUDA's number of the default stream, which is always there."""
 
 FATAL = ("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable")
 """Of the codes that a test plans, those after which every call fails."""
