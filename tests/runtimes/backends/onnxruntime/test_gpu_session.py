@@ -294,8 +294,7 @@ def test_queued_batches_above_the_most_are_whole(recorder: double.Recorder, twic
         whole._model,
         whole.description,
         double.Stream(recorder),  # type: ignore[arg-type]
-        recording=False,
-        max_batch=3,
+        Running(False, max_batch=3),
     )
     for count in (1, 3, 4, 7):
         array = rows(*range(count))
