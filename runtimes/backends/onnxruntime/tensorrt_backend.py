@@ -23,10 +23,10 @@ from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.onnxruntime import session_factory
+from runtimes.backends.onnxruntime.errors import check_tf32
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider, add_profile
 from runtimes.errors import (
     BackendUnavailableError,
-    CompatibilityError,
     Reason,
     quote,
 )
@@ -105,14 +105,7 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE
     from runtimes.tensors import cuda
 
-    kinds = onnxfile.graph(artifact.path).arithmetic
-    if kinds == ("float32",) and not artifact.allows_tf32:
-        raise CompatibilityError(
-            "ONNX Runtime's TensorRT provider computes float32 in TensorFloat-32, which this artifact does not allow",
-            code="provider-needs-tf32",
-            path=artifact.path,
-            hint="choose another backend, or export the model with the option --precision tf32 of rexport",
-        )
+    kinds = check_tf32(artifact, "ONNX Runtime's TensorRT provider")
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(
