@@ -14,6 +14,7 @@ from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_openin
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.libraries import importing
+from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description
 from runtimes.tensors.spec import TensorSpec
 
@@ -126,9 +127,9 @@ def open_session(
         settings.profile_file_prefix = profile
     load_failures = ""
     if isinstance(provider, CpuProvider):
-        if artifact.manifest is not None and artifact.manifest.precision == FP16:
-            # ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
-            settings.add_session_config_entry("optimization.disable_specified_optimizers", "MatmulTransposeFusion")
+        harmful = _harmful_optimiser(artifact)
+        if harmful is not None:
+            settings.add_session_config_entry("optimization.disable_specified_optimizers", harmful)
     else:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
@@ -148,6 +149,22 @@ def open_session(
     if session.get_providers()[0] != provider.name:
         raise _not_loadable(provider.name, load_failures or f"ONNX Runtime chose {session.get_providers()[0]}")
     return session
+
+
+def _harmful_optimiser(artifact: Artifact) -> str | None:
+    """Return the name of the library's optimiser that spoils a graph on the CPU, or ``None``.
+
+    - ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
+    - ONNX Runtime stores the biases of quantised layers in steps of the product of two scales. In float16, the product
+      underflows or the number of steps overflows, and the outputs are wrong.
+    """
+    manifest = artifact.manifest
+    if manifest is None:
+        return None
+    if manifest.precision == FP16:
+        return "MatmulTransposeFusion"
+    narrow = manifest.calibration is not None and "float16" in onnxfile.graph(artifact.path).types.values()
+    return "WeightBiasQuantization" if narrow else None
 
 
 def _load_libraries(onnxruntime: ModuleType) -> str:
