@@ -110,7 +110,7 @@ def export(
         network, ExportTarget(source, request.batch, opset, request.force), precision_spec, listener
     )
     listener.notice(f"{source}: the ONNX file for the engine")
-    building = _Building(parent, target, replace(order, force=request.force), chosen, listener)
+    building = EngineBuild(parent, target, replace(order, force=request.force), chosen, listener)
     return building.run(lambda: network, precision_spec, network)
 
 
@@ -138,19 +138,30 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
         KeyboardInterrupt: The build was interrupted. No engine is left.
     """
     chosen = order.choose_flavor()
+    parent = read_onnx(path)
+    target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
+    manifest, _, _ = _read_parent(parent)
+    precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
+    building = EngineBuild(parent, target, order, chosen, listener)
+    return building.run(lambda: network_of(parent, listener), precision_spec)
+
+
+def read_onnx(path: Path) -> Artifact:
+    """Return the ONNX artifact at ``path``, which has a manifest and test vectors.
+
+    Raises:
+        ArtifactError: The file is not an ONNX file, or lacks one of them.
+    """
     parent = Artifact.read(path)
     if parent.format.name != "onnx":
         raise ArtifactError(
-            f"an engine is built from an ONNX file, but this file has the format {parent.format.name}",
+            f"the weights of an engine come from an ONNX file, but this file has the format {parent.format.name}",
             code="engine-needs-onnx",
             path=path,
             hint="rexport onnx VARIANT writes an ONNX file",
         )
-    target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
-    manifest, _, _ = _read_parent(parent)
-    precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
-    building = _Building(parent, target, order, chosen, listener)
-    return building.run(lambda: network_of(parent, listener), precision_spec)
+    _read_parent(parent)
+    return parent
 
 
 def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
@@ -210,8 +221,8 @@ def _has_float8(capability: str) -> bool:
     return (major, minor) >= FLOAT8_CAPABILITY
 
 
-class _Building:
-    """The build of one engine."""
+class EngineBuild:
+    """The build of one engine from an ONNX file, with its checks."""
 
     def __init__(
         self, parent: Artifact, target: Path, order: EngineRequest, flavor: Flavor, listener: ExportListener
@@ -234,8 +245,14 @@ class _Building:
     ) -> Artifact:
         """Build, check and publish the engine.
 
-        ``network`` returns the fp32 network for the accuracy gate, if there is one. ``expecting`` is the network with
-        the expected accuracy, if that is known.
+        Args:
+            network: Returns the fp32 network for the accuracy gate, if there is one.
+            precision_spec: The precision.
+            expecting: The network with the expected accuracy, if that is known.
+
+        Raises:
+            IntegrityError: The ONNX file is damaged, or was replaced meanwhile.
+            RexportError: As for ``build_artifact``.
         """
         identity = files.identity(self.parent.path)
         self.parent.check_digest()

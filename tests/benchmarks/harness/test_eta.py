@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.harness import scheduler
+from benchmarks.harness import room, scheduler
 from benchmarks.harness.eta import CLOCKS, EVALUATED_IMAGES, SLOW, USUAL, Eta, RunPlan, TimeEstimate, Workload, WorkPace
 from benchmarks.harness.scheduler import ScheduledJob, gather
 from benchmarks.process.job import Job, JobOutcome, TurnPlan
@@ -170,11 +170,14 @@ class ScriptedWorker:
     def __exit__(self, *_: object) -> None:
         pass
 
+    gpu: None = None
+
     def wait_until_open(self) -> float:
         self.machine.now.s += self.machine.pace.start_s
         return 1.0
 
-    def warm(self) -> float:
+    def warm(self, lead_s: float) -> float:
+        assert lead_s == 0.0
         self.machine.now.s += self.machine.pace.warmup_s
         return self.machine.image_s
 
@@ -198,7 +201,7 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     scripted = ScriptedMachine(USUAL.slower(times), Now(), TURNS.multiply_adds)
     monkeypatch.setattr(scheduler, "Worker", scripted.worker)
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=scripted.now))
-    monkeypatch.setattr(scheduler, "available_bytes", lambda: None)
+    monkeypatch.setattr(room, "available_bytes", lambda: None)
     return scripted, times
 
 
