@@ -15,6 +15,7 @@ from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_openin
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider, RtxProvider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.libraries import importing
+from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description, Options
 from runtimes.tensors.spec import TensorSpec
 
@@ -126,9 +127,8 @@ def open_session(
         settings.enable_profiling = True
         settings.profile_file_prefix = profile
     load_failures: tuple[str, ...] = ()
-    if isinstance(provider, RtxProvider):
-        settings.add_provider_for_devices([plugin.find_device(onnxruntime, provider)], provider.encode())
-    elif not isinstance(provider, CpuProvider):
+from runtimes.onnx import graph as onnxfile
+from runtimes.protocol import Description, Options
         load_failures = _load_libraries(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(
@@ -147,19 +147,8 @@ def open_session(
     return session
 
 
-def _settings(library: ModuleType, artifact: Artifact, provider: Provider, threads: int) -> onnxruntime.SessionOptions:
-    settings = library.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    if not isinstance(provider, CpuProvider):
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
-        settings.add_session_config_entry("session.disable_quant_qdq", "1")
-    elif artifact.manifest is not None and artifact.manifest.precision == FP16:
-        # ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
-        settings.add_session_config_entry("optimization.disable_specified_optimizers", "MatmulTransposeFusion")
-    return settings
+from runtimes.onnx import graph as onnxfile
+from runtimes.protocol import Description, Options
 
 
 def _load_libraries(onnxruntime: ModuleType) -> tuple[str, ...]:
