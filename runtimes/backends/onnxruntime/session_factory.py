@@ -127,8 +127,9 @@ def open_session(
         settings.enable_profiling = True
         settings.profile_file_prefix = profile
     load_failures: tuple[str, ...] = ()
-from runtimes.onnx import graph as onnxfile
-from runtimes.protocol import Description, Options
+    if isinstance(provider, RtxProvider):
+        settings.add_provider_for_devices([plugin.find_device(onnxruntime, provider)], provider.encode())
+    elif not isinstance(provider, CpuProvider):
         load_failures = _load_libraries(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(
@@ -147,8 +148,36 @@ from runtimes.protocol import Description, Options
     return session
 
 
-from runtimes.onnx import graph as onnxfile
-from runtimes.protocol import Description, Options
+def _settings(library: ModuleType, artifact: Artifact, provider: Provider, threads: int) -> onnxruntime.SessionOptions:
+    settings = library.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    if isinstance(provider, CpuProvider):
+        harmful = _harmful_optimiser(artifact)
+        if harmful is not None:
+            settings.add_session_config_entry("optimization.disable_specified_optimizers", harmful)
+    else:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    return settings
+
+
+def _harmful_optimiser(artifact: Artifact) -> str | None:
+    """Return the name of the library's optimiser that spoils a graph on the CPU, or ``None``.
+
+    - ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
+    - ONNX Runtime stores the biases of quantised layers in steps of the product of two scales. In float16, the product
+      underflows or the number of steps overflows, and the outputs are wrong.
+    """
+    manifest = artifact.manifest
+    if manifest is None:
+        return None
+    if manifest.precision == FP16:
+        return "MatmulTransposeFusion"
+    narrow = manifest.calibration is not None and "float16" in onnxfile.graph(artifact.path).types.values()
+    return "WeightBiasQuantization" if narrow else None
 
 
 def _load_libraries(onnxruntime: ModuleType) -> tuple[str, ...]:
