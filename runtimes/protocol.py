@@ -90,6 +90,7 @@ class Layer:
             stands for signed and unsigned 8-bit integers.
         weighted: Whether the step is a convolution or a matrix product. These steps take most of the time.
         duration_s: The time of one run after the first in seconds, or ``None`` where the library does not report it.
+        tactic: The library's own name of the kernel, or ``None`` where the library does not report it.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Layer:
     precision: str
     weighted: bool
     duration_s: float | None
+    tactic: str | None = None
 
 
 def summarise_precisions(layers: Iterable[Layer]) -> str:

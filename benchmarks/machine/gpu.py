@@ -131,11 +131,16 @@ def missing() -> str | None:
 
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that the driver reports, in its order; empty if no driver responds."""
+    return tuple(each.gpu() for each in gauges())
+
+
+def gauges() -> tuple[Gauge, ...]:
+    """Return the gauges of all GPUs, in the order of the driver; empty if no driver responds."""
     library = _library()
     if library is None:
         return ()
     handles = (library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount()))
-    return tuple(Gauge(library, handle).gpu() for handle in handles)
+    return tuple(Gauge(library, handle) for handle in handles)
 
 
 def gauge(device: str) -> Gauge | None:

@@ -20,6 +20,7 @@ from exporter.targets import expected_accuracy
 from exporter.targets.onnx_file import export_network
 from exporter.targets.publish import ExportTarget
 from exporter.targets.rebuild import network_of
+from exporter.targets.sparse_weights import count_sparse_layers
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
@@ -285,6 +286,8 @@ class EngineBuild:
         return files.read_bounded(self.parent.path.with_name(self.vectors.name), VECTORS_LIMIT_BYTES)
 
     def _build_engine(self) -> BuiltEngine:
+        if self.settings.sparse_weights:
+            self._announce_sparse_weights()
         title = f"{self.flavor.title} {self.flavor.version()}"
         self.listener.step(f"building an engine with {title}")
         try:
@@ -298,6 +301,17 @@ class EngineBuild:
             f"{'; '.join(map(str, built.profiles))}"
         )
         return built
+
+    def _announce_sparse_weights(self) -> None:
+        sparse, layers = count_sparse_layers(self.parent.path)
+        self.listener.notice(
+            f"{sparse} of {layers} weighted layers have 2:4 sparse weights"
+            if sparse
+            else Reason(
+                "sparse-weights-absent",
+                f"none of the {layers} weighted layers has 2:4 sparse weights, so --sparse-weights has no effect",
+            )
+        )
 
     def _add_hint(self, error: ArtifactError | CompatibilityError) -> ArtifactError | CompatibilityError:
         """Return the error, with the mending command if the graph has unsigned int8."""

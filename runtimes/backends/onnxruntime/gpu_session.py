@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.onnxruntime import releases, session_factory
+from runtimes.backends.onnxruntime import batches, releases, session_factory
 from runtimes.backends.onnxruntime.bound_tensors import BoundModel, Slot, Slots, copy_outputs, run_options
 from runtimes.backends.onnxruntime.errors import translate_error
 from runtimes.backends.onnxruntime.kept_outputs import OutputWriter
@@ -131,7 +131,7 @@ class OnnxRuntimeDeviceSession:
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model, as ``Session.run``."""
         parts = self._parts(arrays)
-        return self._call(lambda: _join_parts([self._infer(part) for part in parts]))
+        return self._call(lambda: batches.join([self._infer(part) for part in parts]))
 
     def _infer(self, arrays: Arrays) -> Arrays:
         slot = self._slots.get(self._shapes(arrays))
@@ -183,7 +183,9 @@ class OnnxRuntimeDeviceSession:
         # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
         self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
         images = tensors[self.inputs[0].name].shape[0]
-        return self._call(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
+        return self._call(
+            lambda: batches.join([self._infer_rows(tensors, *part) for part in batches.bounds(images, self._max_batch)])
+        )
 
     def _check_device(self, tensors: Mapping[str, DeviceTensor]) -> None:
         for name, tensor in tensors.items():
@@ -259,7 +261,7 @@ class OnnxRuntimeDeviceSession:
             if stream is not None:
                 follow(self._stream, cuda.BorrowedStream(stream))
             writer = OutputWriter(self.outputs, images, self._memory, self._stream, stream)
-            for start, stop in self._bounds(images):
+            for start, stop in batches.bounds(images, self._max_batch):
                 if tensors:
                     slot = self._slot_of_rows(tensors, start, stop)
                 else:
@@ -298,15 +300,8 @@ class OnnxRuntimeDeviceSession:
     def _shapes(self, arrays: Arrays) -> tuple[tuple[int, ...], ...]:
         return tuple(arrays[spec.name].shape for spec in self.inputs)
 
-    def _bounds(self, images: int) -> list[tuple[int, int]]:
-        step = self._max_batch or images
-        return [(start, min(start + step, images)) for start in range(0, images, step)]
-
     def _parts(self, arrays: Arrays) -> list[Arrays]:
-        images = len(arrays[self.inputs[0].name])
-        if self._max_batch is None or images <= self._max_batch:
-            return [arrays]
-        return [{name: array[start:stop] for name, array in arrays.items()} for start, stop in self._bounds(images)]
+        return batches.split(arrays, len(arrays[self.inputs[0].name]), self._max_batch)
 
     def _on_device(self, act: Callable[[], _Result]) -> Callable[[], _Result]:
         """Return the function for the model's GPU. The calling thread has its own current GPU again afterwards."""
@@ -330,9 +325,3 @@ class OnnxRuntimeDeviceSession:
 def _run_all(slots: list[Slot]) -> None:
     for slot in slots:
         slot.run()
-
-
-def _join_parts(parts: list[Arrays]) -> Arrays:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -149,7 +149,7 @@ def profile(artifact: Artifact, options: Options, arrays: Arrays, flavor: Flavor
         record = compatibility.check(engine, flavor, device)
         loaded = deserialise(engine, record, flavor)
         rows, times = durations(loaded, specs(loaded), record.profiles, arrays, _graph(artifact, engine))
-        return tuple(replace(row.layer, duration_s=times.get(row.title)) for row in rows)
+        return tuple(replace(row.layer, duration_s=times.get(row.title), tactic=row.tactic) for row in rows)
 
 
 def inspect_layers(artifact: Artifact, device_index: int = 0) -> tuple[EngineLayer, ...]:
