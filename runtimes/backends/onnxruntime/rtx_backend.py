@@ -74,6 +74,13 @@ class RtxSession(OnnxRuntimeSession):
 def _open(artifact: Artifact, options: Options) -> RtxSession:
     from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE
 
+    if options.device_index:  # the plugin numbers GPUs in an order of its own
+        raise CompatibilityError(
+            f"ONNX Runtime's TensorRT-RTX provider runs on the first GPU only, not on {options.device_name}",
+            code="plugin-first-gpu-only",
+            path=artifact.path,
+            hint=f"set CUDA_VISIBLE_DEVICES to {options.device_index} and name the device cuda",
+        )
     kinds = check_tf32(artifact, "ONNX Runtime's TensorRT-RTX provider")
     if artifact.manifest is None:
         raise CompatibilityError(
