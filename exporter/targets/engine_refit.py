@@ -96,7 +96,7 @@ class _Refit(EngineBuild):
 
     def _build_engine(self) -> BuiltEngine:
         self.listener.step("replacing the weights")
-        built = refit(self._old, self.parent.path, self.flavor, cuda.device())
+        built = refit(self._old, self.parent.path, self.flavor, cuda.device(self.device.index))
         self.listener.notice(
             f"{self.flavor.title} {self.flavor.version()}: {len(built.plan):,} bytes with the weights of "
             f"{self.parent.path.name}, in {built.duration_s:.1f} s"
