@@ -92,7 +92,9 @@ def _open(job: Job) -> Runtime:
     """Return the opened artifact of the job, or the served model that a load goes to."""
     if job.load is not None and job.load.endpoint is not None:
         return RemoteRuntime(Artifact.read(job.artifact), job.load.endpoint)
-    return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams)
+    return runtimes.open(
+        job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams, batch=job.batch
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> I
     yield _add_note(outcome, UNFINISHED)
     wire.step("profile")
     try:
-        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
+        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads, batch=job.batch)
         yield replace(outcome, arithmetic=summarise_precisions(layers))
     except Exception as error:  # includes the exception classes of libraries
         traceback.print_exc()
@@ -163,7 +165,7 @@ def _check(
     first, *others = expected
     if others and all(np.array_equal(other[name], first[name]) for other in others for name in first):
         warnings = (*warnings, UNVARIED)  # equal to the last bit, as for a graph folded into a constant
-    notes = () if note is None else (note,)
+    notes = (*(() if note is None else (note,)), *runtime.description.notes)
     outcome = JobOutcome("ok", notes=notes, description=runtime.description, warnings=warnings)
     image = make_encoded_call(job, runtime)
     return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
@@ -185,6 +187,7 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
         gpu_before=clocks.gpu_before,
         gpu_after=watch.last_state,
         device_peak_bytes=clocks.device_peak_bytes,
+        description=clocks.opened.runtime.description,  # now with the batch sizes that could not be recorded
     )
     return outcome if job.number else replace(outcome, energy=watch.measure_energy(clocks.bound))
 

@@ -5,6 +5,7 @@ The network is strongly typed: it computes in the types of the graph, which alon
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from runtimes.backends.tensorrt import timing_cache
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
 from runtimes.backends.tensorrt.flavors import Flavor, Log, compute_capability, logger, needing_driver
 from runtimes.backends.tensorrt.parser import parse
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError
+from runtimes.errors import CompatibilityError, Reason, ResourceError, RexportError, UsageError
 from runtimes.tensors.spec import TensorSpec
+
+LOG = logging.getLogger("rexport")
 
 
 @dataclass(frozen=True)
@@ -142,17 +145,33 @@ class _Build:
             config.set_flag(flags.VERSION_COMPATIBLE)
         if settings.strip_weights:
             config.set_flag(flags.STRIP_PLAN)
+        if settings.refit:
+            config.set_flag(flags.REFIT)
         if settings.hardware_compat != "none":
             level = {"ampere+": "AMPERE_PLUS", "same-cc": "SAME_COMPUTE_CAPABILITY"}[settings.hardware_compat]
             config.hardware_compatibility_level = getattr(library.HardwareCompatibilityLevel, level)
         if settings.workspace_bytes is not None:
             config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
         config.builder_optimization_level = settings.opt_level
+        self._set_search(config)
         config.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # for the engine's inspector
         self._set_targets(config)
         if settings.timing_cache is not None:
             timing_cache.attach(config, settings.timing_cache, self._log)
         return config
+
+    def _set_search(self, config: Any) -> None:
+        """Set what the builder tries besides its optimisation level."""
+        settings = self._settings
+        if settings.sparse_weights:
+            config.set_flag(self._library.BuilderFlag.SPARSE_WEIGHTS)
+        if settings.aux_streams is not None:
+            config.max_aux_streams = settings.aux_streams
+        if settings.tiling != "none":
+            levels = self._library.TilingOptimizationLevel
+            config.tiling_optimization_level = getattr(levels, settings.tiling.upper())
+        if settings.avg_timing is not None:
+            config.avg_timing_iterations = settings.avg_timing
 
     def _set_targets(self, config: Any) -> None:
         if not self._settings.targets:
@@ -179,17 +198,24 @@ class _Build:
         plan = None if memory is None else memoryview(memory).cast("B")
         if plan is None or not plan.nbytes:
             raise self._failure()
-        if bytes(plan[:4]) != self._flavor.magic:
-            raise ArtifactError(
-                f"{self._flavor.title} {self._flavor.version()} built an engine of an unknown format: its first bytes "
-                f"are {bytes(plan[:8]).hex(' ')}",
-                code="engine-not-recognised",
-                path=self._onnx,
-                hint="pip install --upgrade rexport",
+        if bytes(plan[:4]) != self._flavor.magic:  # undocumented, so that the library has the last word
+            _warn(
+                Reason(
+                    "engine-not-recognised",
+                    f"{self._flavor.title} {self._flavor.version()} built an engine with unknown first bytes, "
+                    f"{bytes(plan[:8]).hex(' ')}; opening it will show whether the library accepts it",
+                )
             )
         if self._settings.timing_cache is not None:
-            timing_cache.save(config, self._settings.timing_cache)
+            self._save_timing_cache(config, self._settings.timing_cache)
         return plan
+
+    def _save_timing_cache(self, config: Any, path: Path) -> None:
+        """Save the times of kernels. An engine that was built is not lost because they cannot be written."""
+        try:
+            timing_cache.save(config, path)
+        except ResourceError as error:
+            _warn(Reason("timing-cache-not-saved", f"the timing cache was not saved: {error}"))
 
     def _failure(self) -> RexportError:
         reason = self._log.describe_errors()
@@ -207,11 +233,16 @@ class _Build:
     def _hint(self, reason: str) -> str | None:
         if "workspace" in reason and self._settings.workspace_bytes is not None:
             return f"allow more than {self._settings.workspace_bytes:,} bytes of workspace"
-        if self._settings.strip_weights and self._flavor.name == "rtx":
-            return "build on a machine with a GPU: TensorRT-RTX needs one to build an engine without weights"
+        if (self._settings.strip_weights or self._settings.refit) and self._flavor.name == "rtx":
+            kind = "without weights" if self._settings.strip_weights else "with weights that can be replaced"
+            return f"build on a machine with a GPU: TensorRT-RTX needs one to build an engine {kind}"
         if "Turing" in reason:
             return "omit the compute capability 7.5, or export the model in fp16"
         return None
+
+
+def _warn(reason: Reason) -> None:
+    LOG.warning("%s", reason, extra={"code": reason.code})
 
 
 class _Progress:

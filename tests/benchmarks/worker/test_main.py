@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends import fake, registry
 from runtimes.backends.fake import FakeSession, Script
-from runtimes.errors import CompatibilityError
+from runtimes.errors import CompatibilityError, Reason
 from runtimes.protocol import Arrays, Layer, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.benchmarks import doubles
@@ -196,7 +197,7 @@ def test_runs_that_do_nothing_get_no_number(tmp_path: Path, monkeypatch: pytest.
 def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def profile(path: str, feeds: Arrays, *options: object) -> tuple[Layer, ...]:
+    def profile(path: str, feeds: Arrays, *options: object, **_: object) -> tuple[Layer, ...]:
         asked.extend((path, feeds["input"].shape, *options))
         return tuple(Layer(f"{n}", (), "Conv", "int8" if n else "float32", True, None) for n in range(3))
 
@@ -208,7 +209,7 @@ def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> tuple[Layer, ...]:
+    def broken(*_: object, **__: object) -> tuple[Layer, ...]:
         raise RuntimeError("the profiler\nbroke")
 
     monkeypatch.setattr(runtimes, "profile", broken)
@@ -220,7 +221,7 @@ def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, mo
 
 
 def test_a_profiler_that_ends_the_process_takes_no_number(tmp_path: Path) -> None:
-    code = "import os, sys, runtimes; runtimes.profile = lambda *_: os.abort()\n"
+    code = "import os, sys, runtimes; runtimes.profile = lambda *_, **__: os.abort()\n"
     code += "from benchmarks.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
     folder = tmp_path / "job"
     folder.mkdir()
@@ -377,6 +378,12 @@ class OnADevice(fake.FakeSession):
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         raise NotImplementedError
 
+    def queue(self, feeds: object, stream: object) -> NoReturn:
+        raise NotImplementedError
+
+    def empty_array(self, shape: object, dtype: object) -> NoReturn:
+        raise NotImplementedError
+
     def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
         call = self.bind(arrays)
 
@@ -463,6 +470,30 @@ def test_a_load_on_a_gpu_has_its_conditions(tmp_path: Path, on_a_gpu: Card) -> N
     assert outcome.load.conditions.gpu.processes == (f"process {1 << 30}",)
 
 
+def test_a_library_that_cannot_be_timed_says_why(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = Reason("device-time-includes-host", "it waits")
+
+    class Waiting(OnADevice):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.description = replace(self.description, notes=(why,))
+
+        def bind_timed(self, arrays: Arrays) -> None:  # type: ignore[override]  # noqa: ARG002
+            return None
+
+    monkeypatch.setattr(gpu_monitor, "ENERGY_LEAST_S", 0.0)
+    monkeypatch.setattr(fake, "FakeSession", Waiting)
+    job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
+    outcome, _ = done(job, tmp_path)
+    assert outcome.status == "ok"
+    assert sat(outcome).device is None
+    assert why in outcome.notes
+    assert outcome.gpu_before is not None
+    assert outcome.gpu_before.uuid == on_a_gpu.uuid
+
+
 def test_energy_is_of_all_runs_until_the_counter_moved(
     tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,7 +547,7 @@ def test_the_wish_for_cuda_graphs_reaches_the_runtime(
 
     monkeypatch.setattr(runtimes, "open", noting)
     done(replace(JOB, artifact=str(artifact(tmp_path)), cuda_graphs=wish, streams=2), tmp_path)
-    assert seen[1:] == ["fake", "cpu", 1, wish, {"streams": 2}]
+    assert seen[1:] == ["fake", "cpu", 1, wish, {"streams": 2, "batch": 2}]
 
 
 def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:

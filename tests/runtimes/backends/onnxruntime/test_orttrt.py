@@ -70,6 +70,8 @@ def test_it_runs_with_a_profile_and_a_cache(recorder: double.Recorder, allowed: 
     logits = session.run({"input": images})["logits"]
     np.testing.assert_allclose(logits[:1], vectors.logits[:1], rtol=0, atol=5e-5 * np.abs(vectors.logits).max())
     assert logits.shape == (65, 10)
+    assert [note.code for note in about.notes] == ["device-time-includes-host"]
+    assert session.bind_timed({"input": images}) is None
     assert recorder.runs == ["plain", "plain"]  # 64 and 1: more than the profile's most is run in parts
     session.close()
 
@@ -88,6 +90,17 @@ def test_a_foreign_graph_gets_no_profile(recorder: double.Recorder, onnx_artifac
     assert session.description.precision == "float16"
     assert session.run({"input": np.zeros((65, 3, 32, 32), np.float32)})["logits"].shape == (65, 10)
     assert recorder.runs == ["plain"]
+    session.close()
+
+
+@pytest.mark.parametrize(("version", "said"), [("1.26.0", False), ("1.27.1", True)])
+def test_weakly_typed_networks_are_said(
+    recorder: double.Recorder, onnx_artifact: Artifact, tmp_path: Path, version: str, said: bool
+) -> None:
+    recorder.version = version
+    typed.cast(onnx_artifact.path, tmp_path / "half.onnx", TensorProto.FLOAT16)
+    session = open_session(Artifact.read(tmp_path / "half.onnx"))
+    assert ("provider-weakly-typed" in [note.code for note in session.description.notes]) == said
     session.close()
 
 

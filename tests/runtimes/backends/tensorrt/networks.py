@@ -25,6 +25,12 @@ class Network:
     information: str = '{"Layers": []}'
     layers: tuple[str, ...] = ()
     stripped: bool = False
+    refittable: bool = False
+
+    def scratch_for(self, images: int | None) -> int:
+        """What intermediate results of so many images take, in proportion; ``scratch_bytes`` for the largest batch."""
+        most = max(profile.most for profile in self.profiles)
+        return -(-self.scratch_bytes * min(images or most, most) // most)
 
 
 NETWORK = Network(
