@@ -16,6 +16,7 @@ import click
 from exporter.commands import terminal
 from scripts.figures import (
     disturbances,
+    embedding,
     engines,
     evaluation,
     examples,
@@ -47,6 +48,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "cifar": overhead.cifar,
     "preprocessing": preprocessing.measure_preprocessing,
     "outputs": outputs.measure_outputs,
+    "embedding": embedding.measure_embedding,
     "native": precision.native,
     "int8-speed": precision.int8,
     "int8": int8_accuracy.measure_int8,
