@@ -27,7 +27,7 @@ from scripts.figures.setting import (
     time_interleaved,
 )
 
-BATCH, BATCHES = 8, 6
+BATCH, BATCHES = 8, 4
 
 
 def measure_embedding(setting: FigureSettings) -> Iterator[Figure]:
@@ -71,11 +71,9 @@ def _futures(setting: FigureSettings, runtime: Runtime) -> Figure:
 
 
 def _overlap(setting: FigureSettings, runtime: Runtime, artifact: Artifact) -> Figure:
-    images, preprocessing = (
-        [_photo(seed) for seed in range(BATCH)],
-        artifact.manifest and artifact.manifest.preprocessing,
-    )
-    assert preprocessing is not None
+    assert artifact.manifest is not None
+    assert artifact.manifest.preprocessing is not None
+    images, preprocessing = [_photo(seed) for seed in range(BATCH)], artifact.manifest.preprocessing
 
     def prepare() -> Arrays:
         return {runtime.inputs[0].name: prepare_images(images, preprocessing)}
@@ -108,15 +106,15 @@ def _on_device(setting: FigureSettings, runtime: Runtime) -> Iterator[Figure]:
 
     name = runtime.inputs[0].name
     feeds = {name: torch.from_numpy(_noise(runtime, BATCH)[name]).cuda()}
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def on_stream() -> None:
         for _ in range(BATCHES):
             runtime.infer(feeds, device_outputs=True, stream=stream)
         stream.synchronize()
 
-    def repeat(call: Callable[[], object]) -> Callable[[], None]:
-        return lambda: [call() for _ in range(BATCHES)] and None
+    def repeat(call: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [call() for _ in range(BATCHES)]
 
     host = repeat(lambda: runtime.infer(feeds))
     stay = repeat(lambda: runtime.infer(feeds, device_outputs=True))
