@@ -126,7 +126,16 @@ class Worker:
 
     def turn(self, turn: TurnPlan) -> float | None:
         """Request a turn and return its median in seconds, or ``None`` if the worker has ended."""
-        return self._ask(encode_turn(turn), "turned")
+        self.start_turn(turn)
+        return self.wait_for_turn()
+
+    def start_turn(self, turn: TurnPlan) -> None:
+        """Request a turn. ``wait_for_turn`` has to follow."""
+        self._send(encode_turn(turn))
+
+    def wait_for_turn(self) -> float | None:
+        """Wait for the end of the turn and return its median in seconds, or ``None`` if the worker has ended."""
+        return self._wait_for("turned")
 
     def finish(self) -> None:
         """Request the end, and wait until the worker has done the rest of its work."""
@@ -154,9 +163,15 @@ class Worker:
 
     def _ask(self, line: str, word: str) -> float | None:
         """Send a command and return the number in the reply, or ``None`` if the worker has ended or was hung."""
+        self._send(line)
+        return self._wait_for(word)
+
+    def _send(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError, ValueError):  # the worker has ended, which the wait below detects
             self._stdin.write(f"{line}\n".encode())
             self._stdin.flush()
+
+    def _wait_for(self, word: str) -> float | None:
         deadline = time.monotonic() + self._silence_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)

@@ -15,6 +15,7 @@ import click
 
 from exporter.commands import terminal
 from scripts.figures import (
+    bindings,
     disturbances,
     embedding,
     engines,
@@ -58,6 +59,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "sizes": precision.sizes,
     "pipeline": precision.pipeline,
     "engines": engines.engines,
+    "bindings": bindings.measure_bindings,
     "verdicts": instrument.verdicts,
     "harness": instrument.harness,
     "disturbed": disturbances.measure_disturbed,

@@ -92,8 +92,8 @@ def test_an_engine_that_was_not_built_for_it(pair: Pair, tmp_path: Path) -> None
     with refuses(CompatibilityError, "engine-not-refittable") as caught:
         refit_engine(pair.engine, pair.onnx, SILENT, f"{tmp_path}/new.engine")
     words = shlex.split(str(caught.value.hint))
-    assert words[:2] == ["rexport", "tensorrt"]
-    assert words[-1] == "--refit"
+    assert words[4:6] == ["rexport", "tensorrt"]
+    assert "--refit" in words
 
 
 def test_another_network_or_precision_is_refused(pair: Pair, exported: tuple[Path, Path], tmp_path: Path) -> None:
