@@ -17,6 +17,7 @@ from exporter.commands import terminal
 from scripts.figures import (
     bindings,
     disturbances,
+    embedding,
     engines,
     evaluation,
     examples,
@@ -48,6 +49,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "cifar": overhead.cifar,
     "preprocessing": preprocessing.measure_preprocessing,
     "outputs": outputs.measure_outputs,
+    "embedding": embedding.measure_embedding,
     "native": precision.native,
     "int8-speed": precision.int8,
     "int8": int8_accuracy.measure_int8,
