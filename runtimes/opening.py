@@ -12,6 +12,7 @@ from typing import TypeVar
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.registry import available_backends, find_backend
+from runtimes.devices import parse_device
 from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
 from runtimes.protocol import Layer, Options
 from runtimes.runtime import Runtime, example
@@ -38,8 +39,9 @@ def open(
     - A named backend runs the artifact on the named device, or ``open`` raises an error.
     - Without a backend, a tuned artifact (``Manifest.tuning``) is opened with its tuned backend, device, threads and
       streams, unless ``device`` names another device.
-    - Otherwise the most preferred backend that is installed and can run the artifact is used. With ``device="cuda"``,
-      the backends on the CPU follow after those on the GPU.
+    - Otherwise the most preferred backend that is installed and can run the artifact on the device is used. With
+      ``device="auto"``, the backends on the CPU follow after those on the first GPU. Any other device that is named
+      runs the model, or ``open`` raises an error.
 
     ``Runtime.description.skipped_backends`` lists the preferred backends that do not run, with reasons. Each fallback
     is also a warning on the logger ``rexport``, except for CPU backends that are not installed.
@@ -47,7 +49,9 @@ def open(
     Args:
         path: The model file. Its manifest, if it has one, is read from the same folder.
         backend: The name of a backend. ``auto`` chooses the most preferred one even for a tuned artifact.
-        device: ``cpu`` or ``cuda``. The default is ``cpu``, or ``cuda`` for an artifact that runs only there.
+        device: ``cpu``, ``cuda`` for the first GPU, ``cuda:N`` for the GPU of this number, or ``auto``. The default is
+            ``cpu``, or ``cuda`` for an artifact that runs only there. All backends count the GPUs as CUDA does, which
+            honours ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``.
         threads: The number of processors that one call may use. The default is all that this process may use.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one.
         streams: The number of calls that are expected at the same time, from 1 to ``threads``. OpenVINO divides the
@@ -182,7 +186,14 @@ def _profile_first(
             code="backend-cannot-profile",
             hint=f"choose one of {', '.join(able)}" if able else None,
         )
-    opened = Options(description.device, description.threads, cuda_graphs=False, batch=candidates[0].options.batch)
+    used = parse_device(description.device)
+    opened = Options(
+        used.kind,
+        description.threads,
+        cuda_graphs=False,
+        batch=candidates[0].options.batch,
+        device_index=used.index,
+    )
     return row.profile(artifact, opened, arrays)
 
 

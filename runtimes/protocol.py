@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from runtimes.devices import DeviceName
 from runtimes.errors import Reason
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
@@ -43,7 +44,7 @@ class Description:
     Attributes:
         backend: The name of the backend.
         version: The version of the backend's library.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` for the first GPU, or ``cuda:N``.
         provider: The library's own name for its implementation on this device, for example ``CPUExecutionProvider``.
         precision: The arithmetic of the convolutions by NumPy's names: ``float32``, ``float32 int8`` for a mixture, or
             ``tfloat32`` where TensorFloat-32 is allowed. The value is known when the model is opened, from the types
@@ -51,8 +52,10 @@ class Description:
         threads: The number of processors that one call may use.
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
-        notes: Facts about this library that a reader of its figures must know.
         unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
+        notes: Facts about this library that a reader of its figures must know.
+        gpu: The model of the GPU, for example ``NVIDIA H200``; ``None`` on the CPU and without cuda-bindings.
+        gpu_uuid: The unique identifier of the GPU or MIG device, without a prefix; ``None`` as for ``gpu``.
     """
 
     backend: str
@@ -62,8 +65,10 @@ class Description:
     precision: str
     threads: int
     skipped_backends: tuple[str, ...] = ()
-    notes: tuple[Reason, ...] = ()
     unrecorded_batches: tuple[int, ...] = ()
+    notes: tuple[Reason, ...] = ()
+    gpu: str | None = None
+    gpu_uuid: str | None = None
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -85,6 +90,7 @@ class Layer:
             stands for signed and unsigned 8-bit integers.
         weighted: Whether the step is a convolution or a matrix product. These steps take most of the time.
         duration_s: The time of one run after the first in seconds, or ``None`` where the library does not report it.
+        tactic: The library's own name of the kernel, or ``None`` where the library does not report it.
     """
 
     name: str
@@ -93,6 +99,7 @@ class Layer:
     precision: str
     weighted: bool
     duration_s: float | None
+    tactic: str | None = None
 
 
 def summarise_precisions(layers: Iterable[Layer]) -> str:
@@ -113,7 +120,7 @@ class Options:
     """The options for opening an artifact, with all defaults resolved.
 
     Attributes:
-        device: ``cpu`` or ``cuda``.
+        device: The kind of device, ``cpu`` or ``cuda``.
         threads: The number of processors that one call may use, at least 1.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one. Backends
             without CUDA graphs ignore this option.
@@ -123,6 +130,7 @@ class Options:
             cache ignore this option.
         batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
             opened builds it for this batch size; other batch sizes still work. Others ignore this option.
+        device_index: The number of the GPU, by which all libraries of this process know it.
     """
 
     device: str
@@ -131,6 +139,12 @@ class Options:
     streams: int = 1
     model_cache: Path | None = None
     batch: int | None = None
+    device_index: int = 0
+
+    @property
+    def device_name(self) -> DeviceName:
+        """The name of the device."""
+        return DeviceName(self.device, self.device_index)
 
 
 class Session(Protocol):

@@ -11,11 +11,13 @@ import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.async_calls import AsyncCalls
+from runtimes.devices import parse_device
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Description, DeviceSession, Session
 from runtimes.running_calls import RunningCalls
 from runtimes.tensors.device_output import DeviceOutput, copy_outputs_to_host, empty_device_outputs
 from runtimes.tensors.dlpack import DeviceTensor, SupportsDLPack
+from runtimes.tensors.presence import identify
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 from runtimes.tensors.stream_handle import StreamLike, stream_handle
 from runtimes.tensors.validation import (
@@ -61,6 +63,7 @@ class Runtime:
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._needs_no_check = make_fast_check(self._inputs)
         self._skipped_backends = skipped_backends
+        self._gpu = identify(parse_device(session.description.device))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -75,7 +78,8 @@ class Runtime:
     @property
     def description(self) -> Description:
         """The backend, version, device, provider, precision and threads in use, and the skipped backends."""
-        return replace(self._session.description, skipped_backends=self._skipped_backends)
+        gpu, about = self._gpu, replace(self._session.description, skipped_backends=self._skipped_backends)
+        return about if gpu is None else replace(about, gpu=gpu.name, gpu_uuid=gpu.uuid)
 
     @overload
     def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays: ...
@@ -408,16 +412,23 @@ def example(runtime: Runtime) -> Arrays:
     """
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
-        return {spec.name: _noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
+        return {spec.name: noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
     spec = runtime.inputs[0]
     batch = spec.fixed_batch or 1
     first = runtime.artifact.vectors().inputs[:1]
     return {spec.name: np.repeat(first, batch, axis=0)}
 
 
-def _noise(spec: TensorSpec, seed: int) -> Array:
+def noise(spec: TensorSpec, seed: int = 0, batch: int = 1) -> Array:
+    """Return seeded noise for an input, as a fresh array.
+
+    Args:
+        spec: The specification of the input.
+        seed: The seed.
+        batch: The size of each dimension that may vary.
+    """
     generator, dtype = np.random.default_rng(seed), np.dtype(spec.dtype)
-    shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
+    shape = tuple(size if isinstance(size, int) else batch for size in spec.shape)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
     return generator.integers(0, 255 if dtype == np.uint8 else 1, shape, endpoint=True).astype(dtype)

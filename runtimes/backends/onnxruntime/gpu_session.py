@@ -56,9 +56,9 @@ def open_on_gpu(
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"{provider.name} has no CUDA device: {missing}", code="provider-without-gpu")
-    with GPU_LOCK:
-        with cuda.current(provider.device_id):
-            stream = cuda.Stream()
+    # The library makes its GPU current and does not restore the caller's.
+    with GPU_LOCK, cuda.current(provider.device_id):
+        stream = cuda.Stream()
         session = session_factory.open_session(
             artifact, replace(provider, user_compute_stream=stream.handle), options.threads
         )
@@ -113,6 +113,7 @@ class OnnxRuntimeDeviceSession:
         self._description = description
         self._unrecorded = model.unrecorded
         self._model = model
+        self._ordinal = model.ordinal
         self._stream = stream
         self._max_batch = running.max_batch
         self._queues = running.queues
@@ -159,7 +160,8 @@ class OnnxRuntimeDeviceSession:
         if not self._queues:
             return None
         slots = self._fill_new_slots(arrays)
-        before, after = cuda.Event(), cuda.Event()
+        with cuda.current(self._ordinal):
+            before, after = cuda.Event(), cuda.Event()
 
         def run_timed() -> float:
             before.record(self._stream)
@@ -179,7 +181,7 @@ class OnnxRuntimeDeviceSession:
         """
         self._check_device(tensors)
         # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
-        self._calls.call_here(lambda: self._wait_for_producers(tensors))
+        self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
         images = tensors[self.inputs[0].name].shape[0]
         return self._call(
             lambda: batches.join([self._infer_rows(tensors, *part) for part in batches.bounds(images, self._max_batch)])
@@ -247,7 +249,7 @@ class OnnxRuntimeDeviceSession:
         tensors = {name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)}
         self._check_device(tensors)
         if stream is None:
-            self._calls.call_here(lambda: self._wait_for_producers(tensors))
+            self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
         arrays = {name: feed for name, feed in feeds.items() if not isinstance(feed, DeviceTensor)}
         return self._call(lambda: self._queue(arrays, tensors, stream))
 
@@ -278,7 +280,7 @@ class OnnxRuntimeDeviceSession:
     def close(self) -> None:
         """Free the session of the library, after queued runs have finished."""
         self._calls.close()
-        with GPU_LOCK, capture_lock():
+        with GPU_LOCK, capture_lock(), cuda.current(self._ordinal):
             if self._has_queued_work:
                 self._stream.synchronize()
             self._memory.close()
@@ -301,9 +303,19 @@ class OnnxRuntimeDeviceSession:
     def _parts(self, arrays: Arrays) -> list[Arrays]:
         return batches.split(arrays, len(arrays[self.inputs[0].name]), self._max_batch)
 
+    def _on_device(self, act: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Return the function for the model's GPU. The calling thread has its own current GPU again afterwards."""
+        ordinal = self._ordinal
+
+        def act_on_device() -> _Result:
+            with cuda.current(ordinal):
+                return act()
+
+        return act_on_device
+
     def _call(self, act: Callable[[], _Result]) -> _Result:
         try:
-            return self._calls.call(act)
+            return self._calls.call(self._on_device(act))
         except RexportError:
             raise
         except Exception as error:

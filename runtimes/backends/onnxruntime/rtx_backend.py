@@ -87,7 +87,7 @@ def _open(artifact: Artifact, options: Options) -> RtxSession:
     provider = add_profile(plain, artifact.manifest.inputs, profile)
     session = session_factory.open_session(artifact, provider, options.threads)
     precision = " ".join("tfloat32" if kind == "float32" else kind for kind in kinds) or "as in the graph"
-    description = session_factory.describe_session(session, BACKEND.name, options.device, precision)
+    description = session_factory.describe_session(session, BACKEND.name, options, precision)
     return RtxSession(session, replace(description, notes=(_COPIES,)), None if provider is plain else profile.most)
 
 

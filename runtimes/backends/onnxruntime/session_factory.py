@@ -15,7 +15,8 @@ from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_openin
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider, RtxProvider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.libraries import importing
-from runtimes.protocol import Description
+from runtimes.onnx import graph as onnxfile
+from runtimes.protocol import Description, Options
 from runtimes.tensors.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -60,13 +61,15 @@ def specs(session: onnxruntime.InferenceSession) -> tuple[tuple[TensorSpec, ...]
     return tuple(map(spec_of, session.get_inputs())), tuple(map(spec_of, session.get_outputs()))
 
 
-def describe_session(session: onnxruntime.InferenceSession, backend: str, device: str, precision: str) -> Description:
+def describe_session(
+    session: onnxruntime.InferenceSession, backend: str, options: Options, precision: str
+) -> Description:
     """Return the description of a session.
 
     Args:
         session: The session of the library.
         backend: The name of the backend.
-        device: ``cpu`` or ``cuda``.
+        options: The options of the user.
         precision: The executed precision, which the library does not report.
     """
     import onnxruntime
@@ -74,7 +77,7 @@ def describe_session(session: onnxruntime.InferenceSession, backend: str, device
     return Description(
         backend=backend,
         version=onnxruntime.__version__,
-        device=device,
+        device=str(options.device_name),
         provider=session.get_providers()[0],
         precision=precision,
         threads=session.get_session_options().intra_op_num_threads,
@@ -150,14 +153,31 @@ def _settings(library: ModuleType, artifact: Artifact, provider: Provider, threa
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
-    if not isinstance(provider, CpuProvider):
+    if isinstance(provider, CpuProvider):
+        harmful = _harmful_optimiser(artifact)
+        if harmful is not None:
+            settings.add_session_config_entry("optimization.disable_specified_optimizers", harmful)
+    else:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")
-    elif artifact.manifest is not None and artifact.manifest.precision == FP16:
-        # ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
-        settings.add_session_config_entry("optimization.disable_specified_optimizers", "MatmulTransposeFusion")
     return settings
+
+
+def _harmful_optimiser(artifact: Artifact) -> str | None:
+    """Return the name of the library's optimiser that spoils a graph on the CPU, or ``None``.
+
+    - ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
+    - ONNX Runtime stores the biases of quantised layers in steps of the product of two scales. In float16, the product
+      underflows or the number of steps overflows, and the outputs are wrong.
+    """
+    manifest = artifact.manifest
+    if manifest is None:
+        return None
+    if manifest.precision == FP16:
+        return "MatmulTransposeFusion"
+    narrow = manifest.calibration is not None and "float16" in onnxfile.graph(artifact.path).types.values()
+    return "WeightBiasQuantization" if narrow else None
 
 
 def _load_libraries(onnxruntime: ModuleType) -> tuple[str, ...]:

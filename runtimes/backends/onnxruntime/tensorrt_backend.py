@@ -114,8 +114,9 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     session_factory.import_library(TensorrtProvider.name)
     # The smallest batch stays 1: the provider does not run a batch below the profile.
     profile = DEFAULT_PROFILE if options.batch is None else Profile(1, options.batch, options.batch)
-    folders = _claim_folders(artifact, _load_tensorrt(), profile)
+    folders = _claim_folders(artifact, _load_tensorrt(), profile, options.device_index)
     provider = TensorrtProvider(
+        device_id=options.device_index,
         trt_engine_cache_enable=True,
         trt_engine_cache_path=folders.engines,
         trt_timing_cache_enable=True,
@@ -129,7 +130,7 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
             artifact,
             options,
             with_profile,
-            lambda session: session_factory.describe_session(session, BACKEND.name, options.device, precision),
+            lambda session: session_factory.describe_session(session, BACKEND.name, options, precision),
             max_batch=None if with_profile is provider else profile.most,
         )
 
@@ -156,13 +157,14 @@ class _Folders:
             yield
 
 
-def _claim_folders(artifact: Artifact, tensorrt: str, profile: Profile) -> _Folders:
-    """Return the folders of the cache for an artifact on this GPU with these libraries.
+def _claim_folders(artifact: Artifact, tensorrt: str, profile: Profile, device_index: int) -> _Folders:
+    """Return the folders of the cache for an artifact on a GPU with these libraries.
 
     Args:
         artifact: The artifact.
         tensorrt: The version of TensorRT.
         profile: The batch sizes that the engines are built for.
+        device_index: The number of the GPU.
     """
     import onnxruntime
 
@@ -170,7 +172,7 @@ def _claim_folders(artifact: Artifact, tensorrt: str, profile: Profile) -> _Fold
     from runtimes.backends.tensorrt.build_settings import Settings
     from runtimes.tensors import cuda
 
-    gpu = cuda.device()
+    gpu = cuda.device(device_index)
     key = engine_cache.Key(
         flavor=TensorrtProvider.name,
         version=f"{onnxruntime.__version__} {tensorrt}",
