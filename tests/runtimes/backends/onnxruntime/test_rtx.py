@@ -141,9 +141,12 @@ def test_true_float32_and_files_without_shapes_are_refused(
 def test_nobody_records_while_it_runs(plugin: Plugin, allowed: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
     real = onnxruntime.InferenceSession.run
-    monkeypatch.setattr(
-        onnxruntime.InferenceSession, "run", lambda *given: held.append(GPU_LOCK.locked()) or real(*given)
-    )
+
+    def run(*given: Any) -> Any:
+        held.append(GPU_LOCK.locked())
+        return real(*given)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", run)
     session = rtx_backend.BACKEND.open(allowed, GPU)
     session.run({"input": np.zeros((1, 3, 32, 32), np.float32)})
     assert held == [True]
