@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runtimes.errors import Reason
+from runtimes.tensors.device_clock import RunTimes
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Feeds",
     "Layer",
     "Options",
+    "RunTimes",
     "Session",
     "TensorSpec",
     "summarise_precisions",
@@ -48,6 +50,8 @@ class Description:
             ``tfloat32`` where TensorFloat-32 is allowed. The value is known when the model is opened, from the types
             in the graph and the settings of the library. ``Backend.profile`` reports the precision of each layer.
         threads: The number of processors that one call may use.
+        compiled: The path of the file that the backend compiled from the artifact and runs, or of the artifact if it is
+            compiled already; ``None`` for a backend without such files.
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
     """
@@ -59,6 +63,7 @@ class Description:
     precision: str
     threads: int
     skipped_backends: tuple[str, ...] = ()
+    compiled: str | None = None
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -172,11 +177,11 @@ class DeviceSession(Session, Protocol):
         place where the library can. The outputs are fresh host arrays that belong to the caller.
         """
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """Copy the arrays to the device once and return a function that runs the model and returns the device time.
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
+        """Copy the arrays to the device once and return a function that runs the model and returns its times.
 
-        Each call returns the seconds between two events on the device, right before and right after the run. Copies
-        and the work of the host are not included. Otherwise the function behaves like that of ``bind``.
+        Each call runs the model twice and times the second run, as ``device_clock.time_run``. Copies are not included.
+        Otherwise the function behaves like that of ``bind``.
         """
 
 

@@ -15,6 +15,7 @@ from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import GpuState
 from benchmarks.records.samples import LoadResult, ProcessSamples
 from exporter.proportions import Interval
+from runtimes.codec import OMIT_DEFAULT
 from runtimes.errors import Reason
 
 SCHEMA_VERSION = 5
@@ -149,6 +150,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class KernelSummary:
+    """The kernels of one run on bound inputs without CUDA graphs, as the driver's profiler (CUPTI) recorded them.
+
+    Attributes:
+        count: The number of kernels.
+        busy_s: The time in which at least one kernel ran.
+        arithmetic: The arithmetic of convolutions and matrix products by the names of their kernels, as
+            ``Ran.arithmetic``; ``None`` if the names do not tell.
+        names: The names of the convolutions and matrix products, each once.
+    """
+
+    count: int
+    busy_s: float
+    arithmetic: str | None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GpuUse:
     """Readings of the GPU's driver. ``None`` stands for values that the driver does not report.
 
@@ -159,12 +178,29 @@ class GpuUse:
             the memory in use before the artifact was opened. The memory of other processes counts, too.
         energy_per_image_j: The energy of the whole GPU per image, including its idle power, during the runs on bound
             inputs.
+        kernels: The kernels of one run, by the driver's profiler.
     """
 
     before: GpuState | None = None
     after: GpuState | None = None
     peak_bytes: int | None = None
     energy_per_image_j: float | None = None
+    kernels: KernelSummary | None = field(default=None, metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True)
+class TrtexecTimes:
+    """The times of the same engine by ``trtexec``, NVIDIA's own program.
+
+    Attributes:
+        version: The version of TensorRT, as ``trtexec`` prints it; empty if it prints none.
+        command: The command, word by word.
+        compute_s: The "GPU Compute Time" of each query after the warm-up.
+    """
+
+    version: str
+    command: tuple[str, ...]
+    compute_s: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -261,6 +297,7 @@ class Result:
         roof: The work of one call and the limits of the machine, if both are known.
         recorded: Figures from the file, only for results of older versions.
         schema_version: The schema version.
+        trtexec: The times of the same engine by ``trtexec``.
     """
 
     status: Status
@@ -281,6 +318,7 @@ class Result:
     roof: RoofInputs | None = None
     recorded: RecordedFigures | None = None
     schema_version: int = SCHEMA_VERSION
+    trtexec: TrtexecTimes | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @property
     def note(self) -> str | None:

@@ -23,9 +23,10 @@ from runtimes.backends.tensorrt.streams import (
     row_shape,
 )
 from runtimes.errors import DeviceLostError, InputError
-from runtimes.protocol import Description
+from runtimes.protocol import Description, RunTimes
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.device_clock import time_run
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.spec import Arrays, TensorSpec
 
@@ -122,13 +123,13 @@ class EngineSession:
 
         return run_once
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """Return a function that runs the engine and returns the device time, as ``DeviceSession.bind_timed``."""
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
+        """Return a function that runs the engine and returns its times, as ``DeviceSession.bind_timed``."""
         bound = self._bind(arrays)
         with self._device():
             before, after = Event(), Event()
 
-        def run_once() -> float:
+        def run_once() -> RunTimes:
             with self._device():
                 return bound.run_timed(before, after)
 
@@ -216,13 +217,14 @@ class _Bound:
         self._start()
         self._stream.synchronize()
 
-    def run_timed(self, before: Event, after: Event) -> float:
-        """Run the batch once and return the seconds between the events ``before`` and ``after``."""
-        before.record(self._stream)
-        self._start()
-        after.record(self._stream)
-        self._stream.synchronize()
-        return after.elapsed_s(before)
+    def run_timed(self, before: Event, after: Event) -> RunTimes:
+        """Return the times of a run between the events ``before`` and ``after``, as ``time_run``."""
+        return time_run(
+            self._start,
+            lambda: before.record(self._stream),
+            lambda: after.record(self._stream),
+            lambda: after.elapsed_s(before),
+        )
 
     def close(self) -> None:
         """Free everything. No run may be active."""

@@ -29,7 +29,7 @@ from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends import fake, registry
 from runtimes.backends.fake import FakeSession, Script
 from runtimes.errors import CompatibilityError
-from runtimes.protocol import Arrays, Layer, TensorSpec
+from runtimes.protocol import Arrays, Layer, RunTimes, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.benchmarks import doubles
 from tests.benchmarks.nvml import Card, installed, steady
@@ -369,12 +369,12 @@ class OnADevice(fake.FakeSession):
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         raise NotImplementedError
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
         call = self.bind(arrays)
 
-        def run_once() -> float:
+        def run_once() -> RunTimes:
             call()
-            return 0.002
+            return RunTimes(0.002, 0.001)
 
         return run_once
 
