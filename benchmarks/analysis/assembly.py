@@ -112,7 +112,8 @@ def finish_result(
         notes=tuple(_notes(first, wider(result.identity.precision, arithmetic))),
         warnings=tuple(dict.fromkeys(each for outcome in gathered.outcomes for each in outcome.warnings)),
         samples=samples,
-        gpu=GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes, first.energy_per_image_j, first.kernels),
+        gpu=GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes, first.energy_per_image_j),
+        kernels=first.kernels,
         trtexec=first.trtexec,
         roof=roof_inputs(context.cost, context.ceilings, arithmetic),
     )

@@ -154,19 +154,19 @@ class Figures:
         return estimate_quantiles(processes, (0.5,), self.result.asked.seed).get(0.5)
 
     @cached_property
-    def throughput(self) -> Mapping[str, Estimate]:
+    def throughput(self) -> Mapping[str, Estimate] | None:
         """The images per second with several calls at once, by their number: the median of all rounds."""
         seconds: dict[int, list[tuple[tuple[float, ...], ...]]] = {}
         for series in (series for process in self.result.samples for series in process.throughput):
             seconds.setdefault(series.streams, []).append(tuple((1 / rate,) for rate in series.rates_per_s))
         batch, seed = self.result.identity.batch, self.result.asked.seed
         found = {streams: estimate_quantiles(tuple(each), (0.5,), seed).get(0.5) for streams, each in seconds.items()}
-        return {str(streams): rate_of(each, batch) for streams, each in sorted(found.items()) if each is not None}
+        return {str(name): rate_of(each, batch) for name, each in sorted(found.items()) if each is not None} or None
 
     @cached_property
     def device_idle_share(self) -> float | None:
         """The share of ``device_p50`` in which no kernel ran, by the kernels of a run without CUDA graphs."""
-        kernels = self.result.gpu.kernels
+        kernels = self.result.kernels
         if kernels is None or self.device_p50 is None:
             return None
         return max(0.0, 1 - kernels.busy_s / self.device_p50.value)

@@ -178,14 +178,12 @@ class GpuUse:
             the memory in use before the artifact was opened. The memory of other processes counts, too.
         energy_per_image_j: The energy of the whole GPU per image, including its idle power, during the runs on bound
             inputs.
-        kernels: The kernels of one run, by the driver's profiler.
     """
 
     before: GpuState | None = None
     after: GpuState | None = None
     peak_bytes: int | None = None
     energy_per_image_j: float | None = None
-    kernels: KernelSummary | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -297,6 +295,7 @@ class Result:
         roof: The work of one call and the limits of the machine, if both are known.
         recorded: Figures from the file, only for results of older versions.
         schema_version: The schema version.
+        kernels: The kernels of one run on a GPU.
         trtexec: The times of the same engine by ``trtexec``.
     """
 
@@ -318,6 +317,7 @@ class Result:
     roof: RoofInputs | None = None
     recorded: RecordedFigures | None = None
     schema_version: int = SCHEMA_VERSION
+    kernels: KernelSummary | None = field(default=None, metadata=OMIT_DEFAULT)
     trtexec: TrtexecTimes | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @property

@@ -46,12 +46,13 @@ NEW = (
         "RecordedFigures",
         "Estimate",
     ),
-    *("Reason", "Figures", "ServedLoad"),
+    *("Reason", "Figures", "ServedLoad", "ConcurrentSeries", "Transfers", "KernelSummary", "TrtexecTimes"),
 )
 SINCE = {
     **dict.fromkeys(NEW, 5),
     **dict.fromkeys(("RowComparison.backend", "RowComparison.regressions", "RowComparison.remarks"), 5),
     "LoadResult.served": 5,
+    **dict.fromkeys(("ProcessSamples.enqueue", "ProcessSamples.transfers", "ProcessSamples.throughput"), 5),
     "Environment": 1,
     "Environment.gpus": 3,
     "Gpu": 3,

@@ -7,12 +7,13 @@ import pytest
 
 from benchmarks.worker.transfers import COPIES, WARM_UPS, measure_transfers
 from runtimes.errors import ResourceError
+from runtimes.protocol import Arrays
 from runtimes.tensors import cuda
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt.cudadouble import COPY_S, Recorder
 
-INPUTS = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.uint8)}
-OUTPUTS = {"y": np.zeros((2, 10), np.float32)}
+INPUTS: Arrays = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.uint8)}
+OUTPUTS: Arrays = {"y": np.zeros((2, 10), np.float32)}
 
 
 @pytest.fixture
