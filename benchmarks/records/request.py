@@ -74,7 +74,7 @@ class BenchmarkRequest:
             for PyTorch if it is measured, otherwise the first backend that runs.
         device: The device, as ``runtimes.open`` takes it.
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
-        streams: The numbers of calls at the same time for which the throughput of a GPU is measured. If empty,
+        throughput: The numbers of calls at the same time for which the throughput of a GPU is measured. If empty,
             ``STREAMS``. On a processor it is not measured.
         trtexec: The path of ``trtexec``, which measures the engines of TensorRT once more; ``None`` to leave that out.
         batches: The batch sizes. If empty, 1, or the fixed batch size of the artifact.
@@ -117,7 +117,7 @@ class BenchmarkRequest:
     baseline: str | None = None
     device: str = "cpu"
     cuda_graphs: bool = True
-    streams: tuple[int, ...] = ()
+    throughput: tuple[int, ...] = ()
     trtexec: str | None = None
     batches: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ class BenchmarkRequest:
         """Raise ``UsageError`` for a number below its minimum, or an unknown device."""
         for name, number, least in (
             *(("batch", batch, 1) for batch in self.batches),
-            *(("streams", streams, 1) for streams in self.streams),
+            *(("streams", streams, 1) for streams in self.throughput),
             ("threads", self.threads, 1),
             ("limit", self.limit, 1),
             ("processes", self.processes, 1),
@@ -330,7 +330,7 @@ class Pair:
 
 def throughput_streams(request: BenchmarkRequest) -> tuple[int, ...]:
     """Return the numbers of calls at the same time for which the throughput is measured; none on a processor."""
-    return () if request.device == "cpu" else tuple(sorted(set(request.streams))) or STREAMS
+    return () if request.device == "cpu" else tuple(sorted(set(request.throughput))) or STREAMS
 
 
 def is_classifier(artifact: Artifact) -> bool:
