@@ -34,10 +34,10 @@ RUN = EngineRun("/x/net.engine", {"input": (8, 3, 224, 224)}, cuda_graph=True)
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     """Stands in for ``trtexec``: writes ``TIMES`` where it is asked to."""
-    return script(tmp_path, f"pathlib.Path(options['exportTimes']).write_text({TIMES!r})")
+    return stand_in(tmp_path, f"pathlib.Path(options['exportTimes']).write_text({TIMES!r})")
 
 
-def script(folder: Path, body: str) -> Path:
+def stand_in(folder: Path, body: str) -> Path:
     path = folder / "trtexec"
     head = f"""\
         #!{sys.executable}
@@ -78,7 +78,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("body", "words"), FAULTS.values(), ids=FAULTS)
 def test_a_failure_says_what_went_wrong(tmp_path: Path, body: str, words: str) -> None:
-    program = script(tmp_path, body)
+    program = stand_in(tmp_path, body)
     with refuses(BackendUnavailableError, "trtexec-failed", words):
         measure_engine(str(program), RUN, limit_s=1.0 if "sleep" in body else 60.0)
 
