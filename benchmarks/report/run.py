@@ -88,7 +88,7 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section
     best = [figures for headline in headlines for figures in headline.best]
     main = table_of_results(columns.MAIN, results, best)
     folded = []
-    for summary, kind in _folded_columns(measured).items():
+    for summary, kind in _list_tables(measured).items():
         shown = [figures for figures in measured if has_values(kind, figures)]
         if shown:
             found = replace(table_of_results(kind, shown), label=summary.capitalize())
@@ -104,7 +104,7 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section
     return Section(title(results), blocks, "more of these rows")
 
 
-def _folded_columns(measured: Sequence[Figures]) -> dict[str, tuple[Column[Figures], ...]]:
+def _list_tables(measured: Sequence[Figures]) -> dict[str, tuple[Column[Figures], ...]]:
     """The columns of the tables behind the first one, by their summaries."""
     return {
         "more latency metrics": columns.LATENCY,

@@ -113,13 +113,13 @@ class CudaTorchSession(TorchSession):
         with torch.cuda.device(self._device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
-        def elapsed_s() -> float:
+        def read_clocks() -> float:
             end.synchronize()
             return float(start.elapsed_time(end)) / 1e3
 
         def run_once() -> RunTimes:
             with _translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
-                return time_run(launch, start.record, end.record, elapsed_s)
+                return time_run(launch, start.record, end.record, read_clocks)
 
         return run_once
 

@@ -26,7 +26,7 @@ def test_a_row_that_the_gpu_limits_has_no_warning() -> None:
     assert codes(None, None, None) == []
 
 
-def test_a_host_that_queues_too_slowly_is_told_with_the_idle_share() -> None:
+def test_a_host_that_queues_too_slowly_is_told() -> None:
     assert codes(replace(TIMES, enqueue_s=0.0008)) == []
     (warning,) = list_limits(replace(TIMES, enqueue_s=0.00081), 0.63, None)
     assert warning.code == "enqueue-bound"
