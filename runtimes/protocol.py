@@ -19,6 +19,7 @@ from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
 if TYPE_CHECKING:
     from runtimes.artifacts.artifact import Artifact
+    from runtimes.tensors.device_output import DeviceOutput
     from runtimes.tensors.dlpack import DeviceTensor
 
 __all__ = [
@@ -50,10 +51,12 @@ class Description:
             ``tfloat32`` where TensorFloat-32 is allowed. The value is known when the model is opened, from the types
             in the graph and the settings of the library. ``Backend.profile`` reports the precision of each layer.
         threads: The number of processors that one call may use.
-        compiled: The path of the file that the backend compiled from the artifact and runs, or of the artifact if it is
-            compiled already; ``None`` for a backend without such files.
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
+        notes: Facts about this library that a reader of its figures must know.
+        unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
+        compiled: The path of the file that the backend compiled from the artifact and runs, or of the artifact if it is
+            compiled already; ``None`` for a backend without such files.
     """
 
     backend: str
@@ -63,6 +66,8 @@ class Description:
     precision: str
     threads: int
     skipped_backends: tuple[str, ...] = ()
+    notes: tuple[Reason, ...] = ()
+    unrecorded_batches: tuple[int, ...] = ()
     compiled: str | None = None
 
     @property
@@ -121,6 +126,8 @@ class Options:
             threads among them; others ignore this option.
         model_cache: The folder for compiled models, which exists, or ``None`` for no cache. Backends without such a
             cache ignore this option.
+        batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
+            opened builds it for this batch size; other batch sizes still work. Others ignore this option.
     """
 
     device: str
@@ -128,6 +135,7 @@ class Options:
     cuda_graphs: bool = True
     streams: int = 1
     model_cache: Path | None = None
+    batch: int | None = None
 
 
 class Session(Protocol):
@@ -177,11 +185,30 @@ class DeviceSession(Session, Protocol):
         place where the library can. The outputs are fresh host arrays that belong to the caller.
         """
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run on the device and return its outputs there, without waiting for the run.
+
+        The outputs are in memory of their own. The session copies host arrays before the call returns. Tensors in
+        device memory are read until the run has finished.
+
+        Args:
+            feeds: Host arrays, or tensors in device memory, checked and C-ordered.
+            stream: The handle of the caller's stream, or ``None``. The run starts after the work that is queued on the
+                stream, and later work on the stream waits for the run. The stream waits for the owners of the tensors
+                already. Without a stream, the run waits for the work that they queued.
+        """
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked host memory, without initial values. The array owns its memory."""
+
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes] | None:
         """Copy the arrays to the device once and return a function that runs the model and returns its times.
 
         Each call runs the model twice and times the second run, as ``device_clock.time_run``. Copies are not included.
         Otherwise the function behaves like that of ``bind``.
+
+        The result is ``None`` if the library waits for the device in each run: the time between two events would then
+        include the wait of the host.
         """
 
 

@@ -95,7 +95,9 @@ def _open(job: Job) -> Runtime:
     """Return the opened artifact of the job, or the served model that a load goes to."""
     if job.load is not None and job.load.endpoint is not None:
         return RemoteRuntime(Artifact.read(job.artifact), job.load.endpoint)
-    return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams)
+    return runtimes.open(
+        job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams, batch=job.batch
+    )
 
 
 def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, machine: MachineMonitor) -> LoadResult:
@@ -136,7 +138,7 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> I
             outcome = replace(outcome, kernels=_record_kernels(job, feeds))
         proven = None if outcome.kernels is None else outcome.kernels.arithmetic
         if proven is None and has_profiler:
-            layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
+            layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads, batch=job.batch)
             proven = summarise_precisions(layers)
         yield replace(outcome, arithmetic=proven)
     except Exception as error:  # includes the exception classes of libraries
@@ -146,7 +148,9 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> I
 
 def _record_kernels(job: Job, feeds: Arrays) -> KernelSummary | None:
     """Return the kernels of a run without CUDA graphs, whose replays the profiler may not split into kernels."""
-    with runtimes.open(job.artifact, job.runtime, job.device, job.threads, cuda_graphs=False) as runtime:
+    with runtimes.open(
+        job.artifact, job.runtime, job.device, job.threads, cuda_graphs=False, batch=job.batch
+    ) as runtime:
         run = runtime.bind(feeds)
         run()
         return kernels.summarise_kernels(kernels.record_kernels(run))
@@ -185,7 +189,7 @@ def _check(
     first, *others = expected
     if others and all(np.array_equal(other[name], first[name]) for other in others for name in first):
         warnings = (*warnings, UNVARIED)  # equal to the last bit, as for a graph folded into a constant
-    notes = () if note is None else (note,)
+    notes = (*(() if note is None else (note,)), *runtime.description.notes)
     outcome = JobOutcome("ok", notes=notes, description=runtime.description, warnings=warnings)
     image = make_encoded_call(job, runtime)
     return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
@@ -206,6 +210,7 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
         gpu_before=clocks.gpu_before,
         gpu_after=after,
         device_peak_bytes=clocks.device_peak_bytes,
+        description=clocks.opened.runtime.description,  # now with the batch sizes that could not be recorded
     )
     if job.number:
         return outcome

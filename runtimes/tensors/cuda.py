@@ -31,6 +31,7 @@ from runtimes.errors import (
     RexportError,
     quote,
 )
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Array
 
 _MODULE = "cuda.bindings.runtime"
@@ -229,12 +230,17 @@ def _translate_error(runtime: ModuleType, code: Any, doing: str) -> RexportError
 
 
 def _release(process: int, free: Callable[[], object]) -> None:
-    if os.getpid() == process:  # in a forked process, the parent owns it
-        free()
+    def free_own() -> None:
+        if os.getpid() == process:  # in a forked process, the parent owns it
+            free()
+
+    capture_lock().free(free_own)
 
 
 class _Owned:
     """A CUDA object that is freed once: by ``close``, or when Python deletes the wrapper.
+
+    An object that is closed or deleted during a recording, by any thread, is freed after the recording.
 
     Args:
         free: Frees the object. It must not raise an error: an object that cannot be freed is gone with its device.
@@ -263,7 +269,8 @@ class DeviceBuffer(_Owned):
     def __init__(self, size_bytes: int) -> None:
         runtime = _runtime()
         doing = f"allocate {size_bytes:,} bytes"
-        self.pointer = int(_call_checked(runtime, doing, "cudaMalloc", max(size_bytes, 1)))
+        with capture_lock():
+            self.pointer = int(_call_checked(runtime, doing, "cudaMalloc", max(size_bytes, 1)))
         self.size_bytes = size_bytes
         pointer = self.pointer
         super().__init__(lambda: runtime.cudaFree(pointer))
@@ -282,7 +289,8 @@ class PinnedBuffer(_Owned):
 
     def __init__(self, size_bytes: int) -> None:
         runtime = _runtime()
-        code, pointer = runtime.cudaHostAlloc(max(size_bytes, 1), runtime.cudaHostAllocDefault)
+        with capture_lock():
+            code, pointer = runtime.cudaHostAlloc(max(size_bytes, 1), runtime.cudaHostAllocDefault)
         if code == runtime.cudaError_t.cudaErrorMemoryAllocation:
             raise ResourceError(
                 f"the host cannot pin {size_bytes:,} bytes of memory for the GPU",
@@ -312,20 +320,41 @@ class PinnedBuffer(_Owned):
         return np.ctypeslib.as_array(memory).view(element).reshape(shape)
 
 
-class Stream(_Owned):
-    """A queue of work on the device, which does not synchronise with the default stream.
+def copy_to_host(target: int, source: int, size_bytes: int) -> None:
+    """Copy from device memory at ``source`` to any host memory at ``target``, and block until it is done.
+
+    Raises:
+        ResourceError: The copy failed.
+        DeviceLostError: The device failed.
+    """
+    runtime = _runtime()
+    kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    with capture_lock():  # it waits for the default stream
+        _call_checked(runtime, f"copy {size_bytes:,} bytes", "cudaMemcpy", target, source, size_bytes, kind)
+
+
+def synchronize_device() -> None:
+    """Block until all queued work of the current device is done. No thread of rexport records meanwhile.
+
+    Raises:
+        ResourceError: Queued work failed.
+        DeviceLostError: The device failed.
+    """
+    with capture_lock():
+        _call_checked(_runtime(), "finish the queued work", "cudaDeviceSynchronize")
+
+
+class BorrowedStream:
+    """A stream of another owner, who keeps it.
 
     Attributes:
-        handle: The address of the stream, for other libraries.
+        handle: The address of the stream, or CUDA's number of a default stream.
     """
 
-    def __init__(self) -> None:
-        runtime = _runtime()
-        stream = _call_checked(runtime, "create a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
-        self.handle = int(stream)
-        self._runtime = runtime
-        self._kinds = runtime.cudaMemcpyKind
-        super().__init__(lambda: runtime.cudaStreamDestroy(stream))
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self._runtime = _runtime()
+        self._kinds = self._runtime.cudaMemcpyKind
 
     def synchronize(self) -> None:
         """Block until all queued work is done.
@@ -359,19 +388,43 @@ class Stream(_Owned):
         _call_checked(self._runtime, doing, "cudaMemcpyAsync", target, source, size_bytes, kind, self.handle)
 
 
-class Event(_Owned):
-    """A marker in the queue of a stream, which records the time when the device reaches it."""
+class Stream(BorrowedStream, _Owned):
+    """A queue of work on the device, which does not synchronise with the default stream.
+
+    Attributes:
+        handle: The address of the stream, for other libraries.
+    """
 
     def __init__(self) -> None:
         runtime = _runtime()
-        event = _call_checked(runtime, "create an event", "cudaEventCreateWithFlags", runtime.cudaEventDefault)
+        stream = _call_checked(runtime, "create a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
+        BorrowedStream.__init__(self, int(stream))
+        _Owned.__init__(self, lambda: runtime.cudaStreamDestroy(stream))
+
+
+class Event(_Owned):
+    """A marker in the queue of a stream.
+
+    Args:
+        timed: Whether the event records the time when the device reaches it. An event without time costs less.
+    """
+
+    def __init__(self, timed: bool = True) -> None:
+        runtime = _runtime()
+        flags = runtime.cudaEventDefault if timed else runtime.cudaEventDisableTiming
+        event = _call_checked(runtime, "create an event", "cudaEventCreateWithFlags", flags)
         self._event = event
         self._runtime = runtime
         super().__init__(lambda: runtime.cudaEventDestroy(event))
 
-    def record(self, stream: Stream) -> None:
-        """Queue the event on the stream."""
+    def record(self, stream: BorrowedStream) -> None:
+        """Queue the event on the stream, which must be one of the event's device."""
         _call_checked(self._runtime, "record an event", "cudaEventRecord", self._event, stream.handle)
+
+    def delay(self, stream: BorrowedStream) -> None:
+        """Make later work of a stream wait until the device has reached the event. The call does not block."""
+        flags = self._runtime.cudaEventWaitDefault
+        _call_checked(self._runtime, "wait for an event", "cudaStreamWaitEvent", stream.handle, self._event, flags)
 
     def synchronize(self) -> None:
         """Block until the device has reached the event."""
@@ -419,23 +472,23 @@ class CudaGraph(_Owned):
     def capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
         """Record the work that ``work`` queues on ``stream``, without running it. Other threads may use the device.
 
+        The thread holds the capture lock meanwhile.
+
         Raises:
             DeviceLostError: The device failed.
             ResourceError: ``work`` called a function that cannot be recorded, for example one that allocates memory or
                 waits for the device.
         """
+        runtime = _runtime()
         try:
-            return cls._capture(stream, work)
-        except ResourceError as error:
-            if isinstance(error, DeviceLostError):
-                raise
-            raise ResourceError(
-                error.what, code=error.code, hint=error.hint or "open the artifact with cuda_graphs=False"
-            ) from error
+            with capture_lock():
+                return cls._capture(runtime, stream, work)
+        except ResourceError:
+            runtime.cudaGetLastError()  # otherwise the next check of the last error, in any library, reports this one
+            raise
 
     @classmethod
-    def _capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
-        runtime = _runtime()
+    def _capture(cls, runtime: ModuleType, stream: Stream, work: Callable[[], None]) -> CudaGraph:
         # In this mode, the restrictions during recording apply only to the calling thread.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _call_checked(runtime, "start recording a graph", "cudaStreamBeginCapture", stream.handle, mode)

@@ -5,12 +5,14 @@ The batches are 1, 2, 3 and 7 throughout: what compiles for each size does so fo
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -189,6 +191,96 @@ def test_what_a_stream_has_still_to_compute_is_waited_for(runtime: Runtime) -> N
         tensor.copy_(ready + 0 * large.flatten()[0].nan_to_num(0, 0, 0))
         found = runtime.infer({"input": tensor})["logits"]
     assert_near(found, expected)
+
+
+def cuda_torch() -> ModuleType:
+    torch: ModuleType = pytest.importorskip("torch", reason="a library with CUDA tensors is needed")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    return torch
+
+
+def test_outputs_stay_on_the_gpu_and_others_read_them_there(runtime: Runtime) -> None:
+    torch = cuda_torch()
+    feeds = images(3)
+    expected = logits(runtime, feeds)
+    for feed in (feeds["input"], torch.from_numpy(feeds["input"]).cuda()):
+        for _ in range(3):
+            output = runtime.infer({"input": feed}, device_outputs=True)["logits"]
+            tensor = torch.from_dlpack(output)
+            assert (tensor.device.type, tensor.data_ptr()) == ("cuda", output.pointer)
+            assert_near(tensor.cpu().numpy(), expected)
+            assert_near(np.asarray(output), expected)
+
+
+def test_outputs_are_not_overwritten_while_others_read_them(runtime: Runtime) -> None:
+    """Every tensor is dropped while work that reads it is still queued, and the next run follows at once."""
+    torch = cuda_torch()
+    large = torch.randn(4096, 4096, device="cuda")
+    for stream in (None, torch.cuda.Stream(), torch.cuda.Stream()):
+        sums, expected = [], []
+        with torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext():
+            for seed in range(20):
+                feeds = images(2, seed)
+                expected.append(logits(runtime, feeds))
+                tensor = torch.from_dlpack(runtime.infer(feeds, device_outputs=True)["logits"])
+                delay = (large @ large).flatten()[0].nan_to_num(0, 0, 0)
+                sums.append(tensor + 0 * delay)
+                del tensor
+            torch.cuda.synchronize()
+        for found, answer in zip(sums, expected, strict=True):
+            assert_near(found.cpu().numpy(), answer)
+
+
+def test_a_run_is_ordered_on_the_callers_stream(runtime: Runtime) -> None:
+    torch = cuda_torch()
+    cases = [images(2, seed) for seed in range(10)]
+    expected = [logits(runtime, feeds) for feeds in cases]
+    ready = [torch.from_numpy(feeds["input"]).cuda() for feeds in cases]
+    large, stream = torch.randn(4096, 4096, device="cuda"), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    found = []
+    with torch.cuda.stream(stream):
+        tensor = torch.full_like(ready[0], float("nan"))
+        for values in ready:
+            for _ in range(5):
+                large = large @ large / 4096
+            tensor.copy_(values + 0 * large.flatten()[0].nan_to_num(0, 0, 0))
+            outputs = runtime.infer({"input": tensor}, device_outputs=True, stream=stream)
+            found.append(torch.from_dlpack(outputs["logits"]).clone())
+    stream.synchronize()
+    for answer, wanted in zip(found, expected, strict=True):
+        assert_near(answer.cpu().numpy(), wanted)
+
+
+def test_futures_get_their_own_answers(runtime: Runtime) -> None:
+    cases = [images(1 + seed % 3, seed) for seed in range(24)]
+    expected = [logits(runtime, feeds) for feeds in cases]
+    futures = [runtime.infer_async(feeds, device_outputs=seed % 2 == 0) for seed, feeds in enumerate(cases)]
+    for future, wanted in zip(futures, expected, strict=True):
+        assert_near(np.asarray(future.result(60)["logits"]), wanted)
+
+
+def test_page_locked_inputs_are_read(runtime: Runtime) -> None:
+    arrays = runtime.empty_inputs(3)
+    arrays["input"][:] = images(3)["input"]
+    assert_near(logits(runtime, arrays), logits(runtime, images(3)))
+
+
+def test_several_models_are_chained_on_the_gpu(backend: Backend, samples: Samples) -> None:
+    artifact = samples.of(backend.formats, "fp32")
+    with (
+        runtimes.open(artifact.path, backend.name, "cuda") as first,
+        runtimes.open(artifact.path, backend.name, "cuda") as second,
+    ):
+        torch, feeds = cuda_torch(), images(2)
+        expected = logits(second, feeds)
+        for _ in range(4):
+            stream = torch.cuda.Stream()
+            output = first.infer(feeds, device_outputs=True, stream=stream)["logits"]
+            with torch.cuda.stream(stream):
+                again = torch.from_numpy(feeds["input"]).cuda() + 0 * torch.from_dlpack(output).sum()
+            assert_near(logits(second, {"input": again}), expected)
 
 
 def test_with_graphs_and_without_the_answers_are_the_same(backend: Backend, samples: Samples) -> None:

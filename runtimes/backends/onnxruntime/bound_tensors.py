@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from runtimes.tensors.capture import capture_lock, warn_unrecorded
 from runtimes.tensors.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from runtimes.tensors import cuda
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 """The shapes of all inputs or outputs, in the model's order."""
@@ -39,6 +44,7 @@ class BoundModel:
         outputs: The specifications of the outputs.
         device: ONNX Runtime's name of the kind of device, ``cuda`` or ``cpu``.
         ordinal: The number of the device.
+        unrecorded: The batch sizes that could not be recorded.
     """
 
     native: onnxruntime.InferenceSession
@@ -46,6 +52,7 @@ class BoundModel:
     outputs: tuple[TensorSpec, ...]
     device: str
     ordinal: int = 0
+    unrecorded: set[int] = field(default_factory=set)
 
     def output_shapes(self, shapes: Shapes) -> Shapes | None:
         """Return the shapes of the outputs for these input shapes, or ``None`` if they do not follow from them."""
@@ -107,12 +114,28 @@ class Slot:
         self._outputs_of_unknown_shape = model.outputs if output_shapes is None else ()
         for spec, shape in zip(model.outputs, output_shapes or (), strict=not self._outputs_of_unknown_shape):
             self._binding.bind_ortvalue_output(spec.name, model.tensor(spec, shape))
+        self._images = shapes[0][0]
+        self._recorded = threading.local()  # the library keeps recordings for each thread
         self._blocking, self._queued = run_options(record), run_options(record, wait=False)
 
     def fill(self, arrays: Arrays) -> None:
         """Copy arrays to the device. They must be C-ordered and of the inputs' dtypes and shapes."""
         for name, value in self._inputs.items():
             value.update_inplace(arrays[name])
+
+    def fill_from_device(self, pointers: Mapping[str, int], stream: cuda.Stream) -> None:
+        """Queue copies of inputs that are on the device, C-ordered and of the inputs' dtypes and shapes.
+
+        Args:
+            pointers: The address of each input, by name.
+            stream: The stream that the model's work is queued on.
+        """
+        for name, value in self._inputs.items():
+            stream.within_device(value.data_ptr(), pointers[name], value.tensor_size_in_bytes())
+
+    def outputs(self) -> dict[str, onnxruntime.OrtValue]:
+        """Return the outputs of the last run by name, in device memory that the next run writes again."""
+        return {spec.name: value for spec, value in zip(self._model.outputs, self._binding.get_outputs(), strict=True)}
 
     def run(self) -> None:
         """Run the model once on the copied inputs and return when the device has finished."""
@@ -125,7 +148,24 @@ class Slot:
     def _start(self, options: onnxruntime.RunOptions) -> None:
         for spec in self._outputs_of_unknown_shape:  # otherwise the library keeps the tensor of the first run
             self._binding.bind_output(spec.name, self._model.device, self._model.ordinal)
-        self._model.native.run_with_iobinding(self._binding, options)
+        if self.record is None or getattr(self._recorded, "done", False):
+            self._model.native.run_with_iobinding(self._binding, options)
+            return
+        with capture_lock():
+            self._run_recorded(options)
+        self._recorded.done = True
+
+    def _run_recorded(self, options: onnxruntime.RunOptions) -> None:
+        """Run and record. If that fails, run without a recording, also from now on."""
+        try:
+            self._model.native.run_with_iobinding(self._binding, options)
+        except Exception as error:  # the library's own exceptions, which say little about the reason
+            self._blocking, self._queued = run_options(None), run_options(None, wait=False)
+            self._model.native.run_with_iobinding(self._binding, self._blocking)
+            self.record = None
+            if self._images not in self._model.unrecorded:
+                self._model.unrecorded.add(self._images)
+                warn_unrecorded("ONNX Runtime", self._images, error)
 
     def results(self) -> Arrays:
         """Return the outputs of the last run as fresh arrays by name."""

@@ -28,6 +28,9 @@ _ON_PROCESSOR = "assigned to the default CPU EP"
 _NOT_ALL = "graph nodes have not been"
 """The message for the same with recording: "partitioned to" or "assigned to" the provider follows."""
 
+_LOWER_OPSET = ", or export the model with the option --opset 20 of rexport"
+"""The remedy for kernels that exist only for lower opsets. bfloat16 needs opset 22 for its convolutions."""
+
 _NO_LIBRARIES = "Please install TensorRT libraries"
 _NOT_RECORDABLE = "cannot use the graph capture feature"
 
@@ -56,16 +59,21 @@ def translate_error(error: Exception, artifact: Artifact | None) -> RexportError
     return ArtifactError(f"ONNX Runtime cannot read the model: {text}", code="onnxruntime-refused-file", path=path)
 
 
-def is_not_loaded(error: Exception, load_failures: str) -> bool:
+_REQUIRED = re.compile(r"\blib(?:cublas|cublasLt|cudart|cudnn|curand)\.so\b")
+"""The libraries without which no provider for CUDA works. Others, as cuFFT and NVRTC, serve single operators."""
+
+
+def is_not_loaded(error: Exception, load_failures: tuple[str, ...]) -> bool:
     """Return whether an error means that the provider's own libraries could not be loaded.
 
-    ONNX Runtime says so itself, or complains about nodes on the CPU after failing to load libraries.
+    ONNX Runtime says so itself, or complains about nodes on the CPU after failing to load a required library.
 
     Args:
         error: The exception of ONNX Runtime.
         load_failures: The messages about libraries that could not be loaded.
     """
-    return _NO_LIBRARIES in str(error) or bool(load_failures and _ON_PROCESSOR in str(error))
+    required = any(_REQUIRED.search(line) for line in load_failures)
+    return _NO_LIBRARIES in str(error) or (required and _ON_PROCESSOR in str(error))
 
 
 def translate_opening_error(error: Exception, artifact: Artifact, provider: str) -> RexportError:
@@ -89,11 +97,12 @@ def translate_opening_error(error: Exception, artifact: Artifact, provider: str)
             hint="choose another backend, or export the model in another precision",
         )
     if _ON_PROCESSOR in text or _NOT_ALL in text:
+        bfloat16 = "bfloat16" in onnxfile.graph(artifact.path).arithmetic
         return CompatibilityError(
             f"ONNX Runtime's {short} provider would run some nodes of the model on the CPU",
             code="provider-runs-partly",
             path=artifact.path,
-            hint="choose another backend, or export the model with the option --opset 20 of rexport",
+            hint="choose another backend" + ("" if bfloat16 else _LOWER_OPSET),
         )
     if _NOT_RECORDABLE in text:
         return CompatibilityError(

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.onnxruntime import session_factory
+from runtimes.backends.onnxruntime import releases, session_factory
 from runtimes.backends.onnxruntime.bound_tensors import BoundModel, Slot, Slots, copy_outputs, run_options
 from runtimes.backends.onnxruntime.errors import translate_error
+from runtimes.backends.onnxruntime.kept_outputs import OutputWriter
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
+from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description, Options, RunTimes
 from runtimes.tensors import cuda, dlpack
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.device_clock import time_run
+from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
-from runtimes.tensors.spec import Arrays
+from runtimes.tensors.output_memory import OutputMemory, follow
+from runtimes.tensors.pinned import pinned_array
+from runtimes.tensors.spec import Array, Arrays
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,7 +47,7 @@ def open_on_gpu(
         options: The options of the user.
         provider: The provider with its options.
         describe: Returns the description of a session.
-        max_batch: As for ``OnnxRuntimeDeviceSession``.
+        max_batch: As for ``Running``.
 
     Raises:
         BackendUnavailableError: There is no GPU, or ONNX Runtime does not have the provider or cannot load it.
@@ -59,7 +65,29 @@ def open_on_gpu(
         )
     model = BoundModel(session, *session_factory.specs(session), options.device, provider.device_id)
     recording = isinstance(provider, CudaProvider) and provider.enable_cuda_graph
-    return OnnxRuntimeDeviceSession(model, describe(session), stream, recording, max_batch)
+    description = describe(session)
+    kinds = onnxfile.graph(artifact.path).arithmetic
+    return OnnxRuntimeDeviceSession(
+        model,
+        replace(description, notes=releases.notes(provider, description.version, kinds)),
+        stream,
+        Running(recording, releases.queues_runs(provider, description.version), max_batch),
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a session runs.
+
+    Attributes:
+        recording: Whether the native session was opened to record runs.
+        queues: Whether a run can be queued without waiting for the device, as ``releases.queues_runs``.
+        max_batch: The largest batch of one run; larger batches are run in parts. ``None`` for no limit.
+    """
+
+    recording: bool
+    queues: bool = True
+    max_batch: int | None = None
 
 
 class OnnxRuntimeDeviceSession:
@@ -71,8 +99,7 @@ class OnnxRuntimeDeviceSession:
         model: The model. Its native session queues its work on ``stream``.
         description: The description of what runs.
         stream: The stream. The session owns it.
-        recording: Whether the native session was opened to record runs.
-        max_batch: The largest batch of one run; larger batches are run in parts. ``None`` for no limit.
+        running: How the session runs.
     """
 
     def __init__(
@@ -80,17 +107,26 @@ class OnnxRuntimeDeviceSession:
         model: BoundModel,
         description: Description,
         stream: cuda.Stream,
-        recording: bool,
-        max_batch: int | None = None,
+        running: Running,
     ) -> None:
         self.inputs = model.inputs
         self.outputs = model.outputs
-        self.description = description
+        self._description = description
+        self._unrecorded = model.unrecorded
         self._model = model
         self._stream = stream
-        self._max_batch = max_batch
-        self._slots = Slots(model, recording)
+        self._max_batch = running.max_batch
+        self._queues = running.queues
+        self._recording = running.recording
+        self._slots = Slots(model, running.recording)
         self._calls = SerialCalls()
+        self._memory = OutputMemory()
+        self._has_queued_work = False
+
+    @property
+    def description(self) -> Description:
+        """The description of what runs, with the batch sizes that could not be recorded so far."""
+        return replace(self._description, unrecorded_batches=tuple(sorted(self._unrecorded)))
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model, as ``Session.run``."""
@@ -99,20 +135,30 @@ class OnnxRuntimeDeviceSession:
 
     def _infer(self, arrays: Arrays) -> Arrays:
         slot = self._slots.get(self._shapes(arrays))
-        slot.fill(arrays)
+        self._fill(slot, arrays)
         slot.run()
         return slot.results()
+
+    def _fill(self, slot: Slot, arrays: Arrays) -> None:
+        """Copy arrays to a shared slot, when no queued run reads it any more."""
+        if self._has_queued_work:
+            self._stream.synchronize()
+            self._has_queued_work = False
+        slot.fill(arrays)
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the model on the arrays, as ``Session.bind``."""
         slots = self._fill_new_slots(arrays)
         return lambda: self._call(lambda: _run_all(slots))
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes] | None:
         """Return a function that runs the model and returns its times, as ``DeviceSession.bind_timed``.
 
-        The first run happens in this call: it allocates memory, chooses algorithms, and records.
+        The result is ``None`` if this release of the library waits for the device in each run. The first run happens in
+        this call: it allocates memory, chooses algorithms, and records.
         """
+        if not self._queues:
+            return None
         slots = self._fill_new_slots(arrays)
         before, after = cuda.Event(), cuda.Event()
 
@@ -137,6 +183,13 @@ class OnnxRuntimeDeviceSession:
         Raises:
             InputError: A tensor is on another GPU than the model.
         """
+        self._check_device(tensors)
+        # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
+        self._calls.call_here(lambda: self._wait_for_producers(tensors))
+        images = tensors[self.inputs[0].name].shape[0]
+        return self._call(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
+
+    def _check_device(self, tensors: Mapping[str, DeviceTensor]) -> None:
         for name, tensor in tensors.items():
             if tensor.device != self._model.ordinal:
                 raise InputError(
@@ -144,10 +197,6 @@ class OnnxRuntimeDeviceSession:
                     code="tensor-on-other-gpu",
                     hint=f"copy the tensor to GPU {self._model.ordinal}",
                 )
-        # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
-        self._calls.call_here(lambda: self._wait_for_producers(tensors))
-        images = tensors[self.inputs[0].name].shape[0]
-        return self._call(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
 
     def _wait_for_producers(self, tensors: Mapping[str, DeviceTensor]) -> None:
         """Make the stream wait for the work that the tensors' owners queued. Only while no thread records a run."""
@@ -155,22 +204,88 @@ class OnnxRuntimeDeviceSession:
             dlpack.wait_for_producer(tensor, self._stream.handle)
 
     def _infer_rows(self, tensors: Mapping[str, DeviceTensor], start: int, stop: int) -> Arrays:
-        """Run the model on rows of device tensors, without a recording, which would keep their addresses."""
+        """Run the model on rows of device tensors.
+
+        A recording reads its own inputs, to which the rows are copied on the device. Without a recording, the rows are
+        read in place.
+        """
+        if self._recording:
+            slot = self._slot_of_rows(tensors, start, stop)
+            slot.run()
+            return slot.results()
         model = self._model
         binding = model.native.io_binding()
+        pointers = self._pointers(tensors, start)
         for spec in self.inputs:
-            kind, row = np.dtype(spec.dtype), tensors[spec.name].shape[1:]
-            pointer = tensors[spec.name].pointer + start * int(np.prod(row, dtype=np.int64)) * kind.itemsize
-            binding.bind_input(spec.name, model.device, model.ordinal, kind.type, (stop - start, *row), pointer)
+            kind, shape = np.dtype(spec.dtype).type, (stop - start, *tensors[spec.name].shape[1:])
+            binding.bind_input(spec.name, model.device, model.ordinal, kind, shape, pointers[spec.name])
         for spec in self.outputs:
             binding.bind_output(spec.name, model.device, model.ordinal)
         model.native.run_with_iobinding(binding, run_options(None))
         return copy_outputs(binding, self.outputs)
 
+    def _slot_of_rows(self, tensors: Mapping[str, DeviceTensor], start: int, stop: int) -> Slot:
+        """Return a shared slot, to which rows of device tensors are copied on the device."""
+        slot = self._slots.get(tuple((stop - start, *tensors[spec.name].shape[1:]) for spec in self.inputs))
+        slot.fill_from_device(self._pointers(tensors, start), self._stream)
+        return slot
+
+    def _pointers(self, tensors: Mapping[str, DeviceTensor], start: int) -> dict[str, int]:
+        """Return the addresses of the rows from ``start`` on, by the name of the input."""
+        pointers = {}
+        for spec in self.inputs:
+            tensor = tensors[spec.name]
+            row_bytes = int(np.prod(tensor.shape[1:], dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+            pointers[spec.name] = tensor.pointer + start * row_bytes
+        return pointers
+
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run of the model, as ``DeviceSession.queue``.
+
+        ONNX Runtime may wait for the device all the same: the TensorRT provider always does, and the CUDA provider of
+        older versions does when it replays a recording.
+
+        Raises:
+            InputError: A tensor is on another GPU than the model.
+        """
+        tensors = {name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)}
+        self._check_device(tensors)
+        if stream is None:
+            self._calls.call_here(lambda: self._wait_for_producers(tensors))
+        arrays = {name: feed for name, feed in feeds.items() if not isinstance(feed, DeviceTensor)}
+        return self._call(lambda: self._queue(arrays, tensors, stream))
+
+    def _queue(
+        self, arrays: Arrays, tensors: Mapping[str, DeviceTensor], stream: int | None
+    ) -> dict[str, DeviceOutput]:
+        images = (tensors or arrays)[self.inputs[0].name].shape[0]
+        with cuda.current(self._model.ordinal):
+            if stream is not None:
+                follow(self._stream, cuda.BorrowedStream(stream))
+            writer = OutputWriter(self.outputs, images, self._memory, self._stream, stream)
+            for start, stop in self._bounds(images):
+                if tensors:
+                    slot = self._slot_of_rows(tensors, start, stop)
+                else:
+                    part = {name: array[start:stop] for name, array in arrays.items()}
+                    slot = self._slots.get(self._shapes(part))
+                    self._fill(slot, part)
+                slot.queue()
+                self._has_queued_work = True
+                writer.write(slot.outputs(), start, stop)
+            return writer.share(self._model.ordinal)
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
+        return self._calls.call_here(lambda: pinned_array(shape, dtype, self._model.ordinal))
+
     def close(self) -> None:
-        """Free the session of the library."""
+        """Free the session of the library, after queued runs have finished."""
         self._calls.close()
-        with GPU_LOCK:
+        with GPU_LOCK, capture_lock():
+            if self._has_queued_work:
+                self._stream.synchronize()
+            self._memory.close()
             # Bound functions may still hold the native session. The stream is freed with the last of them.
             del self._slots, self._model
 

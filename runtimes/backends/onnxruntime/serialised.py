@@ -13,8 +13,9 @@ GPU_LOCK = threading.Lock()
 """The lock for all work of ONNX Runtime on a GPU, including opening and closing sessions.
 
 While the library records a run, CUDA allows no allocations or waits in other threads: a thread that tries makes the
-recording fail. This lock prevents that for ONNX Runtime. Other libraries do not take the lock. For example, allocations
-of PyTorch in another thread may fail, or make a session's first run on a new shape fail.
+recording fail. This lock prevents that for ONNX Runtime. The recordings and allocations of the other backends are kept
+apart by ``runtimes.tensors.capture``. Other libraries of an app take neither lock: their allocations in another thread
+may fail, or end the recording, and the session then runs that shape without one.
 """
 
 

@@ -124,7 +124,7 @@ def open_session(
     if profile is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = profile
-    load_failures = ""
+    load_failures: tuple[str, ...] = ()
     if isinstance(provider, CpuProvider):
         if artifact.manifest is not None and artifact.manifest.precision == FP16:
             # ONNX Runtime 1.32 crashes the process where it fuses a transposition with a product in float16.
@@ -143,14 +143,15 @@ def open_session(
         )
     except Exception as error:
         if is_not_loaded(error, load_failures):
-            raise _not_loadable(provider.name, load_failures or str(error)) from error
+            raise _not_loadable(provider.name, "; ".join(load_failures) or str(error)) from error
         raise translate_opening_error(error, artifact, provider.name) from error
     if session.get_providers()[0] != provider.name:
-        raise _not_loadable(provider.name, load_failures or f"ONNX Runtime chose {session.get_providers()[0]}")
+        reason = "; ".join(load_failures) or f"ONNX Runtime chose {session.get_providers()[0]}"
+        raise _not_loadable(provider.name, reason)
     return session
 
 
-def _load_libraries(onnxruntime: ModuleType) -> str:
+def _load_libraries(onnxruntime: ModuleType) -> tuple[str, ...]:
     """Load CUDA's libraries from pip's folders, which the system's loader does not search.
 
     Returns:
@@ -159,7 +160,7 @@ def _load_libraries(onnxruntime: ModuleType) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         onnxruntime.preload_dlls()
-    return "; ".join(line for line in printed.getvalue().splitlines() if line.startswith("Failed to load"))
+    return tuple(line for line in printed.getvalue().splitlines() if line.startswith("Failed to load"))
 
 
 def _not_loadable(provider: str, reason: str) -> BackendUnavailableError:

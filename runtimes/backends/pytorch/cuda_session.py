@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.pytorch.session import TorchSession, translate_error
-from runtimes.backends.pytorch.streams import Lanes, Pool, Recording, TorchLane
+from runtimes.backends.pytorch.outputs import caller_stream, share, translate_errors
+from runtimes.backends.pytorch.session import TorchSession
+from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Pool, Recording, TorchLane
 from runtimes.backends.pytorch.tf32 import LAUNCH_LOCK, set_float32_precision
 from runtimes.errors import InputError
 from runtimes.protocol import Description, RunTimes
+from runtimes.tensors.capture import capture_lock, warn_unrecorded
 from runtimes.tensors.device_clock import time_run
+from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
-from runtimes.tensors.spec import Arrays
+from runtimes.tensors.spec import Array, Arrays
 
 if TYPE_CHECKING:
     from runtimes.backends.pytorch.session import Call, Outputs
@@ -30,15 +34,6 @@ LANES = 4
 def current_device() -> torch.device:
     """Return the current CUDA device of the calling thread."""
     return torch.device("cuda", torch.cuda.current_device())
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Translate PyTorch's errors in the ``with`` block to those of ``runtimes.errors``."""
-    try:
-        yield
-    except RuntimeError as error:  # including torch.OutOfMemoryError
-        raise translate_error(error) from error
 
 
 class CudaTorchSession(TorchSession):
@@ -68,8 +63,8 @@ class CudaTorchSession(TorchSession):
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the program, as ``Session.run``."""
-        with _translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
-            staged = lane.incoming.fill(arrays[self.inputs[0].name])
+        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            staged = lane.stage(arrays[self.inputs[0].name])
             with lane.current():
                 return self._fetch_outputs(lane, self._launch(lane, staged))
 
@@ -79,6 +74,14 @@ class CudaTorchSession(TorchSession):
         Raises:
             InputError: The tensor is on another GPU than the program.
         """
+        tensor = self._check_device(tensors)
+        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
+            wait_for_producer(tensor, lane.stream.cuda_stream)
+            with lane.current():
+                return self._fetch_outputs(lane, self._launch(lane, from_dlpack(tensor.source)))
+
+    def _check_device(self, tensors: Mapping[str, DeviceTensor]) -> DeviceTensor:
         tensor = tensors[self.inputs[0].name]
         if tensor.device != (self._device.index or 0):
             raise InputError(
@@ -86,18 +89,49 @@ class CudaTorchSession(TorchSession):
                 code="program-on-other-gpu",
                 hint=f"pass tensor.to('{self._device}')",
             )
-        with _translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
-            # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
-            wait_for_producer(tensor, lane.stream.cuda_stream)
+        return tensor
+
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run of the program, as ``DeviceSession.queue``.
+
+        Raises:
+            InputError: The tensor is on another GPU than the program.
+        """
+        value = feeds[self.inputs[0].name]
+        if isinstance(value, DeviceTensor):
+            self._check_device({self.inputs[0].name: value})
+        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            home = caller_stream(stream, self._device)
+            if isinstance(value, DeviceTensor):
+                if stream is None:
+                    wait_for_producer(value, lane.stream.cuda_stream)
+                staged = from_dlpack(value.source)
+            else:
+                staged = lane.stage(value)
+            lane.stream.wait_stream(home)
             with lane.current():
-                return self._fetch_outputs(lane, self._compute(from_dlpack(tensor.source)))
+                computed = self._launch(lane, staged)
+                outputs = {name: _copy_for(home, output) for name, output in self._by_name(computed)}
+                finished = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                finished.record(lane.stream)
+            home.wait_event(finished)
+            lane.has_queued_work = True
+        device = self._device.index or 0
+        return {spec.name: share(spec, outputs[spec.name], device, finished, home) for spec in self.outputs}
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
+        kind = torch.from_numpy(np.empty(0, dtype)).dtype
+        with translate_errors(), torch.cuda.device(self._device):
+            array: Array = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+        return array
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the program on the arrays, as ``Session.bind``."""
         lanes, launch = self._bound_lane, self._prepare(arrays)
 
         def run_once() -> None:
-            with _translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 launch()
                 lane.stream.synchronize()
 
@@ -118,16 +152,18 @@ class CudaTorchSession(TorchSession):
             return float(start.elapsed_time(end)) / 1e3
 
         def run_once() -> RunTimes:
-            with _translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 return time_run(launch, start.record, end.record, read_clocks)
 
         return run_once
 
     def close(self) -> None:
-        """Free the program and PyTorch's cached device memory."""
+        """Free the program and PyTorch's cached device memory, after queued runs have finished."""
+        with translate_errors():
+            self._lanes.synchronize()
         super().close()
         del self._lanes, self._bound_lane
-        with LAUNCH_LOCK, _translate_errors():
+        with LAUNCH_LOCK, capture_lock(), translate_errors():
             torch.cuda.empty_cache()
 
     def _prepare(self, arrays: Arrays) -> Callable[[], Outputs]:
@@ -136,8 +172,8 @@ class CudaTorchSession(TorchSession):
         The function is called with the lane of all bound runs current. Bound runs share this lane, so that memory for
         intermediate results exists only once.
         """
-        with _translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
-            staged = lane.incoming.fill(arrays[self.inputs[0].name])
+        with translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
+            staged = lane.stage(arrays[self.inputs[0].name])
             with lane.current():
                 recording = self._record(lane, staged) if self._is_recorded(len(staged)) else None
                 tensor = torch.empty_like(staged, device=self._device) if recording is None else recording.input
@@ -154,7 +190,7 @@ class CudaTorchSession(TorchSession):
         return recording.replay()
 
     def _recording(self, lane: TorchLane, staged: Tensor) -> Recording | None:
-        """Return the lane's recording for this shape, or ``None`` if runs of this batch size are not recorded."""
+        """Return the lane's recording for this shape, or ``None`` if runs of this batch size cannot be recorded."""
         if not self._is_recorded(len(staged)):
             return None
         shape = tuple(staged.shape)
@@ -162,10 +198,17 @@ class CudaTorchSession(TorchSession):
             lane.recordings[shape] = self._record(lane, staged, lane.pool)
         return lane.recordings[shape]
 
-    def _record(self, lane: TorchLane, staged: Tensor, pool: Pool | None = None) -> Recording:
+    def _record(self, lane: TorchLane, staged: Tensor, pool: Pool | None = None) -> Recording | None:
         self._set_threads()
-        with set_float32_precision(self._tf32):
-            return Recording(self._call, staged, self._device, lane, pool)
+        try:
+            with set_float32_precision(self._tf32):
+                return Recording(self._call, staged, self._device, lane, pool)
+        except NotRecordedError as error:
+            images, known = len(staged), self.description.unrecorded_batches
+            if images not in known:
+                self.description = replace(self.description, unrecorded_batches=tuple(sorted((*known, images))))
+                warn_unrecorded("PyTorch", images, error)
+            return None
 
     def _compute(self, tensor: Tensor) -> Outputs:
         self._set_threads()
@@ -180,3 +223,10 @@ class CudaTorchSession(TorchSession):
             lane.stream.synchronize()
             arrays[name] = values.numpy().copy()
         return arrays
+
+
+def _copy_for(stream: Any, output: Tensor) -> Tensor:
+    """Queue a copy of an output to memory that PyTorch uses again in the order of ``stream``, and return the copy."""
+    with torch.cuda.stream(stream):
+        copy = torch.empty(tuple(output.shape), dtype=output.dtype, device=output.device)
+    return copy.copy_(output, non_blocking=True)

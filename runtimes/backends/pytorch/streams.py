@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Array
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Staging:
         """
         size = math.prod(shape) * dtype.itemsize
         if self._bytes.numel() < size:
-            self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            with capture_lock():
+                self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         return self._bytes[:size].view(dtype).view(shape)
 
     def fill(self, array: Array) -> Tensor:
@@ -58,19 +60,38 @@ class TorchLane:
     """A stream with staging memory for input and output, and recordings by the shape of the input.
 
     A lane serves one call at a time. Its recordings run one after the other on the stream and share their memory.
+
+    Attributes:
+        has_queued_work: Whether the last call on the lane did not wait for its run.
     """
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.incoming, self.outgoing = Staging(), Staging()
-        self.recordings: dict[tuple[int, ...], Recording] = {}
+        self.recordings: dict[tuple[int, ...], Recording | None] = {}
         self.pool: Pool = torch.cuda.graph_pool_handle()
+        self.has_queued_work = False
+
+    def stage(self, array: Array) -> Tensor:
+        """Copy an array to the staging memory, as ``Staging.fill``, when no queued run reads the memory any more."""
+        self.synchronize()
+        return self.incoming.fill(array)
+
+    def synchronize(self) -> None:
+        """Wait for a run that was queued without waiting."""
+        if self.has_queued_work:
+            self.stream.synchronize()
+            self.has_queued_work = False
 
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make the lane's stream current in the calling thread for the ``with`` block."""
         with torch.inference_mode(), torch.cuda.stream(self.stream):
             yield
+
+
+class NotRecordedError(Exception):
+    """A run could not be recorded, though it had succeeded before."""
 
 
 class Recording:
@@ -91,7 +112,8 @@ class Recording:
         input: The input tensor on the device.
 
     Raises:
-        RuntimeError: PyTorch cannot record a part of the run.
+        NotRecordedError: PyTorch cannot record a part of the run, or another thread ended the recording.
+        RuntimeError: The run itself failed.
     """
 
     def __init__(self, call: Call, example: Tensor, device: torch.device, lane: TorchLane, pool: Pool | None) -> None:
@@ -101,13 +123,20 @@ class Recording:
         lane.stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         # With thread_local, other threads may for example allocate memory during the recording.
-        with torch.cuda.graph(
-            self._graph,
-            pool=pool,  # type: ignore[arg-type]  # PyTorch's own type of the handle is private
-            stream=lane.stream,
-            capture_error_mode="thread_local",
-        ):
-            self._output = call(self.input)
+        try:
+            # PyTorch first waits for the whole device, which would end the recordings of other threads.
+            with (
+                capture_lock(),
+                torch.cuda.graph(
+                    self._graph,
+                    pool=pool,  # type: ignore[arg-type]  # PyTorch's own type of the handle is private
+                    stream=lane.stream,
+                    capture_error_mode="thread_local",
+                ),
+            ):
+                self._output = call(self.input)
+        except RuntimeError as error:
+            raise NotRecordedError(str(error)) from error
 
     def replay(self) -> Outputs:
         """Launch the run on the current stream and return its outputs, which the next replay overwrites."""
@@ -138,6 +167,12 @@ class Lanes:
             with self._changed:
                 self._free.append(lane)
                 self._changed.notify()
+
+    def synchronize(self) -> None:
+        """Wait for the queued work of all lanes. No lane may be in use."""
+        with self._changed:
+            for lane in self._free:
+                lane.synchronize()
 
     def _take_free(self) -> TorchLane | None:
         """Return the free lane used last, or ``None`` if the caller has to create one."""

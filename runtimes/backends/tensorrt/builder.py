@@ -5,6 +5,7 @@ The network is strongly typed: it computes in the types of the graph, which alon
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from runtimes.backends.tensorrt import timing_cache
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
 from runtimes.backends.tensorrt.flavors import Flavor, Log, compute_capability, logger, needing_driver
 from runtimes.backends.tensorrt.parser import parse
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError
+from runtimes.errors import CompatibilityError, Reason, ResourceError, RexportError, UsageError
 from runtimes.tensors.spec import TensorSpec
+
+LOG = logging.getLogger("rexport")
 
 
 @dataclass(frozen=True)
@@ -179,17 +182,24 @@ class _Build:
         plan = None if memory is None else memoryview(memory).cast("B")
         if plan is None or not plan.nbytes:
             raise self._failure()
-        if bytes(plan[:4]) != self._flavor.magic:
-            raise ArtifactError(
-                f"{self._flavor.title} {self._flavor.version()} built an engine of an unknown format: its first bytes "
-                f"are {bytes(plan[:8]).hex(' ')}",
-                code="engine-not-recognised",
-                path=self._onnx,
-                hint="pip install --upgrade rexport",
+        if bytes(plan[:4]) != self._flavor.magic:  # undocumented, so that the library has the last word
+            _warn(
+                Reason(
+                    "engine-not-recognised",
+                    f"{self._flavor.title} {self._flavor.version()} built an engine with unknown first bytes, "
+                    f"{bytes(plan[:8]).hex(' ')}; opening it will show whether the library accepts it",
+                )
             )
         if self._settings.timing_cache is not None:
-            timing_cache.save(config, self._settings.timing_cache)
+            self._save_timing_cache(config, self._settings.timing_cache)
         return plan
+
+    def _save_timing_cache(self, config: Any, path: Path) -> None:
+        """Save the times of kernels. An engine that was built is not lost because they cannot be written."""
+        try:
+            timing_cache.save(config, path)
+        except ResourceError as error:
+            _warn(Reason("timing-cache-not-saved", f"the timing cache was not saved: {error}"))
 
     def _failure(self) -> RexportError:
         reason = self._log.describe_errors()
@@ -212,6 +222,10 @@ class _Build:
         if "Turing" in reason:
             return "omit the compute capability 7.5, or export the model in fp16"
         return None
+
+
+def _warn(reason: Reason) -> None:
+    LOG.warning("%s", reason, extra={"code": reason.code})
 
 
 class _Progress:

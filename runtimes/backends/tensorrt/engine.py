@@ -12,7 +12,7 @@ from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Engine
 from runtimes.artifacts.rebuild_command import rebuild_hint
-from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver
+from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor, Log, logger, needing_driver
 from runtimes.backends.tensorrt.parser import DTYPES
 from runtimes.errors import (
     ArtifactError,
@@ -104,7 +104,7 @@ def _plan(artifact: Artifact, flavor: Flavor) -> bytes:
             path=artifact.path,
             hint=rebuild_hint(artifact.path, artifact.manifest),
         )
-    if not plan.startswith(flavor.magic):
+    if any(plan.startswith(other.magic) for other in FLAVORS.values() if other != flavor):
         raise IntegrityError(
             f"the manifest says that the engine belongs to {flavor.title}, but its first bytes do not",
             code="engine-flavor-mismatch",

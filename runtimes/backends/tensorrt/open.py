@@ -54,7 +54,7 @@ def _engine(artifact: Artifact, options: Options, flavor: Flavor, device: Device
     def open_engine(engine: Artifact) -> Runtime:
         return Runtime(engine, _session(engine, options, flavor, device))
 
-    return engine_of(artifact, flavor, device, open_engine)
+    return engine_of(artifact, flavor, device, open_engine, options.batch)
 
 
 def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Device) -> EngineSession:

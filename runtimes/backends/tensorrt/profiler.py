@@ -15,6 +15,7 @@ from runtimes.backends.tensorrt.engine import LoadedEngine
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.errors import CompatibilityError, ResourceError
 from runtimes.onnx.graph import OnnxGraph
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import DeviceBuffer, PinnedBuffer, Stream
 from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
@@ -35,7 +36,8 @@ def context_for(loaded: LoadedEngine, inputs: tuple[TensorSpec, ...], profiles: 
         CompatibilityError: The engine does not accept the batch size.
         ResourceError: The GPU does not have enough memory.
     """
-    context = loaded.engine.create_execution_context()
+    with capture_lock():  # it allocates memory
+        context = loaded.engine.create_execution_context()
     if context is None:
         raise ResourceError(
             f"the GPU does not have enough memory for an execution context: {loaded.log.describe_errors()}",

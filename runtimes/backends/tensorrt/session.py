@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from runtimes.artifacts.manifest import Profile
-from runtimes.backends.tensorrt.streams import (
-    Context,
-    EngineLane,
-    EngineModel,
-    Piece,
-    Pool,
-    pieces,
-    row_bytes,
-    row_shape,
-)
+from runtimes.backends.tensorrt.batch_pieces import pieces
+from runtimes.backends.tensorrt.bound_batches import BoundBatches
+from runtimes.backends.tensorrt.execution_context import EngineModel, row_shape
+from runtimes.backends.tensorrt.pool import Pool
+from runtimes.backends.tensorrt.queued_runs import QueuedRuns
+from runtimes.backends.tensorrt.streams import EngineLane
 from runtimes.errors import DeviceLostError, InputError
 from runtimes.protocol import Description, RunTimes
 from runtimes.tensors import cuda
-from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
-from runtimes.tensors.device_clock import time_run
+from runtimes.tensors.capture import capture_lock
+from runtimes.tensors.cuda import Event
+from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
-from runtimes.tensors.spec import Arrays, TensorSpec
+from runtimes.tensors.pinned import pinned_array
+from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 CONTEXTS = 4
 """The default number of calls that run at once for each profile: enough to copy for some calls while others compute."""
 
 _ORDINAL = 0
 """The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
+
+
+def _make_lane(model: EngineModel, profile: int) -> EngineLane:
+    with capture_lock():  # it allocates memory
+        return EngineLane(model, profile)
 
 
 class EngineSession:
@@ -73,14 +76,21 @@ class EngineSession:
             row_shape(spec)
         self.inputs = inputs
         self.outputs = outputs
-        self.description = description
+        self._description = description
         self._model = EngineModel(library, engine, inputs, outputs, profiles, cuda_graphs, describe_errors)
+        self._unrecorded = self._model.unrecorded
         self._profiles = profiles
         self._pools = tuple(
-            Pool(functools.partial(EngineLane, self._model, number), contexts) for number in range(len(profiles))
+            Pool(functools.partial(_make_lane, self._model, number), contexts) for number in range(len(profiles))
         )
-        self._bound: weakref.WeakSet[_Bound] = weakref.WeakSet()
+        self._queued_runs = QueuedRuns(self._model, _ORDINAL)
+        self._bound = BoundBatches(self._model)
         self._lost: DeviceLostError | None = None
+
+    @property
+    def description(self) -> Description:
+        """The description of what runs, with the batch sizes that could not be recorded so far."""
+        return replace(self._description, unrecorded_batches=tuple(sorted(self._unrecorded)))
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the engine, as ``Session.run``."""
@@ -98,13 +108,7 @@ class EngineSession:
         Raises:
             InputError: A tensor is on another GPU than the engine.
         """
-        for name, tensor in tensors.items():
-            if tensor.device != _ORDINAL:
-                raise InputError(
-                    f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {_ORDINAL}",
-                    code="tensor-on-other-device",
-                    hint=f"pass tensor.to('cuda:{_ORDINAL}')",
-                )
+        _check_device(tensors)
         with self._device():
             images = tensors[self.inputs[0].name].shape[0]
             outputs = self._empty(images)
@@ -113,9 +117,25 @@ class EngineSession:
                     lane.run_tensors(tensors, outputs, piece)
         return outputs
 
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run of the engine, as ``DeviceSession.queue``.
+
+        Raises:
+            InputError: A tensor is on another GPU than the engine.
+        """
+        _check_device({name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)})
+        with self._device():
+            return self._queued_runs.queue(feeds, stream)
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
+        with self._device():
+            return pinned_array(shape, dtype, _ORDINAL)
+
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the engine on the arrays, as ``Session.bind``."""
-        bound = self._bind(arrays)
+        with self._device():
+            bound = self._bound.bind(arrays)
 
         def run_once() -> None:
             with self._device():
@@ -125,8 +145,8 @@ class EngineSession:
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
         """Return a function that runs the engine and returns its times, as ``DeviceSession.bind_timed``."""
-        bound = self._bind(arrays)
         with self._device():
+            bound = self._bound.bind(arrays)
             before, after = Event(), Event()
 
         def run_once() -> RunTimes:
@@ -139,18 +159,12 @@ class EngineSession:
         """Free the engine and everything on the device."""
         # If the device failed, its memory is gone.
         with suppress(DeviceLostError), cuda.current(_ORDINAL):
-            for bound in tuple(self._bound):
-                bound.close()
+            self._bound.close()
             for pool in self._pools:
                 pool.close()
+            self._queued_runs.close()
         self._pools = ()
-        del self._model  # the engine is freed last
-
-    def _bind(self, arrays: Arrays) -> _Bound:
-        with self._device():
-            bound = _Bound(self._model, arrays)
-        self._bound.add(bound)
-        return bound
+        del self._bound, self._queued_runs, self._model  # the engine is freed last
 
     def _empty(self, images: int) -> Arrays:
         return {spec.name: np.empty((images, *row_shape(spec)), spec.dtype) for spec in self.outputs}
@@ -170,66 +184,11 @@ class EngineSession:
             raise
 
 
-class _Bound:
-    """A batch on the device, with a context for each of its pieces. Only one thread at a time may run it."""
-
-    def __init__(self, model: EngineModel, arrays: Arrays) -> None:
-        self._stream = Stream()
-        self._scratch = DeviceBuffer(model.engine.device_memory_size_v2)
-        self._buffers: list[DeviceBuffer] = []
-        self._contexts: list[Context] = []
-        self._graph: CudaGraph | None = None
-        for piece in pieces(len(arrays[model.inputs[0].name]), model.profiles):
-            self._add(model, arrays, piece)
-        self._queue()
-        self._stream.synchronize()
-        if model.cuda_graphs:
-            self._graph = CudaGraph.capture(self._stream, self._queue)
-
-    def _add(self, model: EngineModel, arrays: Arrays, piece: Piece) -> None:
-        images = max(piece.count, model.profiles[piece.profile].least)
-        buffers = {spec.name: DeviceBuffer(images * row_bytes(spec)) for spec in model.specs}
-        self._buffers += buffers.values()
-        for spec in model.inputs:
-            pinned = PinnedBuffer(images * row_bytes(spec))
-            rows = arrays[spec.name][piece.start : piece.start + piece.count]
-            view = pinned.array(spec.dtype, (images, *row_shape(spec)))
-            view[: piece.count], view[piece.count :] = rows, rows[-1]
-            self._stream.to_device(buffers[spec.name].pointer, pinned.pointer, pinned.size_bytes)
-            self._stream.synchronize()
-            pinned.close()
-        context = Context(model, piece.profile, self._stream, self._scratch)
-        context.place(images, {name: buffer.pointer for name, buffer in buffers.items()})
-        self._contexts.append(context)
-
-    def _queue(self) -> None:
-        for context in self._contexts:
-            context.enqueue(self._stream)
-
-    def _start(self) -> None:
-        if self._graph is None:
-            self._queue()
-        else:
-            self._graph.launch(self._stream)
-
-    def run(self) -> None:
-        """Run the batch once and return when the device has finished."""
-        self._start()
-        self._stream.synchronize()
-
-    def run_timed(self, before: Event, after: Event) -> RunTimes:
-        """Return the times of a run between the events ``before`` and ``after``, as ``time_run``."""
-        return time_run(
-            self._start,
-            lambda: before.record(self._stream),
-            lambda: after.record(self._stream),
-            lambda: after.elapsed_s(before),
-        )
-
-    def close(self) -> None:
-        """Free everything. No run may be active."""
-        if self._graph is not None:
-            self._graph.close()
-        self._contexts.clear()
-        for owned in (*self._buffers, self._scratch, self._stream):
-            owned.close()
+def _check_device(tensors: Mapping[str, DeviceTensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.device != _ORDINAL:
+            raise InputError(
+                f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {_ORDINAL}",
+                code="tensor-on-other-device",
+                hint=f"pass tensor.to('cuda:{_ORDINAL}')",
+            )

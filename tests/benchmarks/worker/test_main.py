@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends import fake, registry
 from runtimes.backends.fake import FakeSession, Script
-from runtimes.errors import CompatibilityError
+from runtimes.errors import CompatibilityError, Reason
 from runtimes.protocol import Arrays, Layer, Options, RunTimes, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.benchmarks import doubles
@@ -411,6 +412,30 @@ def test_on_a_gpu_its_own_clock_and_its_state_are_told(
     assert (outcome.gpu_before.memory_used_bytes, outcome.gpu_after.memory_used_bytes) == (800, 2500)
     assert outcome.device_peak_bytes == 300  # without what is bound for each feed
     assert outcome.energy_per_image_j == pytest.approx(50.0 / 2)  # of one run, which the monitor asks for
+
+
+def test_a_library_that_cannot_be_timed_says_why(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = Reason("device-time-includes-host", "it waits")
+
+    class Waiting(OnADevice):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.description = replace(self.description, notes=(why,))
+
+        def bind_timed(self, arrays: Arrays) -> None:  # type: ignore[override]  # noqa: ARG002
+            return None
+
+    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.0)
+    monkeypatch.setattr(fake, "FakeSession", Waiting)
+    job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
+    outcome, _ = done(job, tmp_path)
+    assert outcome.status == "ok"
+    assert sat(outcome).device is None
+    assert why in outcome.notes
+    assert outcome.gpu_before is not None
+    assert outcome.gpu_before.uuid == on_a_gpu.uuid
 
 
 def test_energy_is_of_all_runs_until_the_counter_moved(

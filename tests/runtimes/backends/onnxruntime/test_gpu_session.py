@@ -20,7 +20,7 @@ from runtimes import Artifact
 from runtimes.artifacts.manifest import TF32
 from runtimes.backends.onnxruntime import backend as onnxrt
 from runtimes.backends.onnxruntime.bound_tensors import Slot
-from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
+from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession, Running
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -165,10 +165,27 @@ def test_what_is_bound_stays_and_does_not_disturb_the_rest(recorder: double.Reco
 def test_the_device_times_a_run_between_two_events(recorder: double.Recorder, twice: Artifact) -> None:
     session = open_session(twice)
     timed = session.bind_timed({"x": rows(1, 2)})
+    assert timed is not None
     assert recorder.runs == ["replayed"]  # what it records, it does before the clock runs
     assert [timed().device_s, timed().device_s] == [0.25, 0.25]
     assert recorder.runs[1:] == ["replayed+", "|", "replayed+", "|"] * 2  # the device is at work before the first event
     session.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda_graphs", "timed"), [("1.26.0", True, False), ("1.26.0", False, True), ("1.27.0", True, True)]
+)
+def test_a_replay_that_waits_gives_no_device_time(
+    recorder: double.Recorder, twice: Artifact, version: str, cuda_graphs: bool, timed: bool
+) -> None:
+    recorder.version = version
+    session = open_session(twice, replace(GPU, cuda_graphs=cuda_graphs))
+    assert (session.bind_timed({"x": rows(1)}) is not None) == timed
+    assert [note.code for note in session.description.notes] == ([] if timed else ["device-time-includes-host"])
+    session.close()
+    with runtimes.open(twice.path, "onnxruntime", "cuda", 1, cuda_graphs) as runtime:
+        assert (runtime.bind_timed({"x": rows(1)}) is not None) == timed
+        assert runtime.description.notes == session.description.notes
 
 
 def tensor(array: Array, device: int = 0) -> DeviceTensor:
@@ -182,13 +199,17 @@ def tensor(array: Array, device: int = 0) -> DeviceTensor:
     return DeviceTensor(Owner(), array.ctypes.data, array.shape, str(array.dtype), device)
 
 
-def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Recorder, twice: Artifact) -> None:
-    session = open_session(twice)
+@pytest.mark.parametrize(("graphs", "runs", "copies"), [(True, "replayed", 3), (False, "plain", 0)])
+def test_tensors_are_read_in_place_or_replayed_from_a_copy(
+    recorder: double.Recorder, twice: Artifact, graphs: bool, runs: str, copies: int
+) -> None:
+    session = open_session(twice, replace(GPU, cuda_graphs=graphs))
     for values in ((1, 2, 3), (4, 5, 6), (7,)):
         array = rows(*values)
         answers = session.run_tensors({"x": tensor(array)})
         np.testing.assert_array_equal(answers["y"], 2 * array)
-    assert recorder.runs == ["plain"] * 3
+    assert recorder.runs == [runs] * 3
+    assert recorder.copies == ["within"] * copies
     assert recorder.ordered == [(double.HANDLE, threading.get_ident())] * 3
     asked: list[int] = []
 
@@ -206,9 +227,98 @@ def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Rec
     session.close()
 
 
+CALLER = 7
+"""The handle of a stream of the caller."""
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("stream", [None, CALLER])
+def test_queued_outputs_stay_and_are_ordered(
+    recorder: double.Recorder, twice: Artifact, graphs: bool, stream: int | None
+) -> None:
+    session = open_session(twice, replace(GPU, cuda_graphs=graphs))
+    kept = []
+    for values in ((1, 2), (3, 4), (5, 6)):
+        array = rows(*values)
+        for feeds in ({"x": array}, {"x": tensor(array)}):
+            recorder.waits.clear()
+            kept.append((session.queue(feeds, stream)["y"], 2 * array))
+            ordered = [(double.HANDLE, CALLER), (CALLER, double.HANDLE)]
+            assert recorder.waits == ([] if stream is None else ordered)
+    assert recorder.ordered == ([(double.HANDLE, threading.get_ident())] * 3 if stream is None else [])
+    assert {run[-1] for run in recorder.runs} == {"+"}  # none waits for the device
+    for output, expected in kept:
+        assert (output.shape, output.dtype, output.device) == ((2, 4), "float32", 0)
+        np.testing.assert_array_equal(np.asarray(output), expected)
+    assert recorder.faults == []
+    session.close()
+    np.testing.assert_array_equal(np.asarray(kept[0][0]), kept[0][1])
+
+
+def test_host_arrays_are_not_copied_over_queued_ones(recorder: double.Recorder, twice: Artifact) -> None:
+    session = open_session(twice)
+    wait = f"wait {double.HANDLE}"
+    session.run({"x": rows(1)})
+    session.queue({"x": tensor(rows(2))}, CALLER)
+    assert wait not in recorder.events
+    session.queue({"x": rows(3)}, CALLER)
+    assert recorder.events.count(wait) == 1
+    session.run({"x": rows(4)})
+    assert recorder.events.count(wait) == 2
+    session.run({"x": rows(5)})
+    assert recorder.events.count(wait) == 2
+    session.queue({"x": rows(6)}, None)
+    session.close()
+    assert recorder.events.count(wait) == 3
+
+
+def test_memory_of_outputs_is_used_again(recorder: double.Recorder, twice: Artifact) -> None:
+    session = open_session(twice)
+    first = session.queue({"x": rows(1)}, CALLER)["y"]
+    pointer = first.pointer
+    assert session.queue({"x": rows(1)}, CALLER)["y"].pointer != pointer
+    first.owner.delay(CALLER)
+    del first
+    again = session.queue({"x": rows(2)}, CALLER)["y"]
+    assert again.pointer == pointer
+    again.owner.delay(99)  # a reader of another stream, of which nothing is known later
+    del again
+    assert session.queue({"x": rows(3)}, CALLER)["y"].pointer != pointer
+    assert (99, double.HANDLE) in recorder.waits
+    session.close()
+
+
+def test_queued_batches_above_the_most_are_whole(recorder: double.Recorder, twice: Artifact) -> None:
+    whole = open_session(twice)
+    session = OnnxRuntimeDeviceSession(
+        whole._model,
+        whole.description,
+        double.Stream(recorder),  # type: ignore[arg-type]
+        Running(False, max_batch=3),
+    )
+    for count in (1, 3, 4, 7):
+        array = rows(*range(count))
+        for feeds in ({"x": array}, {"x": tensor(array)}):
+            np.testing.assert_array_equal(np.asarray(session.queue(feeds, None)["y"]), 2 * array)
+    with refuses(InputError, "tensor-on-other-gpu"):
+        session.queue({"x": tensor(rows(1), device=1)}, None)
+    session.close()
+    whole.close()
+
+
+@pytest.mark.usefixtures("recorder")
+def test_page_locked_arrays_own_their_memory(twice: Artifact) -> None:
+    session = open_session(twice)
+    array = session.empty_array((2, 4), "float32")
+    assert (array.shape, array.dtype.name) == ((2, 4), "float32")
+    session.close()
+    array[:] = 5
+    assert array.sum() == 40
+
+
 def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twice: Artifact) -> None:
     whole = open_session(twice)
-    session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), recording=False, max_batch=3)  # type: ignore[arg-type]
+    session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), Running(False, max_batch=3))  # type: ignore[arg-type]
     for count in (1, 3, 4, 7):
         array = rows(*range(count))
         recorder.runs.clear()
@@ -218,6 +328,7 @@ def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twic
         parts = (count + 2) // 3
         assert len(recorder.runs) == 3 * parts
         timed = session.bind_timed({"x": array})
+        assert timed is not None
         recorder.runs.clear()
         timed()
         assert [run[-1] for run in recorder.runs] == [*"+" * parts, "|", *"+" * parts, "|"]
@@ -394,6 +505,34 @@ def test_a_library_that_cannot_be_loaded_explains_more(
         open_session(twice)
     recorder.refuses = None
     open_session(twice).close()  # what it could not load, it did not need
+
+
+@pytest.mark.parametrize(
+    ("library", "code"),
+    [
+        ("libcufft.so.12", "provider-runs-partly"),
+        ("/opt/lib/libnvrtc.so.13", "provider-runs-partly"),
+        ("libcublasLt.so.13", "provider-not-loadable"),
+        ("/opt/nvidia/cudnn/lib/libcudnn.so.9", "provider-not-loadable"),
+    ],
+)
+def test_an_optional_library_is_no_reason(recorder: double.Recorder, twice: Artifact, library: str, code: str) -> None:
+    recorder.unloadable = f"Failed to load {library}: cannot open shared object file"
+    recorder.refuses = REFUSALS["partly"][0]
+    kind = BackendUnavailableError if code == "provider-not-loadable" else CompatibilityError
+    with refuses(kind, code):
+        open_session(twice)
+
+
+def test_bfloat16_is_not_sent_to_another_opset(
+    recorder: double.Recorder, onnx_artifact: Artifact, tmp_path: Path
+) -> None:
+    typed.cast(onnx_artifact.path, tmp_path / "half.onnx", TensorProto.BFLOAT16)
+    recorder.refuses = REFUSALS["partly"][0]
+    for path, sent in ((tmp_path / "half.onnx", False), (onnx_artifact.path, True)):
+        with refuses(CompatibilityError, "provider-runs-partly") as caught:
+            open_session(Artifact.read(path))
+        assert ("--opset" in str(caught.value)) == sent
 
 
 def test_without_a_gpu_or_the_gpu_build(

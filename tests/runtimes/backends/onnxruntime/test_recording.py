@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
 from runtimes import Artifact
@@ -50,6 +51,27 @@ def test_the_gpu_rests_while_another_session_records(recorder: double.Recorder, 
     """And with a lock for each session, the double sees it."""
     of_two(twice, lock)
     assert (recorder.faults == []) == lock
+
+
+def test_a_spoiled_recording_is_a_run_without_one(
+    recorder: double.Recorder, twice: Artifact, said: list[tuple[str, str]]
+) -> None:
+    session = open_session(twice)
+    recorder.unrecordable = True
+    for value in (1, 2, 3):
+        np.testing.assert_array_equal(session.run({"x": rows(value)})["y"], 2 * rows(value))
+    timed = session.bind_timed({"x": rows(4)})
+    assert timed is not None
+    assert timed() == 0.25
+    assert set(recorder.runs) == {"plain", "plain+", "|"}
+    assert [code for code, _ in said] == ["graph-not-recorded"]
+    assert session.description.unrecorded_batches == (1,)
+    recorder.unrecordable = False
+    session.run({"x": rows(1, 2)})
+    assert recorder.runs[-1] == "replayed"
+    session.close()
+    assert session.description.unrecorded_batches == (1,)
+    assert recorder.faults == []
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

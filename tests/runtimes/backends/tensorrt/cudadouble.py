@@ -23,6 +23,7 @@ from typing import Any
 import cuda.bindings.runtime as real
 
 from runtimes.protocol import Arrays
+from runtimes.tensors import capture
 from tests.runtimes.backends.tensorrt.devicememory import Memory
 
 COPY_S = 1e-4
@@ -107,6 +108,8 @@ class CudaDouble:
     cudaStreamCaptureMode = real.cudaStreamCaptureMode
     cudaStreamNonBlocking = real.cudaStreamNonBlocking
     cudaEventDefault = real.cudaEventDefault
+    cudaEventDisableTiming = real.cudaEventDisableTiming
+    cudaEventWaitDefault = real.cudaEventWaitDefault
     cudaHostAllocDefault = real.cudaHostAllocDefault
     __spec__ = real.__spec__
     __name__ = real.__name__
@@ -116,11 +119,13 @@ class CudaDouble:
         self.memory = Memory(recorder.fault)
         self._lock = threading.RLock()
         self._numbers = itertools.count(0x1000, 0x10)
-        self._queues: dict[int, _Queue] = {}
+        self._queues: dict[int, _Queue] = {DEFAULT_STREAM: _Queue()}
         self._events: dict[int, tuple[_Queue, list[float]] | None] = {}
+        self._untimed: set[int] = set()
         self._graphs: dict[int, list[Work]] = {}
         self._launchable: dict[int, list[Work]] = {}
         self._current = threading.local()
+        self._last = threading.local()
         self._lost: Code | None = None
 
     @contextmanager
@@ -132,7 +137,21 @@ class CudaDouble:
             code = self._lost or (planned.pop(0) if planned else OK)
             if code.name in FATAL:
                 self._lost = code
+            yield self._keep(code)
+
+    @contextmanager
+    def _exclusive(self, name: str) -> Iterator[Code]:
+        """As ``_called``, of what records, or ends the recording of another library in another thread."""
+        if not holds_capture_lock():
+            self._recorder.fault(f"capture-lock-not-held: {name}")
+        with self._called(name) as code:
             yield code
+
+    def _keep(self, code: Code) -> Code:
+        """The code, which a thread's next ``cudaGetLastError`` gives if it is an error."""
+        if code != OK:
+            self._last.code = code
+        return code
 
     # Devices
 
@@ -168,10 +187,15 @@ class CudaDouble:
     def cudaGetErrorString(self, error: Code) -> Result:
         return tuple(real.cudaGetErrorString(error))
 
+    def cudaGetLastError(self) -> Result:
+        with self._called("cudaGetLastError"):
+            last, self._last.code = getattr(self._last, "code", OK), OK
+            return (last,)
+
     # Memory
 
     def cudaMalloc(self, size: int) -> Result:
-        with self._called("cudaMalloc") as code:
+        with self._exclusive("cudaMalloc") as code:
             if code == OK and self._capturing():
                 code = real.cudaError_t.cudaErrorStreamCaptureUnsupported
             if code == OK and self.memory.used_bytes + size > self._recorder.memory_bytes:
@@ -179,17 +203,26 @@ class CudaDouble:
             return code, self.memory.take(size, "device") if code == OK else None
 
     def cudaFree(self, devPtr: int) -> Result:
-        with self._called("cudaFree") as code:
+        with self._exclusive("cudaFree") as code:
             self.memory.give(devPtr, "device")
             return (code,)
 
     def cudaHostAlloc(self, size: int, flags: int) -> Result:  # noqa: ARG002
-        with self._called("cudaHostAlloc") as code:
+        with self._exclusive("cudaHostAlloc") as code:
             return code, self.memory.take(size, "host") if code == OK else None
 
     def cudaFreeHost(self, ptr: int) -> Result:
-        with self._called("cudaFreeHost") as code:
+        with self._exclusive("cudaFreeHost") as code:
             self.memory.give(ptr, "host")
+            return (code,)
+
+    def cudaMemcpy(self, dst: int, src: int, count: int, kind: Any) -> Result:
+        """To memory of the host that need not be pinned."""
+        with self._called("cudaMemcpy") as code:
+            if kind != real.cudaMemcpyKind.cudaMemcpyDeviceToHost:
+                self._recorder.fault("copy-not-to-host")
+            if code == OK and self.memory.holds(src, count, "device"):
+                ctypes.memmove(dst, src, count)
             return (code,)
 
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: int) -> Result:
@@ -233,6 +266,15 @@ class CudaDouble:
                 self._drain(queue)
             return (code,)
 
+    def cudaDeviceSynchronize(self) -> Result:
+        with self._called("cudaDeviceSynchronize") as code:
+            if any(queue.captured is not None for queue in self._queues.values()):
+                self._recorder.fault("device-wait-during-recording")
+            if code == OK:
+                for queue in self._queues.values():
+                    self._drain(queue)
+            return (code,)
+
     def queue(self, stream: int, work: Work) -> None:
         """Puts work into the stream, or into what is recorded from it."""
         with self._lock:
@@ -264,18 +306,22 @@ class CudaDouble:
 
     def _drain(self, queue: _Queue) -> None:
         while queue.work:
-            work = queue.work.pop(0)
-            work.run()
-            queue.clock_s += work.duration_s
-        queue.thread = None
+            self._do_next(queue)
+
+    def _do_next(self, queue: _Queue) -> None:
+        work = queue.work.pop(0)
+        work.run()
+        queue.clock_s += work.duration_s
+        if not queue.work:
+            queue.thread = None
 
     # Events
 
     def cudaEventCreateWithFlags(self, flags: int) -> Result:
         with self._called("cudaEventCreateWithFlags") as code:
-            if flags & real.cudaEventDisableTiming:
-                self._recorder.fault("event-without-time")
             number = next(self._numbers)
+            if flags & real.cudaEventDisableTiming:
+                self._untimed.add(number)
             self._events[number] = None
             return code, real.cudaEvent_t(number) if code == OK else None
 
@@ -296,11 +342,27 @@ class CudaDouble:
         with self._called("cudaEventSynchronize") as code:
             found = self._events[int(event)]
             if code == OK and found is not None:
-                self._drain(found[0])
+                self._reach(*found)
             return (code,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: Any, flags: int) -> Result:
+        with self._called("cudaStreamWaitEvent") as code:
+            found = self._events[int(event)]
+            if flags != real.cudaEventWaitDefault:
+                self._recorder.fault("wait-with-flags")
+            if code == OK and found is not None:
+                self.queue(stream, Work(lambda: self._reach(*found), 0.0))
+            return (code,)
+
+    def _reach(self, queue: _Queue, times: list[float]) -> None:
+        """Does the work of a queue as far as an event in it."""
+        while queue.work and not times:
+            self._do_next(queue)
 
     def cudaEventElapsedTime(self, start: Any, end: Any) -> Result:
         with self._called("cudaEventElapsedTime") as code:
+            if self._untimed & {int(start), int(end)}:
+                self._recorder.fault("event-without-time")
             first, last = self._events[int(start)], self._events[int(end)]
             if first is None or last is None:
                 return real.cudaError_t.cudaErrorInvalidResourceHandle, None
@@ -311,7 +373,7 @@ class CudaDouble:
     # Graphs
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> Result:
-        with self._called("cudaStreamBeginCapture") as code:
+        with self._exclusive("cudaStreamBeginCapture") as code:
             queue = self._queues[int(stream)]
             if mode != real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal:
                 self._recorder.fault("recording-not-thread-local")
@@ -328,7 +390,7 @@ class CudaDouble:
             if code == OK and (captured is None or queue.broken):
                 code = real.cudaError_t.cudaErrorStreamCaptureInvalidated
             if code != OK:
-                return code, None
+                return self._keep(code), None
             number = next(self._numbers)
             self._graphs[number] = captured or []
             return code, real.cudaGraph_t(number)
@@ -363,13 +425,21 @@ class CudaDouble:
     def left(self) -> dict[str, int]:
         """How much of each kind is still there: nothing, when all has been given back."""
         kinds = {
-            "streams": len(self._queues),
+            "streams": len(self._queues) - 1,
             "events": len(self._events),
             "graphs": len(self._graphs) + len(self._launchable),
             "blocks": len(self.memory),
         }
         return {kind: count for kind, count in kinds.items() if count}
 
+
+def holds_capture_lock() -> bool:
+    """Whether this thread may record and allocate."""
+    return bool(capture.capture_lock()._lock._is_owned())  # type: ignore[attr-defined]
+
+
+DEFAULT_STREAM = 1
+"""CUDA's number of the default stream, which is always there."""
 
 FATAL = ("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable")
 """Of the codes that a test plans, those after which every call fails."""

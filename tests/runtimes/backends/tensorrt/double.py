@@ -18,8 +18,9 @@ from __future__ import annotations
 import importlib.machinery
 import sys
 import threading
+import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +33,7 @@ from runtimes import codec
 from runtimes.backends.tensorrt.session import EngineSession
 from runtimes.errors import ArtifactError
 from runtimes.protocol import Description
-from tests.runtimes.backends.tensorrt.cudadouble import Recorder, Work
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, Work, holds_capture_lock
 from tests.runtimes.backends.tensorrt.devicememory import ALIGNMENT
 from tests.runtimes.backends.tensorrt.networks import NETWORK as NETWORK
 from tests.runtimes.backends.tensorrt.networks import Network as Network
@@ -74,9 +75,38 @@ def installed(
         module.__dict__.update(__name__="tensorrt", __version__=VERSION, Builder=Builder)
         module.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)
         patch.setitem(sys.modules, "tensorrt", module)
+        _keep_times(patch)
     for kind in (Runtime, Refitter, OnnxParserRefitter):
         patch.setattr(module, kind.__name__, type(kind.__name__, (kind,), {"_library": library}))
     return recorder
+
+
+def _keep_times(patch: pytest.MonkeyPatch) -> None:
+    """Makes TensorRT-RTX take back the timing caches that it gave, without its warnings: it times nothing."""
+    config, cache, given = tensorrt_rtx.IBuilderConfig, tensorrt_rtx.ITimingCache, set[bytes]()
+
+    def quietly(call: Callable[..., Any]) -> Callable[..., Any]:
+        def quiet(*arguments: Any) -> Any:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*Timing cache operations are no-ops", DeprecationWarning)
+                return call(*arguments)
+
+        return quiet
+
+    create, serialise = quietly(config.create_timing_cache), quietly(cache.serialize)
+
+    def create_timing_cache(self: Any, serialized_timing_cache: bytes) -> Any:
+        return create(self, b"" if serialized_timing_cache in given else serialized_timing_cache)
+
+    def serialize(self: Any) -> Any:
+        content = serialise(self)
+        given.add(bytes(content))
+        return content
+
+    patch.setattr(config, "create_timing_cache", create_timing_cache)
+    patch.setattr(cache, "serialize", serialize)
+    for kind, name in ((config, "set_timing_cache"), (config, "get_timing_cache"), (cache, "combine")):
+        patch.setattr(kind, name, quietly(getattr(kind, name)))
 
 
 def session(
@@ -154,10 +184,12 @@ class ICudaEngine:
         self.num_io_tensors = len(self._specs)
         self.num_optimization_profiles = len(network.profiles)
         self.num_layers = len(network.layers)
-        self.device_memory_size_v2 = network.scratch_bytes
         self.refittable = network.stripped
         self.name = "double"
         self.profiling_verbosity = tensorrt_rtx.ProfilingVerbosity.DETAILED
+
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        return self._network.scratch_for(self._network.profiles[profile_index].most)
 
     def get_tensor_name(self, index: int) -> str:
         return tuple(self._specs)[index]
@@ -185,6 +217,8 @@ class ICudaEngine:
     def create_execution_context(self, strategy: Any = None) -> IExecutionContext | None:
         """As both of its overloads: ``strategy`` may be a runtime config."""
         self._library.recorder.calls.append("create_execution_context")
+        if not holds_capture_lock():
+            self._library.recorder.fault("context-made-without-lock")
         if self._library.recorder.cuda._capturing():
             self._library.recorder.fault("context-made-during-recording")
         if isinstance(strategy, IRuntimeConfig):
@@ -324,9 +358,14 @@ class IExecutionContext:
 
     def set_device_memory(self, memory: int, size: int) -> None:
         self._touched(changes=True)
-        if size < self.engine.device_memory_size_v2 or memory % ALIGNMENT or self._own_memory:
+        if memory % ALIGNMENT or self._own_memory:
             self._recorder.fault("activations-memory-wrong")
         self._memory = (memory, size)
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        if self._own_memory:
+            self._recorder.fault("activations-memory-wrong")
+        return self.engine._network.scratch_for(self._images)
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         self._touched(changes=True)
@@ -372,6 +411,8 @@ class IExecutionContext:
             return self._refused("IExecutionContext::enqueueV3: an input's shape or a tensor's address is missing")
         if not self._own_memory and self._memory is None:
             return self._refused("IExecutionContext::enqueueV3: no memory for activations")
+        if self._memory is not None and self._memory[1] < self.engine._network.scratch_for(self._images):
+            self._recorder.fault("activations-memory-small")
         if self.engine._network.stripped and not self.engine._refitted:
             return self._refused("IExecutionContext::enqueueV3: the engine has no weights")
         if stream == 0:

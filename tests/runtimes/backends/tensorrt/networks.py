@@ -26,6 +26,11 @@ class Network:
     layers: tuple[str, ...] = ()
     stripped: bool = False
 
+    def scratch_for(self, images: int | None) -> int:
+        """What intermediate results of so many images take, in proportion; ``scratch_bytes`` for the largest batch."""
+        most = max(profile.most for profile in self.profiles)
+        return -(-self.scratch_bytes * min(images or most, most) // most)
+
 
 NETWORK = Network(
     inputs=(TensorSpec("input", "float32", ("batch", 3, 8, 8)),),

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from runtimes.backends.tensorrt.streams import Piece
+from runtimes.backends.tensorrt.batch_pieces import Piece
+from runtimes.backends.tensorrt.streams import _Run
 from runtimes.tensors.cuda import CudaGraph
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.test_session import images
@@ -18,12 +19,11 @@ def test_the_double_catches_a_graph_whose_context_was_changed(monkeypatch: pytes
     for _ in range(3):
         session.run({"input": images(3)})
     (lane,) = session._pools[0]._idle
-    recorded = lane._recorded[3]
-    assert recorded is not None
+    ((run, recorded),) = lane._recorded.items()
     recorded.context.place(4, {})
     session.run({"input": images(3)})
     assert recorder.faults == ["graph-context-changed"]
-    lane._recorded[3] = replace(recorded, context=lane._plain_context())
+    lane._recorded[run] = replace(recorded, context=lane._plain_context())
     del recorded
     session.run({"input": images(3)})
     assert recorder.faults[1:] == ["graph-context-freed", "context-freed-busy"]
@@ -34,8 +34,9 @@ def test_the_double_catches_a_recording_before_the_first_run(monkeypatch: pytest
     session = double.session(recorder)
     session.run({"input": images(3)})
     (lane,) = session._pools[0]._idle
-    lane._place(lane._plain_context(), 5)
-    CudaGraph.capture(lane._stream, lambda: lane._queue(lane._plain_context(), 5))
+    run = _Run(5)
+    lane._place(lane._plain_context(), run)
+    CudaGraph.capture(lane._stream, lambda: lane._queue(lane._plain_context(), run))
     assert recorder.faults == ["recorded-before-first-run"]
 
 

@@ -19,9 +19,10 @@ import runtimes
 from runtimes import Artifact, TensorSpec, codec
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt import build_on_open
 from runtimes.backends.tensorrt import open as opening
 from runtimes.backends.tensorrt.flavors import FLAVORS
-from runtimes.errors import CheckFailedError, CompatibilityError, IntegrityError
+from runtimes.errors import CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Arrays, DeviceSession
 from runtimes.runtime import example
@@ -220,6 +221,52 @@ def test_an_engine_is_built_on_first_use_and_kept(
         np.testing.assert_array_equal(runtime.infer(example(runtime))["logits"], first)
     assert len(heard) == 1
     assert place.stat().st_mtime_ns == built
+
+
+def test_an_engine_for_one_batch_has_its_own_entry(building: tuple[Recorder, Path], onnx_artifact: Artifact) -> None:
+    _, folder = building
+    for batch in (None, 4, 4, 32):
+        with runtimes.open(onnx_artifact.path, "tensorrt", "cuda", batch=batch) as runtime:
+            assert runtime.infer(example(runtime))["logits"].shape == (1, 10)
+        runtimes.profile(onnx_artifact.path, backend="tensorrt", device="cuda", batch=batch)
+    found = [manifest_of(Artifact.read(place)).engine for place in entries(folder)]
+    profiles = {profile for engine in found if engine is not None for profile in engine.profiles}
+    assert profiles == {Profile(1, 8, 64), Profile(4, 4, 4), Profile(32, 32, 32)}
+    assert len(found) == 3
+
+
+def test_a_graph_of_a_fixed_batch_keeps_it(onnx_artifact: Artifact) -> None:
+    manifest = manifest_of(onnx_artifact)
+    fixed = replace(manifest, inputs=(TensorSpec("input", "float32", (2, 3, 32, 32)),))
+    assert build_on_open._profiles(onnx_artifact, 4) == (Profile(4, 4, 4),)
+    assert build_on_open._profiles(replace(onnx_artifact, manifest=fixed), 4) == ()
+
+
+def test_a_batch_below_one_is_refused(onnx_artifact: Artifact) -> None:
+    with refuses(UsageError, "batch-out-of-range", "not 0"):
+        runtimes.open(onnx_artifact.path, batch=0)
+
+
+def test_builds_on_first_use_share_their_timing_cache(
+    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[tuple[str, str]]
+) -> None:
+    recorder, folder = building
+
+    def build_anew(batch: int) -> Path:
+        with runtimes.open(onnx_artifact.path, "tensorrt", "cuda", batch=batch):
+            (cache,) = folder.glob("*.timing")
+        return cache
+
+    cache = build_anew(1)
+    assert build_anew(2) == cache
+    content = cache.read_bytes()
+    cache.write_bytes(b"junk")
+    assert build_anew(3) == cache
+    assert cache.read_bytes() == content
+    assert [code for code, _ in heard if code != "engine-being-built"] == ["timing-cache-replaced"]
+    recorder.driver = 13010
+    with runtimes.open(onnx_artifact.path, "tensorrt", "cuda", batch=1):
+        assert len(list(folder.glob("*.timing"))) == 2
 
 
 def test_tf32_is_allowed_where_the_artifact_allows_it(

@@ -13,7 +13,8 @@ import pytest
 
 from runtimes import TensorSpec
 from runtimes.artifacts.manifest import Profile
-from runtimes.backends.tensorrt.streams import GRAPHS, Piece, pieces
+from runtimes.backends.tensorrt.batch_pieces import Piece, pieces
+from runtimes.backends.tensorrt.streams import GRAPHS
 from runtimes.errors import CompatibilityError, DeviceLostError, InputError, ResourceError
 from runtimes.protocol import Array, DeviceSession
 from runtimes.tensors.dlpack import device_tensor

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt.pool import Pool
 from runtimes.backends.tensorrt.session import EngineSession
-from runtimes.backends.tensorrt.streams import EngineLane, Pool
+from runtimes.backends.tensorrt.streams import EngineLane
 from runtimes.errors import ResourceError
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
@@ -158,6 +159,6 @@ def test_a_broken_pool_is_caught(recorder: Recorder, monkeypatch: pytest.MonkeyP
         return slow(dst, src, count, kind, stream)
 
     monkeypatch.setattr(recorder.cuda, "cudaMemcpyAsync", dawdling)
-    together(asking(session, 50))
-    # Which of the shared things is seen first (the context, the stream, the copies) is the scheduler's choice.
-    assert any("thread" in fault for fault in recorder.faults)
+    errors = together(asking(session, 50))
+    # What is seen first (a shared context or stream, or another's answers) is the scheduler's choice.
+    assert errors or any("thread" in fault for fault in recorder.faults)
