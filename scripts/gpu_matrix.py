@@ -131,7 +131,7 @@ def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Calla
         RexportError: as ``benchmarks.harness.run.run``.
     """
     (subject,) = harness.make_subjects()
-    harness.measure_ceilings()
+    ledger.keep_ceilings(part.installed, harness.measure_ceilings(ledger.ceilings(part.installed)))
     wanted = list_wanted(subject, harness.request, part.batches)
     remaining = ledger.list_remaining(wanted, subject, harness.request.device)
     harness.announce(RunPlan(harness.request, tuple(workload([configuration]) for configuration in remaining)))

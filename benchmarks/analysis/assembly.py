@@ -112,7 +112,7 @@ def finish_result(
         notes=tuple(_notes(first, wider(result.identity.precision, arithmetic))),
         warnings=tuple(dict.fromkeys(each for outcome in gathered.outcomes for each in outcome.warnings)),
         samples=samples,
-        gpu=GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes, first.energy_per_image_j),
+        gpu=_gpu_use(first, last, result.identity.batch),
         kernels=first.kernels,
         trtexec=first.trtexec,
         roof=roof_inputs(context.cost, context.ceilings, arithmetic),
@@ -125,6 +125,17 @@ def finish_result(
         return measured
     evaluation = Evaluation(len(first.unreadable), first.unreadable[:KEPT_NAMES], first.evaluated_per_s)
     return replace(measured, evaluation=evaluation, predictions=pack_predictions(predictions, context.labels))
+
+
+def _gpu_use(first: JobOutcome, last: JobOutcome, batch: int) -> GpuUse:
+    """What the GPU's driver told of the first and of the last process."""
+    energy, use = first.energy, GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes)
+    if energy is None:
+        return use
+    image_j = energy.energy_j / (energy.runs * batch)
+    return replace(
+        use, energy_per_image_j=image_j, energy_error_share=round(energy.error_share, 4), power_w=energy.power_w
+    )
 
 
 def _notes(outcome: JobOutcome, wide: Reason | None = None) -> list[Reason]:

@@ -13,6 +13,7 @@ from benchmarks.accuracy.predictions import Predictions, ShareEstimate
 from benchmarks.analysis import limits, warnings
 from benchmarks.machine.disturbances import disturbances, find_invalidity
 from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_conditions import GpuConditions
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference, is_reference
 from benchmarks.records.plan import LEAST_PROCESSES
@@ -399,6 +400,11 @@ class Figures:
             return None
         others = (self.enqueue_p50, self.to_device_p50, self.to_host_p50)
         return limits.DeviceTimes(self.device_p50.value, *(None if each is None else each.value for each in others))
+
+    @property
+    def gpu_conditions(self) -> tuple[GpuConditions, ...]:
+        """The GPU as each process recorded it; empty on a processor."""
+        return tuple(each.gpu for each in self.conditions if each is not None and each.gpu is not None)
 
     @property
     def _machine(self) -> tuple[Sequence[Conditions | None], int, GpuState | None, GpuState | None]:

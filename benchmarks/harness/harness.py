@@ -96,14 +96,19 @@ class Harness:
         """What the request names, exported where it must be. Raises as ``benchmarks.harness.subjects.subjects``."""
         return subjects(self.request, self.folder, self.listener)
 
-    def measure_ceilings(self) -> None:
-        """Measures the machine's ceilings, where they are wanted, for all results from now on; blocks for seconds."""
+    def measure_ceilings(self, known: Ceilings | None = None) -> Ceilings | None:
+        """The machine's ceilings, where they are wanted, for all results from now on. Those that are known already are
+        taken, else they are measured, which blocks for seconds."""
         if not self.request.roofline:
-            return
+            return None
+        if known is not None:
+            self._ceilings = known
+            return known
         self.listener.step("the machine's ceilings", "matrix products and copies")
         self._ceilings = ceilings.measure_ceilings(self.request.threads or usable_processors(), self.request.device)
         if self._ceilings.missing is not None:
             self.listener.notice(f"no roofline: {self._ceilings.missing}")
+        return self._ceilings
 
     def announce(self, plan: RunPlan) -> None:
         """Says what is going to be measured, and how long that takes by estimate."""
@@ -215,7 +220,7 @@ class Harness:
 
     def _finish(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None) -> Result:
         opens, result = configuration.pair.opens, self._start(configuration)
-        group = None if gathered is not None and gathered.alone else self._groups
+        group = None if gathered is not None and gathered.alone is not None else self._groups
         processes = trial.processes or self.request.processes
         result = replace(result, asked=replace(result.asked, group=group, processes=processes))
         if isinstance(opens, Refusal):
@@ -228,6 +233,8 @@ class Harness:
             ceilings=self._ceilings,
         )
         result = finish_result(result, gathered, _load_predictions(gathered), context)
+        if gathered.alone is not None:
+            result = replace(result, notes=(*result.notes, gathered.alone))
         return replace(result, reason=result.reason and self._without_folder(result.reason))
 
     def _measure_load(self, trial: Trial, plan: ArrivalPlan) -> Iterator[Result]:

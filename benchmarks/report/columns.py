@@ -67,10 +67,11 @@ MEANING_OF_CUDA = (
     ("GPU idle %", "share of device ms in which no kernel ran, by the driver's profiler"),
     ("trtexec ms, trtexec/device", "GPU Compute Time of trtexec for the same engine, and its ratio to device ms"),
     ("graphs", "off where no recorded run was replayed"),
-    ("MHz, W", "GPU clock and power before and after the timing"),
+    ("MHz", "lowest and highest GPU clock, read at the end of each turn's runs"),
+    ("W", "mean power of the whole GPU while its energy was measured"),
     ("clock limit", "why the clock was not higher"),
-    ("GPU MB", "most GPU memory in use above that before opening"),
-    ("mJ/image", "energy of the whole GPU for an image"),
+    ("GPU MB", "most GPU memory of the process; of the GPU, above that before opening, if the driver tells no more"),
+    ("mJ/image", "energy of the whole GPU for an image; ± is the error of the driver's counter"),
 )
 """The columns of rows of a GPU with their definitions."""
 
@@ -153,8 +154,33 @@ def _change(figures: Figures, field: str) -> str:
 
 
 def _throttle(figures: Figures) -> tuple[str, ...] | None:
+    """The reasons for the clock in all turns, or in results without them, after the timing."""
     after = figures.result.gpu.after
-    return None if after is None else after.throttle
+    words = [each.throttle for each in figures.gpu_conditions if each.throttle is not None]
+    words += [after.throttle] if after is not None and after.throttle is not None else []
+    return tuple(dict.fromkeys(word for each in words for word in each)) if words else None
+
+
+def _clock(figures: Figures) -> str:
+    """The lowest and highest clock in the turns of all processes, or in results without them, before and after."""
+    ends = [end for each in figures.gpu_conditions for end in each.sm_mhz or ()]
+    if not ends:
+        return _change(figures, "sm_mhz")
+    return "–".join(number(end) for end in dict.fromkeys((min(ends), max(ends))))
+
+
+def _power(figures: Figures) -> str:
+    """The mean power of the runs whose energy was measured, or in results without it, before and after."""
+    mean_w = figures.result.gpu.power_w
+    return _change(figures, "power_w") if mean_w is None else number(mean_w)
+
+
+def _energy(figures: Figures) -> str:
+    use = figures.result.gpu
+    if use.energy_per_image_j is None or use.energy_error_share is None:
+        return number(use.energy_per_image_j, ".2f", scale=1e3)
+    image_mj = 1e3 * use.energy_per_image_j
+    return f"{image_mj:.3g} ± {image_mj * use.energy_error_share:.1g}"
 
 
 def _ratio(figures: Figures) -> str:
@@ -246,11 +272,11 @@ DEVICE: tuple[Column[Figures], ...] = (
 )
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,
-    Column("MHz", lambda figures: _change(figures, "sm_mhz")),
-    Column("W", lambda figures: _change(figures, "power_w")),
+    Column("MHz", _clock),
+    Column("W", _power),
     Column("clock limit", cell_of(_throttle, lambda reasons: ", ".join(reasons) or "none"), left=True),
     Column("GPU MB", lambda figures: megabytes(figures.result.gpu.peak_bytes)),
-    Column("mJ/image", lambda figures: number(figures.result.gpu.energy_per_image_j, ".2f", scale=1e3)),
+    Column("mJ/image", _energy),
 )
 
 

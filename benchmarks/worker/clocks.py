@@ -10,9 +10,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmarks.machine.gpu import GpuMonitor, GpuState
+from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_monitor import GpuMonitor, repeat
 from benchmarks.machine.monitor import MachineMonitor, wait_until_idle
 from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
@@ -99,13 +100,18 @@ class Clocks:
             ConcurrentCalls(opened.runtime.infer, opened.feeds, opened.expected, streams) for streams in self.streams
         ]
 
-    def warm_up(self) -> float:
+    def warm_up(self, lead_s: float = 0.0) -> float:
         """Warm up all clocks and return the usual time of the slowest call, in seconds.
+
+        Args:
+            lead_s: The time for which the model is called before, so that the clocks of the device have risen.
 
         Raises:
             CheckFailedError: The timed calls did not do the complete work.
         """
         opened = self.opened
+        if lead_s:
+            repeat(self._rotating, lead_s)
         self._latency.warm_up()
         self.gpu_before: GpuState | None = self.gpu.read_state()
         self.device_peak_bytes = self.gpu.peak_bytes()  # before the inputs of all feeds are copied to the device
@@ -116,7 +122,8 @@ class Clocks:
         self._check_done([backlog], self._latency.usual_s, self._compute.usual_s)
         timed = [call for arrays in opened.feeds if (call := opened.runtime.bind_timed(arrays)) is not None]
         self._device = DeviceRuns(timed, self.plan) if timed else None
-        self._transfers = measure_transfers(opened.feeds[0], opened.expected[0]) if timed else None
+        on_cpu = opened.runtime.description.device == "cpu"
+        self._transfers = None if on_cpu else measure_transfers(opened.feeds[0], opened.expected[0])
         if self._device is not None:
             self._device.warm_up()
         if self._image is not None:
@@ -133,10 +140,11 @@ class Clocks:
         Raises:
             CheckFailedError: The timed calls did not do the complete work.
         """
-        with self.machine.turn():
+        with self.gpu.turn(), self.machine.turn():
             self._starts_s.append(time.monotonic() - self.began_s)
             self._compute.renew(turn.duration_s)
             runs = self._compute.turn(turn.duration_s, turn.least, turn.most)
+            self.gpu.note_state()
             self._rotating.begin()
             renewal = self._latency.renew(turn.duration_s)
             samples = self._latency.turn(turn.duration_s, turn.least, turn.most)
@@ -175,7 +183,7 @@ class Clocks:
             compute=self._compute.series(),
             device=None if self._device is None else self._device.device_series(),
             image=None if self._image is None else self._image.series(),
-            conditions=self.machine.conditions(),
+            conditions=replace(self.machine.conditions(), gpu=self.gpu.conditions()),
             enqueue=None if self._device is None else self._device.enqueue_series(),
             transfers=self._transfers,
             throughput=tuple(calls.series() for calls in self._throughput),

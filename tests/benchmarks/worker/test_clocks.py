@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.machine import monitor
-from benchmarks.machine.gpu import GpuMonitor
+from benchmarks.machine.gpu_monitor import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
