@@ -15,6 +15,7 @@ from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, st
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.label import label_command
+from exporter.commands.layer_files import export_layer_files
 from exporter.commands.manifests import manifests_group
 from exporter.commands.options import (
     TYPING,
@@ -39,6 +40,7 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
+from exporter.commands.refit import refit
 from exporter.commands.serve import serve
 from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.terminal import debug_option, json_option
@@ -168,6 +170,9 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
     click.echo(artifact.path)
 
 
+cli.add_command(refit)
+
+
 @cli.command(
     heading=USE,
     examples=(
@@ -285,19 +290,38 @@ def verify(artifact: Path, as_json: bool, **options: Any) -> None:
     help="Model file that rexport wrote, or a file with weights.",
 )
 @selection_options
+@OUTPUT.option(
+    "--export-layer-info",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    show_default="none",
+    help="Also write the layers of an engine, as trtexec --exportLayerInfo does. Needs a GPU.",
+)
+@OUTPUT.option(
+    "--export-profile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    show_default="none",
+    help="Also write the times of the layers of an engine, as trtexec --exportProfile does. Needs a GPU.",
+)
 @json_option
 @debug_option
-def inspect(file: Path, as_json: bool, **options: Any) -> None:
+def inspect(
+    file: Path, as_json: bool, export_layer_info: Path | None, export_profile: Path | None, **options: Any
+) -> None:
     """Show the network, the origin and the checks of ARTIFACT; or the layout and the network of CHECKPOINT."""
     from exporter.inspect import checkpoint_view, manifest_view
     from exporter.weights.checkpoint import is_weights_file
 
     with terminal.reserve_stdout(), terminal.listening() as listener:
         if is_weights_file(file):
+            unused = ("export_layer_info", "export_profile")
+            announce_idle(click.get_current_context(), "on a file with weights", unused, listener.notice)
             found = checkpoint_view.inspect(file, selection_of(options))
             text = checkpoint_view.as_json(found) if as_json else checkpoint_view.as_text(found)
         else:
             announce_idle(click.get_current_context(), "on a model file", SELECTED, listener.notice)
+            export_layer_files(file, export_layer_info, export_profile)
             text = manifest_view.as_json(file) if as_json else manifest_view.as_text(file)
     click.echo(text)
 

@@ -53,8 +53,8 @@ class Description:
         threads: The number of processors that one call may use.
         skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
-        notes: Facts about this library that a reader of its figures must know.
         unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
+        notes: Facts about this library that a reader of its figures must know.
         compiled: The path of the file that the backend compiled from the artifact and runs, or of the artifact if it is
             compiled already; ``None`` for a backend without such files.
     """
@@ -66,8 +66,8 @@ class Description:
     precision: str
     threads: int
     skipped_backends: tuple[str, ...] = ()
-    notes: tuple[Reason, ...] = ()
     unrecorded_batches: tuple[int, ...] = ()
+    notes: tuple[Reason, ...] = ()
     compiled: str | None = None
 
     @property

@@ -409,16 +409,23 @@ def example(runtime: Runtime) -> Arrays:
     """
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
-        return {spec.name: _noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
+        return {spec.name: noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
     spec = runtime.inputs[0]
     batch = spec.fixed_batch or 1
     first = runtime.artifact.vectors().inputs[:1]
     return {spec.name: np.repeat(first, batch, axis=0)}
 
 
-def _noise(spec: TensorSpec, seed: int) -> Array:
+def noise(spec: TensorSpec, seed: int = 0, batch: int = 1) -> Array:
+    """Return seeded noise for an input, as a fresh array.
+
+    Args:
+        spec: The specification of the input.
+        seed: The seed.
+        batch: The size of each dimension that may vary.
+    """
     generator, dtype = np.random.default_rng(seed), np.dtype(spec.dtype)
-    shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
+    shape = tuple(size if isinstance(size, int) else batch for size in spec.shape)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
     return generator.integers(0, 255 if dtype == np.uint8 else 1, shape, endpoint=True).astype(dtype)

@@ -186,7 +186,7 @@ def model_options(precisions: str) -> Callable[[Function], Function]:
             "--target",
             type=NameChoice(TARGETS),
             default="cpu",
-            help="Deployment target of int8; TensorRT takes signed integers alone.",
+            help="Deployment target of int8; TensorRT takes signed integers alone. fp8 is always for TensorRT.",
         ),
     )
 

@@ -27,8 +27,9 @@ from runtimes.artifacts.manifest import Accuracy, FileRecord, Gate, Parity
 from runtimes.backends.tensorrt import compatibility, engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import BuiltEngine, build
-from runtimes.backends.tensorrt.flavors import Flavor, default_flavor, flavor
+from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities, default_flavor, flavor
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason, UsageError, quote
+from runtimes.onnx import graph as onnxfile
 from runtimes.tensors import cuda
 
 AUTO = "auto"
@@ -109,7 +110,7 @@ def export(
         network, ExportTarget(source, request.batch, opset, request.force), precision_spec, listener
     )
     listener.notice(f"{source}: the ONNX file for the engine")
-    building = _Building(parent, target, replace(order, force=request.force), chosen, listener)
+    building = EngineBuild(parent, target, replace(order, force=request.force), chosen, listener)
     return building.run(lambda: network, precision_spec, network)
 
 
@@ -137,19 +138,30 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
         KeyboardInterrupt: The build was interrupted. No engine is left.
     """
     chosen = order.choose_flavor()
+    parent = read_onnx(path)
+    target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
+    manifest, _, _ = _read_parent(parent)
+    precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
+    building = EngineBuild(parent, target, order, chosen, listener)
+    return building.run(lambda: network_of(parent, listener), precision_spec)
+
+
+def read_onnx(path: Path) -> Artifact:
+    """Return the ONNX artifact at ``path``, which has a manifest and test vectors.
+
+    Raises:
+        ArtifactError: The file is not an ONNX file, or lacks one of them.
+    """
     parent = Artifact.read(path)
     if parent.format.name != "onnx":
         raise ArtifactError(
-            f"an engine is built from an ONNX file, but this file has the format {parent.format.name}",
+            f"the weights of an engine come from an ONNX file, but this file has the format {parent.format.name}",
             code="engine-needs-onnx",
             path=path,
             hint="rexport onnx VARIANT writes an ONNX file",
         )
-    target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
-    manifest, _, _ = _read_parent(parent)
-    precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
-    building = _Building(parent, target, order, chosen, listener)
-    return building.run(lambda: network_of(parent, listener), precision_spec)
+    _read_parent(parent)
+    return parent
 
 
 def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
@@ -176,8 +188,41 @@ def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
     return manifest, manifest.parity, manifest.vectors
 
 
-class _Building:
-    """The build of one engine."""
+FLOAT8_CAPABILITY = (8, 9)
+"""The first compute capability with 8-bit floats: Ada. Hopper and Blackwell follow."""
+
+
+def _float8_targets(parent: Artifact, targets: tuple[str, ...], flavor: Flavor) -> tuple[str, ...]:
+    """Return the compute capabilities to build for. For a graph with 8-bit floats, each of them must have these floats.
+
+    Raises:
+        CompatibilityError: A requested GPU, or the GPU of this machine that TensorRT builds for, has no 8-bit floats.
+    """
+    if "float8" not in onnxfile.graph(parent.path).arithmetic:
+        return targets
+    if flavor.name == "rtx":
+        wanted = targets or tuple(filter(_has_float8, compute_capabilities(flavor)))
+    else:
+        wanted = () if cuda.missing() is not None else (cuda.device().compute_capability,)
+    lacking = [target for target in wanted if not _has_float8(target)]
+    if lacking:
+        raise CompatibilityError(
+            f"GPUs of compute capability {lacking[0]} have no 8-bit floats, which fp8 needs; Ada, Hopper and Blackwell "
+            "have them (8.9 and later)",
+            code="gpu-without-float8",
+            path=parent.path,
+            hint="--precision int8 or fp16 serves these GPUs",
+        )
+    return wanted if flavor.name == "rtx" else targets
+
+
+def _has_float8(capability: str) -> bool:
+    major, minor = map(int, capability.split("."))
+    return (major, minor) >= FLOAT8_CAPABILITY
+
+
+class EngineBuild:
+    """The build of one engine from an ONNX file, with its checks."""
 
     def __init__(
         self, parent: Artifact, target: Path, order: EngineRequest, flavor: Flavor, listener: ExportListener
@@ -185,7 +230,8 @@ class _Building:
         self.parent, self.target, self.flavor, self.listener = parent, target, flavor, listener
         self.force = order.force
         self.manifest, self.parity, self.vectors = _read_parent(parent)
-        self.settings = replace(order.settings, tf32=parent.allows_tf32)
+        targets = _float8_targets(parent, order.settings.targets, flavor)
+        self.settings = replace(order.settings, tf32=parent.allows_tf32, targets=targets)
         if order.settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
                 f"an engine without weights reads them from {quote(parent.path.name)}, which must be in the same "
@@ -199,8 +245,14 @@ class _Building:
     ) -> Artifact:
         """Build, check and publish the engine.
 
-        ``network`` returns the fp32 network for the accuracy gate, if there is one. ``expecting`` is the network with
-        the expected accuracy, if that is known.
+        Args:
+            network: Returns the fp32 network for the accuracy gate, if there is one.
+            precision_spec: The precision.
+            expecting: The network with the expected accuracy, if that is known.
+
+        Raises:
+            IntegrityError: The ONNX file is damaged, or was replaced meanwhile.
+            RexportError: As for ``build_artifact``.
         """
         identity = files.identity(self.parent.path)
         self.parent.check_digest()

@@ -145,17 +145,33 @@ class _Build:
             config.set_flag(flags.VERSION_COMPATIBLE)
         if settings.strip_weights:
             config.set_flag(flags.STRIP_PLAN)
+        if settings.refit:
+            config.set_flag(flags.REFIT)
         if settings.hardware_compat != "none":
             level = {"ampere+": "AMPERE_PLUS", "same-cc": "SAME_COMPUTE_CAPABILITY"}[settings.hardware_compat]
             config.hardware_compatibility_level = getattr(library.HardwareCompatibilityLevel, level)
         if settings.workspace_bytes is not None:
             config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
         config.builder_optimization_level = settings.opt_level
+        self._set_search(config)
         config.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # for the engine's inspector
         self._set_targets(config)
         if settings.timing_cache is not None:
             timing_cache.attach(config, settings.timing_cache, self._log)
         return config
+
+    def _set_search(self, config: Any) -> None:
+        """Set what the builder tries besides its optimisation level."""
+        settings = self._settings
+        if settings.sparse_weights:
+            config.set_flag(self._library.BuilderFlag.SPARSE_WEIGHTS)
+        if settings.aux_streams is not None:
+            config.max_aux_streams = settings.aux_streams
+        if settings.tiling != "none":
+            levels = self._library.TilingOptimizationLevel
+            config.tiling_optimization_level = getattr(levels, settings.tiling.upper())
+        if settings.avg_timing is not None:
+            config.avg_timing_iterations = settings.avg_timing
 
     def _set_targets(self, config: Any) -> None:
         if not self._settings.targets:
@@ -217,8 +233,9 @@ class _Build:
     def _hint(self, reason: str) -> str | None:
         if "workspace" in reason and self._settings.workspace_bytes is not None:
             return f"allow more than {self._settings.workspace_bytes:,} bytes of workspace"
-        if self._settings.strip_weights and self._flavor.name == "rtx":
-            return "build on a machine with a GPU: TensorRT-RTX needs one to build an engine without weights"
+        if (self._settings.strip_weights or self._settings.refit) and self._flavor.name == "rtx":
+            kind = "without weights" if self._settings.strip_weights else "with weights that can be replaced"
+            return f"build on a machine with a GPU: TensorRT-RTX needs one to build an engine {kind}"
         if "Turing" in reason:
             return "omit the compute capability 7.5, or export the model in fp16"
         return None

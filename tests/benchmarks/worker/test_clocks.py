@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -297,6 +298,12 @@ class Telling(Paced):
     """On a device with a clock of its own, by which a run takes half of the time."""
 
     def run_tensors(self, tensors: object) -> Arrays:
+        raise NotImplementedError
+
+    def queue(self, feeds: object, stream: object) -> NoReturn:
+        raise NotImplementedError
+
+    def empty_array(self, shape: object, dtype: object) -> NoReturn:
         raise NotImplementedError
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -199,7 +199,7 @@ def test_runs_that_do_nothing_get_no_number(tmp_path: Path, monkeypatch: pytest.
 def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def profile(path: str, feeds: Arrays, *options: object) -> tuple[Layer, ...]:
+    def profile(path: str, feeds: Arrays, *options: object, **_: object) -> tuple[Layer, ...]:
         asked.extend((path, feeds["input"].shape, *options))
         return tuple(Layer(f"{n}", (), "Conv", "int8" if n else "float32", True, None) for n in range(3))
 
@@ -211,7 +211,7 @@ def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> tuple[Layer, ...]:
+    def broken(*_: object, **__: object) -> tuple[Layer, ...]:
         raise RuntimeError("the profiler\nbroke")
 
     monkeypatch.setattr(runtimes, "profile", broken)
@@ -223,7 +223,7 @@ def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, mo
 
 
 def test_a_profiler_that_ends_the_process_takes_no_number(tmp_path: Path) -> None:
-    code = "import os, sys, runtimes; runtimes.profile = lambda *_: os.abort()\n"
+    code = "import os, sys, runtimes; runtimes.profile = lambda *_, **__: os.abort()\n"
     code += "from benchmarks.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
     folder = tmp_path / "job"
     folder.mkdir()
@@ -378,6 +378,12 @@ class OnADevice(fake.FakeSession):
     """Stands in for a session on a GPU, which is not here: its device takes a scripted 2 ms, whatever the host took."""
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        raise NotImplementedError
+
+    def queue(self, feeds: object, stream: object) -> NoReturn:
+        raise NotImplementedError
+
+    def empty_array(self, shape: object, dtype: object) -> NoReturn:
         raise NotImplementedError
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:

@@ -184,7 +184,7 @@ class ICudaEngine:
         self.num_io_tensors = len(self._specs)
         self.num_optimization_profiles = len(network.profiles)
         self.num_layers = len(network.layers)
-        self.refittable = network.stripped
+        self.refittable = network.stripped or network.refittable
         self.name = "double"
         self.profiling_verbosity = tensorrt_rtx.ProfilingVerbosity.DETAILED
 
@@ -210,6 +210,15 @@ class ICudaEngine:
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
+
+    def create_serialization_config(self) -> ISerializationConfig:
+        return ISerializationConfig()
+
+    def serialize_with_config(self, arg0: ISerializationConfig) -> bytes | None:
+        self._library.recorder.calls.append("serialize_with_config")
+        if tensorrt_rtx.SerializationFlag.INCLUDE_REFIT not in arg0._flags:
+            self._library.recorder.fault("serialised-for-good")
+        return plan(self._network) if self._refitted else None
 
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig(self._library.recorder)
@@ -263,6 +272,17 @@ class IRuntimeConfig:
 
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
         self._strategy = strategy
+
+
+class ISerializationConfig:
+    """What is written of an engine."""
+
+    def __init__(self) -> None:
+        self._flags: set[Any] = set()
+
+    def set_flag(self, flag: Any) -> bool:
+        self._flags.add(flag)
+        return True
 
 
 class EngineInspector:

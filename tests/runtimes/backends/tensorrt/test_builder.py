@@ -138,6 +138,21 @@ def test_settings_reach_the_builder(spy: Spy, tmp_path: Path) -> None:
     assert all(config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED for config in spy.configs)
 
 
+def test_the_settings_of_the_search_reach_the_builder(spy: Spy, tmp_path: Path) -> None:
+    spy.gives = lambda: b"vtrt and more"
+    path = graphs.relu(tmp_path / "relu.onnx")
+    build(path, Settings(aux_streams=3, tiling="full", sparse_weights=True, avg_timing=5, refit=True), STAND_IN)
+    _build_engine(path)
+    rich, plain = spy.configs
+    assert [config.tiling_optimization_level for config in (rich, plain)] == [
+        trt.TilingOptimizationLevel.FULL,
+        trt.TilingOptimizationLevel.NONE,
+    ]
+    assert (rich.max_aux_streams, rich.avg_timing_iterations) == (3, 5)
+    for name in ("SPARSE_WEIGHTS", "REFIT"):
+        assert [config.get_flag(getattr(trt.BuilderFlag, name)) for config in (rich, plain)] == [True, False]
+
+
 def test_the_settings_of_tensorrt_reach_the_builder(spy: Spy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT-RTX cannot tell the level back, so that a stand-in for its configuration takes it."""
     levels: list[object] = []
