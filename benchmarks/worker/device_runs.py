@@ -34,7 +34,13 @@ class DeviceRuns:
         self._runs.warm_up()
 
     def turn(self, duration_s: float, least: int, most: int) -> None:
-        """Take the samples of one round, as ``TimedCall.turn``."""
+        """Take the samples of one round.
+
+        Args:
+            duration_s: The sum of the device times at which the round ends.
+            least: The minimum number of samples.
+            most: The maximum number of samples.
+        """
         self._runs.turn(duration_s, least, most)
 
     def device_series(self) -> Series:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 _PRODUCT = re.compile(r"gemm|gemv|fprop|convolve|conv2d|conv_|winograd|scudnn|hcudnn|nvjet|tensorop", re.IGNORECASE)
-"""What the names of convolutions and matrix products have in common."""
+"""A part of the names of convolutions and matrix products."""
 
-_HELPER = re.compile(
+_PREPARATION = re.compile(
     r"split_?k_?reduce|offsets|im2col|winograd_?forward(data|filter|output)|tohwc|tonhwc", re.IGNORECASE
 )
 """Kernels that prepare or finish a product."""
@@ -36,6 +36,6 @@ def arithmetic_of(kernel: str) -> str | None:
 
     The result is ``unknown`` if the name does not tell, and ``None`` for a kernel of another kind.
     """
-    if not _PRODUCT.search(kernel) or _HELPER.search(kernel):
+    if not _PRODUCT.search(kernel) or _PREPARATION.search(kernel):
         return None
     return next((name for name, pattern in _ARITHMETIC if pattern.search(kernel)), "unknown")

@@ -105,7 +105,7 @@ class ConcurrentCalls:
                 raise CheckFailedError(
                     f"output {name!r} of a call beside {self.streams - 1} others differs from the output of the same "
                     "call before the timing",
-                    code="output-changed",
+                    code="concurrent-output-changed",
                 )
 
 

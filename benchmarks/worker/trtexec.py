@@ -33,7 +33,7 @@ _VERSION = re.compile(r"\[TensorRT v(\d+)\]|TensorRT version: ([\d.]+)")
 
 @dataclass(frozen=True)
 class EngineRun:
-    """What ``trtexec`` is to run.
+    """The engine and the shapes that ``trtexec`` runs.
 
     Attributes:
         engine: The path of the engine.
@@ -47,7 +47,13 @@ class EngineRun:
 
 
 def command_line(program: str, run: EngineRun, times: Path) -> tuple[str, ...]:
-    """Return the command that writes the times of the run into the file ``times``."""
+    """Return the command that runs an engine and writes the times.
+
+    Args:
+        program: The path of ``trtexec``.
+        run: The engine and its shapes.
+        times: The file for the times.
+    """
     shapes = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in run.shapes.items())
     return (
         program,
@@ -67,7 +73,7 @@ def measure_engine(program: str, run: EngineRun, limit_s: float = TIME_LIMIT_S) 
 
     Args:
         program: The path of ``trtexec``.
-        run: What it is to run.
+        run: The engine and its shapes.
         limit_s: The time after which it is ended.
 
     Raises:

@@ -96,7 +96,7 @@ def test_answers_that_are_mixed_up_between_threads_are_found() -> None:
         shared[...] = 2 * arrays["x"] + 1
         return {"y": shared}
 
-    with refuses(CheckFailedError, "output-changed", "'y'", "beside 1 others"):
+    with refuses(CheckFailedError, "concurrent-output-changed", "'y'", "beside 1 others"):
         calls(2, infer).turn(0.0)
 
 
