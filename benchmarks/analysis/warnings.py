@@ -82,7 +82,8 @@ def list_warnings(result: Result, compute: Estimate | None, device: Estimate | N
     if device is not None and compute is not None and device.value > LONGER * compute.value:
         clocks = _describe_clocks(device.value, compute.value)
         yield Reason("run-returned-early", f"a run may have returned before it was done ({clocks})")
-    line = None if result.roof is None or compute is None else implausible(result.roof, compute.value)
+    run = compute if device is None else device
+    line = None if result.roof is None or run is None else implausible(result.roof, run.value)
     if line is not None:
         yield line
 

@@ -283,9 +283,9 @@ def test_what_is_bound_runs_on_the_device_alone(recorder: Recorder, count: int, 
 def test_the_devices_own_time_holds_the_runs_alone(recorder: Recorder) -> None:
     session = double.session(recorder)
     recorder.run_s = 0.004
-    assert session.bind_timed({"input": images(8)})() == pytest.approx(0.004)
+    assert session.bind_timed({"input": images(8)})().device_s == pytest.approx(0.004)
     call = session.bind_timed({"input": images(20)})  # three pieces
-    assert [call(), call()] == pytest.approx([0.012, 0.012])
+    assert [call().device_s, call().device_s] == pytest.approx([0.012, 0.012])
 
 
 def test_bound_calls_need_no_lane_and_go_with_their_caller(recorder: Recorder) -> None:
