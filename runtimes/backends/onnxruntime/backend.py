@@ -125,4 +125,5 @@ BACKEND = Backend(
     profile=_profile,
     check_gpu=lambda: session_factory.import_library(CudaProvider.name),
     aliases=("ort",),
+    prepares_batches=("cuda",),
 )

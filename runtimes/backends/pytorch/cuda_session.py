@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from runtimes.artifacts.artifact import Artifact
+from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES, FirstBatches
+from runtimes.backends.pytorch.launch_settings import LAUNCH_LOCK, apply_launch_settings
 from runtimes.backends.pytorch.session import TorchSession, translate_error
-from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Pool, Recording, TorchLane
-from runtimes.backends.pytorch.tf32 import LAUNCH_LOCK, set_float32_precision
-from runtimes.errors import InputError
+from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Recording, TorchLane
+from runtimes.errors import InputError, Reason
 from runtimes.protocol import Description
 from runtimes.tensors.capture import capture_lock, warn_unrecorded
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
@@ -26,6 +28,19 @@ if TYPE_CHECKING:
 
 LANES = 4
 """The largest number of calls that run at once. More calls would only wait for the device."""
+
+
+SEARCH = "the search of cuDNN for the fastest algorithms"
+"""What every program has for the first batch sizes."""
+
+GRAPHS = "CUDA graphs"
+"""What programs have for the first batch sizes if their runs are recorded."""
+
+UNPREPARED = "batch-unprepared"
+"""The code of the note that a batch size came too late to be prepared."""
+
+HALF_PRECISIONS = {"float16", "bfloat16"}
+"""The precisions that settings for float32 do not change."""
 
 
 def current_device() -> torch.device:
@@ -51,6 +66,7 @@ class CudaTorchSession(TorchSession):
         description: The description of what runs.
         is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching
             their kernels one by one.
+        preparation: What only the first ``FIXED_BATCHES`` batch sizes have, in words.
     """
 
     def __init__(
@@ -59,10 +75,13 @@ class CudaTorchSession(TorchSession):
         artifact: Artifact,
         description: Description,
         is_recorded: Callable[[int], bool] = lambda _: False,
+        preparation: str = SEARCH,
     ) -> None:
         super().__init__(call, artifact, description)
-        self._tf32 = artifact.allows_tf32
+        self._tf32 = None if set(description.precision.split()) <= HALF_PRECISIONS else artifact.allows_tf32
         self._is_recorded = is_recorded
+        self._preparation = preparation
+        self._prepared = FirstBatches()
         self._device = current_device()
         self._lanes = Lanes(LANES)
         self._bound_lane = Lanes(1)
@@ -91,7 +110,7 @@ class CudaTorchSession(TorchSession):
             # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
             wait_for_producer(tensor, lane.stream.cuda_stream)
             with lane.current():
-                return self._fetch_outputs(lane, self._compute(from_dlpack(tensor.source)))
+                return self._fetch_outputs(lane, self._compute(lane, from_dlpack(tensor.source)))
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the program on the arrays, as ``Session.bind``."""
@@ -141,16 +160,17 @@ class CudaTorchSession(TorchSession):
             staged = lane.incoming.fill(arrays[self.inputs[0].name])
             with lane.current():
                 recording = self._record(lane, staged) if self._is_recorded(len(staged)) else None
-                tensor = torch.empty_like(staged, device=self._device) if recording is None else recording.input
+                with capture_lock():
+                    tensor = torch.empty_like(staged, device=self._device) if recording is None else recording.input
                 tensor.copy_(staged, non_blocking=True)
                 lane.stream.synchronize()
-        return (lambda: self._compute(tensor)) if recording is None else recording.replay
+        return (lambda: self._compute(lane, tensor)) if recording is None else recording.replay
 
     def _launch(self, lane: TorchLane, staged: Tensor) -> Outputs:
         """Launch a run on the staged input and return its outputs, valid once the lane's stream reaches this point."""
         recording = self._recording(lane, staged)
         if recording is None:
-            return self._compute(staged.to(self._device, non_blocking=True))
+            return self._compute(lane, staged)
         recording.input.copy_(staged, non_blocking=True)
         return recording.replay()
 
@@ -160,14 +180,14 @@ class CudaTorchSession(TorchSession):
             return None
         shape = tuple(staged.shape)
         if shape not in lane.recordings:
-            lane.recordings[shape] = self._record(lane, staged, lane.pool)
+            lane.recordings[shape] = self._record(lane, staged)
         return lane.recordings[shape]
 
-    def _record(self, lane: TorchLane, staged: Tensor, pool: Pool | None = None) -> Recording | None:
+    def _record(self, lane: TorchLane, staged: Tensor) -> Recording | None:
         self._set_threads()
         try:
-            with set_float32_precision(self._tf32):
-                return Recording(self._call, staged, self._device, lane, pool)
+            with apply_launch_settings(self._tf32, self._is_prepared(len(staged))), capture_lock():
+                return Recording(self._call, staged, self._device, lane)
         except NotRecordedError as error:
             images, known = len(staged), self.description.unrecorded_batches
             if images not in known:
@@ -175,10 +195,31 @@ class CudaTorchSession(TorchSession):
                 warn_unrecorded("PyTorch", images, error)
             return None
 
-    def _compute(self, tensor: Tensor) -> Outputs:
+    def _compute(self, lane: TorchLane, tensor: Tensor) -> Outputs:
+        """Launch a run on a tensor of the host or the device. The lane is current."""
         self._set_threads()
-        with set_float32_precision(self._tf32):
-            return self._call(tensor)
+        shape = tuple(tensor.shape)
+        # The first run of a shape allocates memory and may compile.
+        lock = nullcontext() if shape in lane.launched else capture_lock()
+        with apply_launch_settings(self._tf32, self._is_prepared(len(tensor))), lock:
+            outputs = self._call(tensor.to(self._device, non_blocking=True))
+        lane.launched.add(shape)
+        return outputs
+
+    def _is_prepared(self, batch: int) -> bool:
+        """Return whether the batch size is one of the first, and say once that another one is not prepared."""
+        if self._prepared.admit(batch):
+            return True
+        if not any(note.code == UNPREPARED for note in self.description.notes):
+            sizes = ", ".join(map(str, self._prepared.sizes))
+            note = Reason(
+                UNPREPARED,
+                f"only the first {FIXED_BATCHES} batch sizes ({sizes}) have {self._preparation}; others run"
+                " without and are slower",
+            )
+            self.description = replace(self.description, notes=(*self.description.notes, note))
+            logging.getLogger("rexport").warning("%s", note, extra={"code": note.code})
+        return False
 
     def _fetch_outputs(self, lane: TorchLane, outputs: Outputs) -> Arrays:
         """Return the outputs as fresh host arrays, after waiting for the lane's stream."""

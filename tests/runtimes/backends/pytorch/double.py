@@ -6,6 +6,7 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 - a recorded run is not executed, and what it leaves in its output is no number until it is replayed;
 - a replay reads and writes the very tensors of the recording, and needs its stream to be current;
 - a replay has the arithmetic of its recording, and kernels that of the moment of their launch;
+- nothing more is recorded in a pool whose recordings have all gone;
 - a tensor that has still to be computed is waited for by the stream that its owner is told of, if that is another than
   the current one.
 
@@ -15,6 +16,7 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ class Recorder:
     faults: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     pools: list[object] = field(default_factory=list)
+    recordings: dict[object, weakref.WeakSet[Graph]] = field(default_factory=dict)
 
 
 class Stream:
@@ -155,6 +158,9 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         graph: Graph, pool: tuple[int, int] | None, stream: Stream, capture_error_mode: str
     ) -> Iterator[None]:
         recorder.pools.append(pool)
+        if not recorder.recordings.setdefault(pool, weakref.WeakSet([graph])):
+            recorder.faults.append("pool-without-recordings")
+        recorder.recordings[pool].add(graph)
         assert capture_error_mode == "thread_local"
         recorder.events.append("record")
         if any(other.recording for other in recorder.streams):
