@@ -157,12 +157,11 @@ def open_eager(backend: str, artifact: Artifact, options: Options, record: bool 
     if not record:
         return _make_session(bind_weights(program), artifact, description)
     from runtimes.backends.pytorch.batch_sizes import FirstBatches
-    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
 
     description = replace(description, provider=f"{description.provider} CUDA graphs")
-    return CudaTorchSession(
-        bind_weights(program), artifact, description, FirstBatches().admit, f"{SEARCH} and {GRAPHS}"
-    )
+    execution = Execution(FirstBatches().admit, f"{SEARCH} and {GRAPHS}")
+    return CudaTorchSession(bind_weights(program), artifact, description, execution)
 
 
 def _set_layout(program: torch.export.ExportedProgram, artifact: Artifact, description: Description) -> Description:

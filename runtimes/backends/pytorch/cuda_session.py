@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,6 +57,24 @@ def _translate_errors() -> Iterator[None]:
         raise translate_error(error) from error
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How a program is run.
+
+    Attributes:
+        is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching their
+            kernels one by one.
+        preparation: What only the first ``FIXED_BATCHES`` batch sizes have, in words.
+        concurrent: Whether several runs may be on the device at once, each with intermediate results of its own.
+        prepare: Called with an input before the first run of its shape, without the settings for launches.
+    """
+
+    is_recorded: Callable[[int], bool] = lambda _: False
+    preparation: str = SEARCH
+    concurrent: bool = True
+    prepare: Callable[[Tensor], object] = lambda _: None
+
+
 class CudaTorchSession(TorchSession):
     """A PyTorch program on a CUDA device, as ``DeviceSession``.
 
@@ -64,27 +82,19 @@ class CudaTorchSession(TorchSession):
         call: Runs the program on a tensor.
         artifact: The artifact of the program.
         description: The description of what runs.
-        is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching
-            their kernels one by one.
-        preparation: What only the first ``FIXED_BATCHES`` batch sizes have, in words.
+        execution: How it is run.
     """
 
     def __init__(
-        self,
-        call: Call,
-        artifact: Artifact,
-        description: Description,
-        is_recorded: Callable[[int], bool] = lambda _: False,
-        preparation: str = SEARCH,
+        self, call: Call, artifact: Artifact, description: Description, execution: Execution = Execution()
     ) -> None:
         super().__init__(call, artifact, description)
         self._tf32 = None if set(description.precision.split()) <= HALF_PRECISIONS else artifact.allows_tf32
-        self._is_recorded = is_recorded
-        self._preparation = preparation
+        self._execution = execution
         self._prepared = FirstBatches()
         self._device = current_device()
-        self._lanes = Lanes(LANES)
-        self._bound_lane = Lanes(1)
+        self._lanes = Lanes(LANES if execution.concurrent else 1)
+        self._bound_lane = Lanes(1) if execution.concurrent else self._lanes
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the program, as ``Session.run``."""
@@ -159,7 +169,7 @@ class CudaTorchSession(TorchSession):
         with _translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
             staged = lane.incoming.fill(arrays[self.inputs[0].name])
             with lane.current():
-                recording = self._record(lane, staged) if self._is_recorded(len(staged)) else None
+                recording = self._record(lane, staged) if self._execution.is_recorded(len(staged)) else None
                 with capture_lock():
                     tensor = torch.empty_like(staged, device=self._device) if recording is None else recording.input
                 tensor.copy_(staged, non_blocking=True)
@@ -176,7 +186,7 @@ class CudaTorchSession(TorchSession):
 
     def _recording(self, lane: TorchLane, staged: Tensor) -> Recording | None:
         """Return the lane's recording for this shape, or ``None`` if runs of this batch size cannot be recorded."""
-        if not self._is_recorded(len(staged)):
+        if not self._execution.is_recorded(len(staged)):
             return None
         shape = tuple(staged.shape)
         if shape not in lane.recordings:
@@ -185,6 +195,7 @@ class CudaTorchSession(TorchSession):
 
     def _record(self, lane: TorchLane, staged: Tensor) -> Recording | None:
         self._set_threads()
+        self._prepare_shape(lane, staged)
         try:
             with apply_launch_settings(self._tf32, self._is_prepared(len(staged))), capture_lock():
                 return Recording(self._call, staged, self._device, lane)
@@ -198,6 +209,7 @@ class CudaTorchSession(TorchSession):
     def _compute(self, lane: TorchLane, tensor: Tensor) -> Outputs:
         """Launch a run on a tensor of the host or the device. The lane is current."""
         self._set_threads()
+        self._prepare_shape(lane, tensor)
         shape = tuple(tensor.shape)
         # The first run of a shape allocates memory and may compile.
         lock = nullcontext() if shape in lane.launched else capture_lock()
@@ -205,6 +217,11 @@ class CudaTorchSession(TorchSession):
             outputs = self._call(tensor.to(self._device, non_blocking=True))
         lane.launched.add(shape)
         return outputs
+
+    def _prepare_shape(self, lane: TorchLane, tensor: Tensor) -> None:
+        if tuple(tensor.shape) not in lane.launched:
+            with LAUNCH_LOCK, capture_lock():
+                self._execution.prepare(tensor)
 
     def _is_prepared(self, batch: int) -> bool:
         """Return whether the batch size is one of the first, and say once that another one is not prepared."""
@@ -214,7 +231,7 @@ class CudaTorchSession(TorchSession):
             sizes = ", ".join(map(str, self._prepared.sizes))
             note = Reason(
                 UNPREPARED,
-                f"only the first {FIXED_BATCHES} batch sizes ({sizes}) have {self._preparation}; others run"
+                f"only the first {FIXED_BATCHES} batch sizes ({sizes}) have {self._execution.preparation}; others run"
                 " without and are slower",
             )
             self.description = replace(self.description, notes=(*self.description.notes, note))

@@ -124,14 +124,15 @@ def open_compiled(
     description = describe(backend, provider, program, artifact, options)
     if options.device == "cpu":
         return InductorSession(compile_program(program, True, mode), artifact, description)
-    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
 
     compiled = CompiledPrograms(lambda fixed: compile_program(program, not fixed, mode))
     if not options.cuda_graphs:
-        return CudaTorchSession(compiled, artifact, description, preparation=f"{SEARCH} and {CODE}")
+        return CudaTorchSession(compiled, artifact, description, Execution(preparation=f"{SEARCH} and {CODE}"))
     # Inductor's own CUDA graphs are not used, because they belong to the thread that recorded them.
     description = replace(description, provider=f"{provider} CUDA graphs")
-    return CudaTorchSession(compiled, artifact, description, compiled.is_fixed, f"{SEARCH}, {CODE} and {GRAPHS}")
+    execution = Execution(compiled.is_fixed, f"{SEARCH}, {CODE} and {GRAPHS}")
+    return CudaTorchSession(compiled, artifact, description, execution)
 
 
 def compile_program(program: torch.export.ExportedProgram, dynamic: bool, mode: str | None = None) -> Call:
