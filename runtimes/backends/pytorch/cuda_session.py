@@ -36,9 +36,6 @@ SEARCH = "the search of cuDNN for the fastest algorithms"
 GRAPHS = "CUDA graphs"
 """What programs have for the first batch sizes if their runs are recorded."""
 
-UNPREPARED = "batch-unprepared"
-"""The code of the note that a batch size came too late to be prepared."""
-
 HALF_PRECISIONS = {"float16", "bfloat16"}
 """The precisions that settings for float32 do not change."""
 
@@ -227,13 +224,12 @@ class CudaTorchSession(TorchSession):
         """Return whether the batch size is one of the first, and say once that another one is not prepared."""
         if self._prepared.admit(batch):
             return True
-        if not any(note.code == UNPREPARED for note in self.description.notes):
-            sizes = ", ".join(map(str, self._prepared.sizes))
-            note = Reason(
-                UNPREPARED,
-                f"only the first {FIXED_BATCHES} batch sizes ({sizes}) have {self._execution.preparation}; others run"
-                " without and are slower",
-            )
+        note = Reason(
+            "batch-unprepared",
+            f"only the first {FIXED_BATCHES} batch sizes have {self._execution.preparation}; others run without and "
+            f"are slower (these are {', '.join(map(str, self._prepared.sizes))})",
+        )
+        if note not in self.description.notes:
             self.description = replace(self.description, notes=(*self.description.notes, note))
             logging.getLogger("rexport").warning("%s", note, extra={"code": note.code})
         return False

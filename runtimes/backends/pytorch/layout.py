@@ -100,11 +100,12 @@ def choose_layout(
         return choose_layout(program, example[: len(example) // 2], time_run)
     if first_s <= MARGIN * last_s:
         program.state_dict.update(before)
-    times = (
+    note = Reason(
+        "layout-measured",
         f"a batch of {len(example)} took {last_s * 1e3:.2f} ms with channels last and {first_s * 1e3:.2f} ms with "
-        "channels first"
+        "channels first",
     )
-    return WeightLayout(first_s > MARGIN * last_s, (Reason("layout-measured", times),))
+    return WeightLayout(first_s > MARGIN * last_s, (note,))
 
 
 def time_on_device(call: Call, tensor: torch.Tensor) -> float:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 
 def _missing() -> Reason | None:
-    if importlib.util.find_spec("torch_tensorrt") is None:
-        return Reason("library-missing", "torch_tensorrt is not installed (pip install torch-tensorrt)")
-    return missing_library("torch", "export")
+    if (missing := missing_library("torch", "export")) is not None:
+        return missing
+    if importlib.util.find_spec("torch_tensorrt") is not None:
+        return None
+    return Reason("torch-tensorrt-missing", "torch_tensorrt is not installed (pip install torch-tensorrt)")
 
 
 class Engines:

@@ -112,5 +112,5 @@ def test_without_the_library_the_row_says_how_to_get_it() -> None:
         pytest.skip("Torch-TensorRT is installed")
     missing = torch_tensorrt_backend.BACKEND.missing()
     assert missing is not None
-    assert missing.code == "library-missing"
+    assert missing.code == "torch-tensorrt-missing"
     assert "pip install torch-tensorrt" in missing.sentence
