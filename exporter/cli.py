@@ -11,10 +11,11 @@ import click
 from exporter.commands import engine_options as engineoptions
 from exporter.commands import terminal
 from exporter.commands.checkpoint_options import SELECTED, selection_of, selection_options
-from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, stack_options
+from exporter.commands.command import DATA, MEASURING, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.label import label_command
+from exporter.commands.layer_files import export_layer_files
 from exporter.commands.manifests import manifests_group
 from exporter.commands.options import (
     TYPING,
@@ -39,6 +40,7 @@ from exporter.commands.options import (
     variant_options,
 )
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
+from exporter.commands.refit import refit
 from exporter.commands.serve import serve
 from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.terminal import debug_option, json_option
@@ -168,6 +170,9 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
     click.echo(artifact.path)
 
 
+cli.add_command(refit)
+
+
 @cli.command(
     heading=USE,
     examples=(
@@ -285,19 +290,38 @@ def verify(artifact: Path, as_json: bool, **options: Any) -> None:
     help="Model file that rexport wrote, or a file with weights.",
 )
 @selection_options
+@OUTPUT.option(
+    "--export-layer-info",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    show_default="none",
+    help="Also write the layers of an engine, as trtexec --exportLayerInfo does. Needs a GPU.",
+)
+@OUTPUT.option(
+    "--export-profile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    show_default="none",
+    help="Also write the times of the layers of an engine, as trtexec --exportProfile does. Needs a GPU.",
+)
 @json_option
 @debug_option
-def inspect(file: Path, as_json: bool, **options: Any) -> None:
+def inspect(
+    file: Path, as_json: bool, export_layer_info: Path | None, export_profile: Path | None, **options: Any
+) -> None:
     """Show the network, the origin and the checks of ARTIFACT; or the layout and the network of CHECKPOINT."""
     from exporter.inspect import checkpoint_view, manifest_view
     from exporter.weights.checkpoint import is_weights_file
 
     with terminal.reserve_stdout(), terminal.listening() as listener:
         if is_weights_file(file):
+            unused = ("export_layer_info", "export_profile")
+            announce_idle(click.get_current_context(), "on a file with weights", unused, listener.notice)
             found = checkpoint_view.inspect(file, selection_of(options))
             text = checkpoint_view.as_json(found) if as_json else checkpoint_view.as_text(found)
         else:
             announce_idle(click.get_current_context(), "on a model file", SELECTED, listener.notice)
+            export_layer_files(file, export_layer_info, export_profile)
             text = manifest_view.as_json(file) if as_json else manifest_view.as_text(file)
     click.echo(text)
 
@@ -307,6 +331,7 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     examples=(
         "rexport explain resnet20.onnx",
         "rexport explain resnet20.onnx --backend openvino --data fashion-mnist",
+        "rexport explain resnet50.engine --by layer --find-deviation",
     ),
 )
 @artifact_argument
@@ -327,6 +352,12 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
 @DATA.option(
     "--images", type=click.IntRange(1), default=32, metavar="N", help="Maximum number of images taken from --data."
 )
+@MEASURING.option(
+    "--find-deviation",
+    is_flag=True,
+    help="Builds more engines, which show the values of blocks, and names the first block where the engine departs "
+    "from its ONNX file. Needs a GPU.",
+)
 @backend_options
 @OUTPUT.option(
     "--by", type=NameChoice(("stage", "block", "layer")), default="block", help="Level of detail of the table."
@@ -339,7 +370,8 @@ def explain(
     """Show the time and the error of each block of ARTIFACT.
 
     The time comes from the profiler of the backend, with the precision that each layer was executed in. The error is
-    measured against the same network in fp32.
+    measured against the same network in fp32. An engine shows its kernels with --by layer; its errors are those of the
+    ONNX file that it was built from.
     """
     require_device(options["device"])
     with terminal.reserve_stdout(), terminal.listening() as listener:

@@ -126,19 +126,19 @@ def export(
             classifier (batch, channels). Stages are the maps after the stages, called ``stage1`` and so on (batch,
             channels, height, width). The heat maps ``cam`` have (batch, classes, height, width). All are float32, in
             this order. A checkpoint without a classifier has features and stages.
-        precision: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``int8``. Input and output stay float32.
-        calibration: Training images for int8: a name or folder, as ``data``. By default the bundled ones where they
-            fit, and noise for untrained weights.
+        precision: ``fp32``, ``tf32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``. Input and output stay float32.
+        calibration: Training images for int8 and fp8: a name or folder, as ``data``. By default the bundled ones where
+            they fit, and noise for untrained weights.
         calibration_images: The number of them.
-        target: Deployment target of int8. By default ``tensorrt`` for an engine, else ``cpu``.
+        target: Deployment target of int8. By default ``tensorrt`` for an engine, else ``cpu``. fp8 is for TensorRT.
         data: Labelled images for the checks: ``fashion-mnist``, a data set on disk or a folder with a folder for each
             class. By default the bundled ones where they fit, else noise.
         gate_images: The most images on which a precision below fp32 is compared with fp32.
         max_drop: The largest loss of top-1 accuracy against fp32 in percentage points, measured on ``data``. By default
-            the limit of the precision, which is 0.5 for int8.
-        recipe: The only way of calibration that int8 tries, as ``more-images``. By default the recipes in turn, until
-            one passes the gate.
-        float_layers: Names of layers that int8 leaves in float32, as ``layer1.0.conv1/Conv``. By default none, unless
+            the limit of the precision, which is 0.5 for int8 and fp8.
+        recipe: The only way of calibration that int8 or fp8 tries, as ``more-images``. By default the recipes in turn,
+            until one passes the gate.
+        float_layers: Names of layers that are not quantised, as ``layer1.0.conv1/Conv``. By default none, unless
             no recipe passes the gate.
         labels: One a class, or the path of a text file with one label a line.
         preprocessing: What images go through before the network: resize, crop, padding, channel order, scale, mean and

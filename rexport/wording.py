@@ -25,7 +25,7 @@ _PARAMETERS = {
 
 _TEXTS = "|".join(rf"(?<={option} )[^\s,)]+" for option in ("--key", "--strip-prefix", "--recipe", "--float-layer"))
 _VALUES = (
-    rf"{_TEXTS}|[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random|logits|features"
+    rf"{_TEXTS}|[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random|logits|features"
     r"|stages|cam"
 )
 _OPTION = re.compile(rf"--input raw|(?<![\w-])(--[a-z][a-z0-9-]*|-o)(?: ({_VALUES}))?")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runtimes.opening import open, open_artifact, profile
     from runtimes.protocol import Backend, Description, Layer
     from runtimes.runtime import Runtime
+    from runtimes.tensors.device_output import DeviceOutput
     from runtimes.tensors.spec import TensorSpec
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Backend",
     "Classifier",
     "Description",
+    "DeviceOutput",
     "Label",
     "Layer",
     "Manifest",
@@ -52,6 +54,7 @@ _MODULES = {
     "Backend": "protocol",
     "Classifier": "classifier",
     "Description": "protocol",
+    "DeviceOutput": "tensors.device_output",
     "Label": "classifier",
     "Layer": "protocol",
     "Manifest": "artifacts.manifest",

@@ -12,6 +12,7 @@ from typing import TypeVar
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.registry import available_backends, find_backend
+from runtimes.devices import parse_device
 from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
 from runtimes.protocol import Layer, Options
 from runtimes.runtime import Runtime, example
@@ -29,6 +30,7 @@ def open(
     *,
     streams: int | None = None,
     model_cache: str | os.PathLike[str] | None = None,
+    batch: int | None = None,
 ) -> Runtime:
     """Open the artifact at ``path`` for inference.
 
@@ -37,8 +39,9 @@ def open(
     - A named backend runs the artifact on the named device, or ``open`` raises an error.
     - Without a backend, a tuned artifact (``Manifest.tuning``) is opened with its tuned backend, device, threads and
       streams, unless ``device`` names another device.
-    - Otherwise the most preferred backend that is installed and can run the artifact is used. With ``device="cuda"``,
-      the backends on the CPU follow after those on the GPU.
+    - Otherwise the most preferred backend that is installed and can run the artifact on the device is used. With
+      ``device="auto"``, the backends on the CPU follow after those on the first GPU. Any other device that is named
+      runs the model, or ``open`` raises an error.
 
     ``Runtime.description.skipped_backends`` lists the preferred backends that do not run, with reasons. Each fallback
     is also a warning on the logger ``rexport``, except for CPU backends that are not installed.
@@ -46,7 +49,9 @@ def open(
     Args:
         path: The model file. Its manifest, if it has one, is read from the same folder.
         backend: The name of a backend. ``auto`` chooses the most preferred one even for a tuned artifact.
-        device: ``cpu`` or ``cuda``. The default is ``cpu``, or ``cuda`` for an artifact that runs only there.
+        device: ``cpu``, ``cuda`` for the first GPU, ``cuda:N`` for the GPU of this number, or ``auto``. The default is
+            ``cpu``, or ``cuda`` for an artifact that runs only there. All backends count the GPUs as CUDA does, which
+            honours ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``.
         threads: The number of processors that one call may use. The default is all that this process may use.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one.
         streams: The number of calls that are expected at the same time, from 1 to ``threads``. OpenVINO divides the
@@ -54,6 +59,8 @@ def open(
         model_cache: An existing folder in which OpenVINO keeps compiled models, so that the same file opens faster the
             next time; other backends ignore it. By default nothing is kept. Whoever may write to this folder decides
             what is run.
+        batch: The only batch size that is expected. TensorRT builds the engine of an ONNX file for it, instead of for
+            batches of 1 to 64. Other batch sizes still work, but are slower. Other backends ignore it.
 
     Returns:
         A runtime, which the caller closes. A ``with`` statement closes it.
@@ -63,7 +70,7 @@ def open(
         ArtifactError: The file is not a model, is damaged, or needs a manifest that is missing.
         CompatibilityError: This machine or the installed libraries cannot run the artifact.
         BackendUnavailableError: A library or the device is missing.
-        UsageError: The backend or device is unknown, or ``threads`` or ``streams`` is out of range.
+        UsageError: The backend or device is unknown, or ``threads``, ``streams`` or ``batch`` is out of range.
 
     Example:
         Run one batch of zeros:
@@ -77,20 +84,24 @@ def open(
 
     def open_once(artifact: Artifact) -> Runtime:
         candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
-        return _open_first(artifact, tuple(_complete(each, streams, model_cache) for each in candidates))
+        return _open_first(artifact, tuple(_complete(each, streams, model_cache, batch) for each in candidates))
 
     return _retry_until_unchanged(path, open_once, Runtime.close)
 
 
 def _complete(
-    candidate: BackendCandidate, streams: int | None, model_cache: str | os.PathLike[str] | None
+    candidate: BackendCandidate,
+    streams: int | None,
+    model_cache: str | os.PathLike[str] | None,
+    batch: int | None,
 ) -> BackendCandidate:
     """Return the candidate with the rest of its options.
 
     Raises:
-        UsageError: There are fewer threads than streams.
+        UsageError: There are fewer threads than streams, or the batch is not positive.
     """
-    options = replace(candidate.options, model_cache=None if model_cache is None else Path(model_cache))
+    folder = None if model_cache is None else Path(model_cache)
+    options = replace(candidate.options, model_cache=folder, batch=_check_batch(batch))
     if streams is None:
         return candidate._replace(options=options)
     if not 1 <= streams <= options.threads:
@@ -101,12 +112,25 @@ def _complete(
     return candidate._replace(options=replace(options, streams=streams))
 
 
+def _check_batch(batch: int | None) -> int | None:
+    """Return the batch size.
+
+    Raises:
+        UsageError: The batch size is not positive.
+    """
+    if batch is not None and batch < 1:
+        raise UsageError(f"batch must be at least 1, not {batch}", code="batch-out-of-range")
+    return batch
+
+
 def profile(
     path: str | os.PathLike[str] | Artifact,
     feeds: Feeds | None = None,
     backend: str | None = None,
     device: str | None = None,
     threads: int | None = None,
+    *,
+    batch: int | None = None,
 ) -> tuple[Layer, ...]:
     """Return the steps in which a backend executes the artifact, in order, with their precisions and times.
 
@@ -120,6 +144,7 @@ def profile(
         backend: As for ``open``.
         device: As for ``open``.
         threads: As for ``open``.
+        batch: As for ``open``.
 
     Raises:
         UsageError: The backend has no profiler; or as for ``open``.
@@ -133,16 +158,20 @@ def profile(
                 if layer.weighted and layer.duration_s is not None:
                     print(layer.name, layer.precision, f"{layer.duration_s * 1e3:.3f} ms")
     """
-    if isinstance(path, Artifact):
-        return _profile_artifact(path, feeds, backend, device, threads)
-    return _retry_until_unchanged(path, lambda artifact: _profile_artifact(artifact, feeds, backend, device, threads))
+
+    def profile_artifact(artifact: Artifact) -> tuple[Layer, ...]:
+        # A recorded run would be one step in the profile.
+        candidates = select_candidates(artifact, backend, device, threads, cuda_graphs=False)
+        return _profile_first(artifact, tuple(_complete(each, None, None, batch) for each in candidates), feeds)
+
+    return profile_artifact(path) if isinstance(path, Artifact) else _retry_until_unchanged(path, profile_artifact)
 
 
-def _profile_artifact(
-    artifact: Artifact, feeds: Feeds | None, backend: str | None, device: str | None, threads: int | None
+def _profile_first(
+    artifact: Artifact, candidates: tuple[BackendCandidate, ...], feeds: Feeds | None
 ) -> tuple[Layer, ...]:
-    # A recorded run would be one step in the profile.
-    with open_artifact(artifact, backend, device, threads, cuda_graphs=False) as runtime:
+    """Profile an artifact with the first candidate that runs it."""
+    with _open_first(artifact, candidates) as runtime:
         description = runtime.description
         arrays = check_feeds(runtime.inputs, example(runtime) if feeds is None else feeds)
     if not all(array.size for array in arrays.values()):
@@ -157,7 +186,15 @@ def _profile_artifact(
             code="backend-cannot-profile",
             hint=f"choose one of {', '.join(able)}" if able else None,
         )
-    return row.profile(artifact, Options(description.device, description.threads, cuda_graphs=False), arrays)
+    used = parse_device(description.device)
+    opened = Options(
+        used.kind,
+        description.threads,
+        cuda_graphs=False,
+        batch=candidates[0].options.batch,
+        device_index=used.index,
+    )
+    return row.profile(artifact, opened, arrays)
 
 
 _Result = TypeVar("_Result")
@@ -228,7 +265,7 @@ def _open_first(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) ->
         raise
     try:
         digest.result()
-        return Runtime(artifact, session, skipped_backends)
+        return Runtime(artifact, session, skipped_backends, candidates[0].options.streams)
     except BaseException:
         session.close()
         raise

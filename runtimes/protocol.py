@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from runtimes.devices import DeviceName
 from runtimes.errors import Reason
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
 if TYPE_CHECKING:
     from runtimes.artifacts.artifact import Artifact
+    from runtimes.tensors.device_output import DeviceOutput
     from runtimes.tensors.dlpack import DeviceTensor
 
 __all__ = [
@@ -42,7 +44,7 @@ class Description:
     Attributes:
         backend: The name of the backend.
         version: The version of the backend's library.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` for the first GPU, or ``cuda:N``.
         provider: The library's own name for its implementation on this device, for example ``CPUExecutionProvider``.
         precision: The arithmetic of the convolutions by NumPy's names: ``float32``, ``float32 int8`` for a mixture, or
             ``tfloat32`` where TensorFloat-32 is allowed. The value is known when the model is opened, from the types
@@ -52,6 +54,8 @@ class Description:
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
         unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
         notes: Facts about this library that a reader of its figures must know.
+        gpu: The model of the GPU, for example ``NVIDIA H200``; ``None`` on the CPU and without cuda-bindings.
+        gpu_uuid: The unique identifier of the GPU or MIG device, without a prefix; ``None`` as for ``gpu``.
     """
 
     backend: str
@@ -63,6 +67,8 @@ class Description:
     skipped_backends: tuple[str, ...] = ()
     unrecorded_batches: tuple[int, ...] = ()
     notes: tuple[Reason, ...] = ()
+    gpu: str | None = None
+    gpu_uuid: str | None = None
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -84,6 +90,7 @@ class Layer:
             stands for signed and unsigned 8-bit integers.
         weighted: Whether the step is a convolution or a matrix product. These steps take most of the time.
         duration_s: The time of one run after the first in seconds, or ``None`` where the library does not report it.
+        tactic: The library's own name of the kernel, or ``None`` where the library does not report it.
     """
 
     name: str
@@ -92,6 +99,7 @@ class Layer:
     precision: str
     weighted: bool
     duration_s: float | None
+    tactic: str | None = None
 
 
 def summarise_precisions(layers: Iterable[Layer]) -> str:
@@ -112,7 +120,7 @@ class Options:
     """The options for opening an artifact, with all defaults resolved.
 
     Attributes:
-        device: ``cpu`` or ``cuda``.
+        device: The kind of device, ``cpu`` or ``cuda``.
         threads: The number of processors that one call may use, at least 1.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one. Backends
             without CUDA graphs ignore this option.
@@ -120,6 +128,9 @@ class Options:
             threads among them; others ignore this option.
         model_cache: The folder for compiled models, which exists, or ``None`` for no cache. Backends without such a
             cache ignore this option.
+        batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
+            opened builds it for this batch size; other batch sizes still work. Others ignore this option.
+        device_index: The number of the GPU, by which all libraries of this process know it.
     """
 
     device: str
@@ -127,6 +138,13 @@ class Options:
     cuda_graphs: bool = True
     streams: int = 1
     model_cache: Path | None = None
+    batch: int | None = None
+    device_index: int = 0
+
+    @property
+    def device_name(self) -> DeviceName:
+        """The name of the device."""
+        return DeviceName(self.device, self.device_index)
 
 
 class Session(Protocol):
@@ -175,6 +193,22 @@ class DeviceSession(Session, Protocol):
         The tensors are checked and C-ordered. The run waits for the work that their owner queued, and reads them in
         place where the library can. The outputs are fresh host arrays that belong to the caller.
         """
+
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run on the device and return its outputs there, without waiting for the run.
+
+        The outputs are in memory of their own. The session copies host arrays before the call returns. Tensors in
+        device memory are read until the run has finished.
+
+        Args:
+            feeds: Host arrays, or tensors in device memory, checked and C-ordered.
+            stream: The handle of the caller's stream, or ``None``. The run starts after the work that is queued on the
+                stream, and later work on the stream waits for the run. The stream waits for the owners of the tensors
+                already. Without a stream, the run waits for the work that they queued.
+        """
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked host memory, without initial values. The array owns its memory."""
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], float] | None:
         """Copy the arrays to the device once and return a function that runs the model and returns the device time.

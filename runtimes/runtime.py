@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
+from runtimes.async_calls import AsyncCalls
+from runtimes.devices import parse_device
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Description, DeviceSession, Session
-from runtimes.tensors.dlpack import SupportsDLPack
+from runtimes.running_calls import RunningCalls
+from runtimes.tensors.device_output import DeviceOutput, copy_outputs_to_host, empty_device_outputs
+from runtimes.tensors.dlpack import DeviceTensor, SupportsDLPack
+from runtimes.tensors.presence import identify
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
+from runtimes.tensors.stream_handle import StreamLike, stream_handle
 from runtimes.tensors.validation import (
+    batch_shape,
     check_feeds,
     check_tensors,
     empty_outputs,
@@ -24,54 +30,8 @@ from runtimes.tensors.validation import (
     reconcile_specs,
 )
 
-
-class _Uses:
-    """A counter of running calls. Closing waits for running calls, and later calls raise an error.
-
-    Each call of the model enters and leaves this context manager once, from any thread. The code is kept plain for
-    speed: a generator-based context manager would cost several times as much.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ended = threading.Condition(self._lock)
-        self._running = 0
-        self._closed = False
-        self._process = os.getpid()
-
-    def __enter__(self) -> None:
-        if os.getpid() != self._process:
-            raise UsageError(
-                f"the runtime was opened in process {self._process} and cannot be used in the forked process "
-                f"{os.getpid()}",
-                code="runtime-in-fork",
-                hint="call runtimes.open in the child process",
-            )
-        with self._lock:
-            if self._closed:
-                raise UsageError(
-                    "the runtime is closed", code="runtime-closed", hint="open the artifact again with runtimes.open"
-                )
-            self._running += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._running -= 1
-            if self._closed:
-                self._ended.notify_all()
-
-    def close(self) -> bool:
-        """Refuse new calls, wait for the running ones, and return whether the model has to be freed.
-
-        In a forked process the result is false: the model belongs to the parent process, and calls that were running
-        during the fork never end in the child.
-        """
-        if os.getpid() != self._process:
-            return False
-        with self._lock:
-            first, self._closed = not self._closed, True
-            self._ended.wait_for(lambda: self._running == 0)
-            return first
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Runtime:
@@ -84,21 +44,26 @@ class Runtime:
         artifact: The opened artifact.
         session: The session of the backend. The runtime owns it and closes it.
         skipped_backends: The preferred backends that do not run, each with its reason.
+        streams: The number of calls that are expected at the same time on the CPU, for ``infer_async``.
 
     Attributes:
         artifact: The opened artifact, with its manifest if it has one.
     """
 
-    def __init__(self, artifact: Artifact, session: Session, skipped_backends: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, artifact: Artifact, session: Session, skipped_backends: tuple[str, ...] = (), streams: int = 1
+    ) -> None:
         self.artifact = artifact
         self._session = session
         self._device_session = session if isinstance(session, DeviceSession) else None
-        self._uses = _Uses()
+        self._calls = RunningCalls()
+        self._async_calls = AsyncCalls(self._calls, streams if self._device_session is None else _DEVICE_CALLS)
         manifest = artifact.manifest
         self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._needs_no_check = make_fast_check(self._inputs)
         self._skipped_backends = skipped_backends
+        self._gpu = identify(parse_device(session.description.device))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -113,25 +78,55 @@ class Runtime:
     @property
     def description(self) -> Description:
         """The backend, version, device, provider, precision and threads in use, and the skipped backends."""
-        return replace(self._session.description, skipped_backends=self._skipped_backends)
+        gpu, about = self._gpu, replace(self._session.description, skipped_backends=self._skipped_backends)
+        return about if gpu is None else replace(about, gpu=gpu.name, gpu_uuid=gpu.uuid)
 
-    def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays:
+    @overload
+    def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays: ...
+
+    @overload
+    def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack], *, device_outputs: Literal[False]) -> Arrays: ...
+
+    @overload
+    def infer(
+        self,
+        feeds: Feeds | Mapping[str, SupportsDLPack],
+        *,
+        device_outputs: bool,
+        stream: StreamLike | None = None,
+    ) -> dict[str, Any]: ...
+
+    def infer(
+        self,
+        feeds: Feeds | Mapping[str, SupportsDLPack],
+        *,
+        device_outputs: bool = False,
+        stream: StreamLike | None = None,
+    ) -> Arrays | dict[str, Any]:
         """Run the model once and return its outputs by name.
 
-        The call blocks until the outputs are in host memory.
+        The call blocks until the outputs are ready, unless a stream is passed.
 
         Args:
             feeds: Input arrays by name. If the model runs on a CUDA device, the inputs may also be tensors on that
                 device, of any library that supports DLPack. The run waits for the work that this library queued, and
                 reads the tensors in place where the backend can.
+            device_outputs: Whether the outputs stay on the device of the model. On a CUDA device they are
+                ``DeviceOutput`` objects, and on the CPU NumPy arrays. Both support DLPack, so that
+                ``torch.from_dlpack`` takes them without a copy, and ``numpy.asarray`` gives host arrays for both.
+            stream: A CUDA stream of the caller: its handle, or a stream object of PyTorch, CuPy or cuda.core. The run
+                starts after the work that is queued on the stream, and later work on the stream waits for the run. The
+                call does not wait for the run. Until the run has finished, the caller must not change the inputs,
+                except by work on this stream. It needs ``device_outputs``.
 
         Returns:
-            Fresh NumPy arrays that belong to the caller, also for tensors on a CUDA device. A batch of 0 images gives
-            outputs of 0 rows.
+            Fresh NumPy arrays that belong to the caller, also for tensors on a CUDA device; or with
+            ``device_outputs`` the outputs on the device. A batch of 0 images gives outputs of 0 rows.
 
         Raises:
             InputError: The feeds do not fit ``inputs``, or lie on another device than the model.
-            UsageError: The runtime is closed, or was opened before a fork.
+            UsageError: The runtime is closed, or was opened before a fork. A stream is passed for a model on the CPU or
+                without ``device_outputs``, or is no stream.
             ResourceError: The device ran out of memory.
 
         Example:
@@ -140,27 +135,154 @@ class Runtime:
                 outputs = runtime.infer({"input": numpy.zeros((2, 3, 224, 224), "float32")})
                 classes = outputs["logits"].argmax(axis=1)
         """
-        with self._uses:
+        if device_outputs or stream is not None:
+            return self._infer_on_device(feeds, device_outputs, stream)
+        with self._calls:
             if self._needs_no_check(feeds):
                 return self._session.run(feeds)
-            if on_device(feeds):
-                return self._infer_tensors(feeds)
-            arrays = check_feeds(self._inputs, feeds)
-            empty = empty_outputs(self._inputs, self._outputs, arrays)
-            return self._session.run(arrays) if empty is None else empty
+            if self._device_session is not None and on_device(feeds):
+                return self._run_tensors(self._device_session, feeds)
+            return self._prepare(feeds)()
 
-    def _infer_tensors(self, feeds: Mapping[str, object]) -> Arrays:
-        session = self._device_session
-        if session is None:
+    def _infer_on_device(
+        self, feeds: Mapping[str, object], device_outputs: bool, stream: StreamLike | None
+    ) -> dict[str, Any]:
+        if not device_outputs:
+            raise UsageError(
+                "a stream needs device_outputs=True: NumPy arrays are ready only when the run has finished",
+                code="stream-needs-device-outputs",
+                hint="pass device_outputs=True, or call infer_async",
+            )
+        handle = self._stream_handle(stream)
+        with self._calls:
+            session = self._device_session
+            if session is None:
+                return self._prepare(feeds)()
+            outputs = self._queue(session, feeds, handle)
+            if handle is None:
+                for output in outputs.values():
+                    output.synchronize()
+            return outputs
+
+    def _stream_handle(self, stream: StreamLike | None) -> int | None:
+        if stream is None:
+            return None
+        if self._device_session is None:
+            raise UsageError(
+                f"a stream was passed, but backend {self.description.backend} runs on {self.description.device}",
+                code="stream-without-gpu",
+                hint="leave out stream, or open the artifact with device='cuda'",
+            )
+        return stream_handle(stream)
+
+    def _prepare(self, feeds: Mapping[str, object]) -> Callable[[], Arrays]:
+        """Check feeds on the host and return a function that runs the model on them."""
+        if on_device(feeds):
+            description = self.description
             raise InputError(
-                f"the inputs are on a CUDA device, but backend {self.description.backend} runs on "
-                f"{self.description.device}",
+                f"the inputs are on a CUDA device, but backend {description.backend} runs on {description.device}",
                 code="feeds-on-wrong-device",
                 hint="pass NumPy arrays, or open the artifact with device='cuda'",
             )
+        arrays = check_feeds(self._inputs, feeds)
+        empty = empty_outputs(self._inputs, self._outputs, arrays)
+        return (lambda: self._session.run(arrays)) if empty is None else (lambda: empty)
+
+    def _queue(
+        self, session: DeviceSession, feeds: Mapping[str, object], stream: int | None
+    ) -> dict[str, DeviceOutput]:
+        """Queue a run on the device, after checking the feeds."""
+        checked: Arrays | dict[str, DeviceTensor]
+        checked = check_tensors(self._inputs, feeds, stream) if on_device(feeds) else check_feeds(self._inputs, feeds)
+        empty = empty_outputs(self._inputs, self._outputs, checked)
+        if empty is not None:
+            return empty_device_outputs(empty, _device_index(session.description.device))
+        return session.queue(checked, stream)
+
+    def _run_tensors(self, session: DeviceSession, feeds: Mapping[str, object]) -> Arrays:
         tensors = check_tensors(self._inputs, feeds)
         empty = empty_outputs(self._inputs, self._outputs, tensors)
         return session.run_tensors(tensors) if empty is None else empty
+
+    @overload
+    def infer_async(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Future[Arrays]: ...
+
+    @overload
+    def infer_async(
+        self,
+        feeds: Feeds | Mapping[str, SupportsDLPack],
+        *,
+        device_outputs: bool = False,
+        stream: StreamLike | None = None,
+    ) -> Future[dict[str, Any]]: ...
+
+    def infer_async(
+        self,
+        feeds: Feeds | Mapping[str, SupportsDLPack],
+        *,
+        device_outputs: bool = False,
+        stream: StreamLike | None = None,
+    ) -> Future[dict[str, Any]]:
+        """Start a run of the model and return a future of its outputs.
+
+        On the CPU, a thread makes the call. It makes one call after the other, or as many at once as the runtime was
+        opened for with ``streams``. On a CUDA device, a run on device tensors or with ``device_outputs`` is queued
+        before the method returns, and up to four other calls run at once. Calls may finish in another order than they
+        were started. Any number of calls may wait, and each keeps its inputs in memory.
+
+        ``Future.cancel`` drops a call that waits for a thread; a call that runs or is queued on the device ends
+        normally. ``close`` waits for all calls.
+
+        Args:
+            feeds: As for ``infer``. Arrays are not copied: the caller must not change them before the future is done.
+            device_outputs: As for ``infer``.
+            stream: As for ``infer``. The future is done when the run has finished.
+
+        Returns:
+            A future of what ``infer`` returns. Its ``result`` raises the errors of the run.
+
+        Raises:
+            InputError: As for ``infer``, for feeds that do not fit.
+            UsageError: As for ``infer``.
+
+        Example:
+            Prepare the next batch while the model runs:
+
+                future = runtime.infer_async(feeds)
+                next_feeds = prepare(next_images)
+                logits = future.result()["logits"]
+        """
+        handle = self._stream_handle(stream)
+        with self._calls:
+            session = self._device_session
+            if session is not None and (device_outputs or stream is not None or on_device(feeds)):
+                outputs = self._queue(session, feeds, handle)
+                return self._async_calls.submit(lambda: _finish(outputs, device_outputs, feeds))
+            return self._async_calls.submit(self._prepare(feeds))
+
+    def empty_inputs(self, batch: int = 1) -> Arrays:
+        """Return arrays to write inputs to, without initial values.
+
+        For a model on a CUDA device the arrays are in page-locked memory, from which the device copies without another
+        copy on the host. Such memory is scarce: allocate the arrays once and use them for many calls.
+
+        Args:
+            batch: The number of images.
+
+        Returns:
+            Arrays by name, which belong to the caller and stay valid after the runtime is closed.
+
+        Raises:
+            InputError: The model takes another batch, or another dimension than the batch may vary.
+            ResourceError: The memory is lacking.
+            UsageError: The runtime is closed, or was opened before a fork.
+        """
+        with self._calls:
+            shapes = {spec.name: batch_shape(spec, batch) for spec in self._inputs}
+            session = self._device_session
+            if session is None:
+                return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self._inputs}
+            return {spec.name: session.empty_array(shapes[spec.name], spec.dtype) for spec in self._inputs}
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:
         """Copy ``feeds`` to the device once and return a function that runs the model on them.
@@ -184,12 +306,12 @@ class Runtime:
                 run()
                 duration_s = time.perf_counter() - start
         """
-        with self._uses:
+        with self._calls:
             arrays = self._copies(feeds)
             call = _do_nothing if arrays is None else self._session.bind(arrays)
 
         def run_once() -> None:
-            with self._uses:
+            with self._calls:
                 call()
 
         return run_once
@@ -211,7 +333,7 @@ class Runtime:
             UsageError: As for ``infer``.
             ResourceError: As for ``infer``.
         """
-        with self._uses:
+        with self._calls:
             arrays = self._copies(feeds)
             if self._device_session is None:
                 return None
@@ -220,7 +342,7 @@ class Runtime:
             return None
 
         def run_once() -> float:
-            with self._uses:
+            with self._calls:
                 return call()
 
         return run_once
@@ -234,7 +356,8 @@ class Runtime:
 
     def close(self) -> None:
         """Wait for running calls, then free the model. A second call does nothing."""
-        if self._uses.close():
+        if self._calls.close():
+            self._async_calls.close()
             self._session.close()
 
     def __enter__(self) -> Runtime:
@@ -251,6 +374,22 @@ class Runtime:
             f"<Runtime {self.artifact.path.name} on {description.backend} {description.version}, "
             f"{description.provider}>"
         )
+
+
+_DEVICE_CALLS = 4
+"""The largest number of calls of ``infer_async`` that run at the same time on a device."""
+
+
+def _device_index(device: str) -> int:
+    """Return the number of the GPU in the name of a device, for example 1 for ``cuda:1``."""
+    return int(device.partition(":")[2] or 0)
+
+
+def _finish(outputs: dict[str, DeviceOutput], device_outputs: bool, feeds: object) -> dict[str, Any]:  # noqa: ARG001
+    """Wait for a queued run and return its outputs. The feeds are kept until then."""
+    for output in outputs.values():
+        output.synchronize()
+    return outputs if device_outputs else copy_outputs_to_host(outputs)
 
 
 def _do_nothing() -> None:
@@ -273,16 +412,23 @@ def example(runtime: Runtime) -> Arrays:
     """
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
-        return {spec.name: _noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
+        return {spec.name: noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
     spec = runtime.inputs[0]
     batch = spec.fixed_batch or 1
     first = runtime.artifact.vectors().inputs[:1]
     return {spec.name: np.repeat(first, batch, axis=0)}
 
 
-def _noise(spec: TensorSpec, seed: int) -> Array:
+def noise(spec: TensorSpec, seed: int = 0, batch: int = 1) -> Array:
+    """Return seeded noise for an input, as a fresh array.
+
+    Args:
+        spec: The specification of the input.
+        seed: The seed.
+        batch: The size of each dimension that may vary.
+    """
     generator, dtype = np.random.default_rng(seed), np.dtype(spec.dtype)
-    shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
+    shape = tuple(size if isinstance(size, int) else batch for size in spec.shape)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
     return generator.integers(0, 255 if dtype == np.uint8 else 1, shape, endpoint=True).astype(dtype)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.analysis.figures import Figures
@@ -12,6 +12,7 @@ from benchmarks.machine.environment import Environment
 from benchmarks.records.request import Configuration, Subject
 from benchmarks.records.result import Result
 from benchmarks.records.store import FILE_NAME, ResultsFile, read
+from benchmarks.roofline.ceilings import Ceilings
 from runtimes import codec, files
 from runtimes.errors import UsageError
 
@@ -36,7 +37,10 @@ class LedgerPart:
 
 @dataclass(frozen=True)
 class _State:
+    """``ceilings``: by what is installed, as ``digest_packages`` tells it."""
+
     complete: tuple[LedgerPart, ...] = ()
+    ceilings: Mapping[str, Ceilings] = field(default_factory=dict)
 
 
 class Ledger:
@@ -82,7 +86,19 @@ class Ledger:
 
     def mark(self, part: LedgerPart) -> None:
         """Notes that there is nothing left of it."""
-        self._state = replace(self._state, complete=(*self._state.complete, part))
+        self._write(replace(self._state, complete=(*self._state.complete, part)))
+
+    def ceilings(self, installed: str) -> Ceilings | None:
+        """The machine's ceilings as they were measured with these packages; ``None`` if they were not."""
+        return self._state.ceilings.get(installed)
+
+    def keep_ceilings(self, installed: str, ceilings: Ceilings | None) -> None:
+        """Keeps them for the networks that follow. Those that could not be measured are tried again."""
+        if ceilings is not None and ceilings.missing is None and self._state.ceilings.get(installed) != ceilings:
+            self._write(replace(self._state, ceilings={**self._state.ceilings, installed: ceilings}))
+
+    def _write(self, state: _State) -> None:
+        self._state = state
         with files.write_atomically(self.folder / STATE) as temporary:
             temporary.write_text(codec.dumps(self._state, indent=2) + "\n", encoding="utf-8")
 

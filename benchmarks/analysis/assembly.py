@@ -18,6 +18,7 @@ from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.graph_cost import Cost
 from benchmarks.roofline.roof import roof_inputs, wider
 from runtimes import Artifact, files
+from runtimes.devices import CPU
 from runtimes.errors import Reason
 from runtimes.onnx import graph
 
@@ -55,8 +56,8 @@ def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, con
         ),
         asked=Asked(
             threads=configuration.threads,
-            device=request.device,
-            cuda_graphs=None if request.device == "cpu" else configuration.cuda_graphs,
+            device=request.device_of(configuration),
+            cuda_graphs=None if request.device_kind == CPU else configuration.cuda_graphs,
             duration_s=request.duration_s,
             processes=request.processes,
             rounds=request.rounds,
@@ -65,8 +66,9 @@ def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, con
             command=request.command,
             baseline=subject.baseline,
             quick=request.quick,
+            at_once=configuration.at_once,
         ),
-        ran=Ran(request.device, configuration.threads),
+        ran=Ran(request.device_of(configuration), configuration.threads),
         environment=taken_on,
     )
 
@@ -112,7 +114,7 @@ def finish_result(
         notes=tuple(_notes(first, wider(result.identity.precision, arithmetic))),
         warnings=tuple(dict.fromkeys(each for outcome in gathered.outcomes for each in outcome.warnings)),
         samples=samples,
-        gpu=GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes, first.energy_per_image_j),
+        gpu=_gpu_use(first, last, result.identity.batch),
         roof=roof_inputs(context.cost, context.ceilings, arithmetic),
     )
     figures = Figures(measured)
@@ -123,6 +125,22 @@ def finish_result(
         return measured
     evaluation = Evaluation(len(first.unreadable), first.unreadable[:KEPT_NAMES], first.evaluated_per_s)
     return replace(measured, evaluation=evaluation, predictions=pack_predictions(predictions, context.labels))
+
+
+def _gpu_use(first: JobOutcome, last: JobOutcome, batch: int) -> GpuUse:
+    """What the GPU's driver told of the first and of the last process."""
+    energy, use = first.energy, GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes)
+    if energy is None:
+        return use
+    image_j = energy.energy_j / (energy.runs * batch)
+    return replace(
+        use, energy_per_image_j=image_j, energy_error_share=round(energy.error_share, 4), power_w=energy.power_w
+    )
+
+
+def without_figures(result: Result, reason: Reason) -> Result:
+    """The result as an error with that reason, without all that was measured."""
+    return replace(result, status="error", reason=reason, samples=(), predictions=None, evaluation=None, roof=None)
 
 
 def _notes(outcome: JobOutcome, wide: Reason | None = None) -> list[Reason]:

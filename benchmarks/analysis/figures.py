@@ -13,6 +13,7 @@ from benchmarks.accuracy.predictions import Predictions, ShareEstimate
 from benchmarks.analysis import warnings
 from benchmarks.machine.disturbances import disturbances, find_invalidity
 from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_conditions import GpuConditions
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference, is_reference
 from benchmarks.records.plan import LEAST_PROCESSES
@@ -327,6 +328,11 @@ class Figures:
         if result.load is None:
             return tuple(process.conditions for process in result.samples)
         return (warnings.conditions_of(result, result.load),)
+
+    @property
+    def gpu_conditions(self) -> tuple[GpuConditions, ...]:
+        """The GPU as each process recorded it; empty on a processor."""
+        return tuple(each.gpu for each in self.conditions if each is not None and each.gpu is not None)
 
     @property
     def _machine(self) -> tuple[Sequence[Conditions | None], int, GpuState | None, GpuState | None]:

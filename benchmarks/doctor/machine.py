@@ -14,6 +14,7 @@ from pathlib import Path
 import benchmarks
 from benchmarks.doctor.findings import Finding, from_message
 from benchmarks.doctor.gpu_probe import NOT_PROBED, GpuProbe
+from benchmarks.doctor.gpu_setup import examine_setup
 from benchmarks.doctor.packages import at_least, parse_requirement, requirements
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import UNKNOWN
@@ -144,7 +145,7 @@ def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Fin
     Args:
         probe: The facts that the GPU libraries report.
         ending: How the process ended that asked the GPU libraries, or ``None`` if it returned.
-        root: The folder that holds ``proc``.
+        root: The folder that holds ``proc`` and ``tmp``.
     """
     if ending is not None:
         return [
@@ -167,6 +168,7 @@ def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Fin
         memory = UNKNOWN if memory_bytes is None else f"{memory_bytes / _GIB:.0f} GiB"
         reason = Reason("gpu-found", f"compute capability {capability}, {memory}, {versions}")
         findings.append(from_message("gpu", name, "ok", reason))
+    findings += examine_setup(probe.environment.gpus, probe.users, root)
     if probe.cuda is not None:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         message = probe.cuda if hidden is None else f"{probe.cuda}; CUDA_VISIBLE_DEVICES is {hidden!r}"

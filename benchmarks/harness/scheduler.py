@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from benchmarks.harness.room import Room
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, ProcessOutcomes, TurnPlan
 from benchmarks.process.worker_process import Worker
@@ -25,12 +26,14 @@ from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
 from benchmarks.records.request import BenchmarkRequest
 from benchmarks.stats.intervals import MIN_SAMPLES
 from benchmarks.stats.trend import MIN_TREND_ROUNDS
+from runtimes.errors import Reason
+from runtimes.selection import PROCESSOR
 
 HELD = 12
 """Processes that are open at the same time at most."""
 
-SPARE_BYTES = 1 << 30
-"""Of memory, that is left free beside the largest process so far before another one is opened."""
+GPU_LEAD_S = 1.0
+"""The time for which the first process of a set works before its warm-up on a GPU, whose clocks rise meanwhile."""
 
 LEAST_SAMPLES = 2 * MIN_SAMPLES[0.5]
 """Of all processes of a configuration together, however slow it is."""
@@ -91,17 +94,22 @@ seconds of a process of each without that, or ``None`` while nothing tells them.
 
 
 def gather(
-    entries: Sequence[ScheduledJob], request: BenchmarkRequest, folder: Path, report: Report
+    entries: Sequence[ScheduledJob],
+    request: BenchmarkRequest,
+    folder: Path,
+    report: Report,
+    at_once: bool = False,
 ) -> Iterator[list[ProcessOutcomes]]:
     """Measures; gives the list that is filled at once, and again after each process of all. Blocks meanwhile.
 
     What finds no room beside the others, because memory is short or they are many, is measured after them, by itself.
-    ``folder`` is an existing one for these entries alone.
+    ``folder`` is an existing one for these entries alone. With ``at_once`` all have their turns at the same time, each
+    on a GPU of its own.
     """
     found = [ProcessOutcomes() for _ in entries]
     yield found
     for group in _groups(found):
-        scheduler = _Scheduler(entries, found, group, request, folder, report)
+        scheduler = _Scheduler(entries, found, group, request, folder, report, at_once)
         while scheduler.has_more:
             scheduler.run_processes()
             yield found
@@ -110,10 +118,11 @@ def gather(
 def _groups(found: Sequence[ProcessOutcomes]) -> Iterator[list[int]]:
     """Places of entries that are measured side by side: as many as there is room for, then each of the rest alone."""
     everyone = list(range(len(found)))
+    for place in everyone[HELD:]:
+        found[place].alone = Reason("processes-held", f"no room beside the others: at most {HELD} processes take turns")
     yield everyone[:HELD]
     for place in everyone:
         if not found[place].outcomes:
-            found[place].alone = True
             yield [place]
 
 
@@ -127,10 +136,11 @@ class _Scheduler:
     request: BenchmarkRequest
     folder: Path
     report: Report
+    at_once: bool
 
     def __post_init__(self) -> None:
         self._order = random.Random(self.request.seed)
-        self._largest_bytes = 0.0
+        self._room = Room()
         self._taken_s: list[float] = []
         self._spent_s: list[float] = []
         self._began_s = 0.0
@@ -148,15 +158,20 @@ class _Scheduler:
         with contextlib.ExitStack() as ended:
             workers = self._open_workers(number, ended)
             usual_s = [0.0]
-            for place, worker in list(workers.items()):
-                if (warm_s := worker.warm()) is None:
+            lead_s = 0.0 if self.request.device == PROCESSOR else GPU_LEAD_S
+            for number_in_set, (place, worker) in enumerate(list(workers.items())):
+                if (warm_s := worker.warm(0.0 if number_in_set else lead_s)) is None:
                     self._add(place, workers.pop(place))
                 else:
                     usual_s.append(warm_s)
             rounds, turn = plan_turns(self.request, max(usual_s))
-            timed_s, turns = time.monotonic(), rounds * len(workers)
+            timed_s, turns, begun = time.monotonic(), rounds * len(workers), -1
             for taken, (round_number, place) in enumerate(in_rounds(workers, rounds, self._order), start=1):
-                median_s = workers[place].turn(turn)
+                if self.at_once and round_number != begun:
+                    begun = round_number
+                    for worker in workers.values():
+                        worker.start_turn(turn)
+                median_s = workers[place].wait_for_turn() if self.at_once else workers[place].turn(turn)
                 now_s = time.monotonic()
                 self._expected_s = timed_s - self._began_s + (now_s - timed_s) * turns / taken
                 if median_s is None:
@@ -178,15 +193,18 @@ class _Scheduler:
         places = [place for place in self.group if self.found[place].sound]
         workers: dict[int, Worker] = {}
         for together in [places] if number else [[place] for place in places]:
-            available = available_bytes() if workers and not number else None
-            if available is not None and available <= self._largest_bytes + SPARE_BYTES:
+            shortage = self._room.find_shortage() if workers and not number else None
+            if shortage is not None:
+                for place in places:
+                    if not (place in workers or self.found[place].outcomes):
+                        self.found[place].alone = shortage
                 break
             begun = {place: self._start_worker(place, number, ended) for place in together}
             for place, worker in begun.items():
                 if (resident := worker.wait_until_open()) is None:
                     self._add(place, worker)
                 else:
-                    self._largest_bytes = max(self._largest_bytes, resident)
+                    self._room.add(resident, None if self.at_once else worker.gpu)
                     workers[place] = worker
         if not number:
             self.group = [place for place in self.group if place in workers]
@@ -223,12 +241,3 @@ class _Scheduler:
         of = f" of {expected}" if self.request.processes is not None or len(self._spent_s) > 1 else ""
         shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
         self.report("" if number else name, shown, left_s, each_s)
-
-
-def available_bytes(root: Path = Path("/")) -> int | None:
-    """The memory that can be had without swapping; ``None`` where the system does not tell."""
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None

@@ -7,7 +7,10 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
+from benchmarks.machine import gpu_disturbances
 from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_conditions import GpuConditions
+from benchmarks.machine.gpu_disturbances import percent
 from benchmarks.machine.monitor import Conditions
 from runtimes.errors import Reason
 
@@ -55,12 +58,6 @@ BUSY_CODES = ("others-busy", "time-stolen", "system-waited", "sentinel-waited", 
 CLOCK_COSTS = 1000
 """A sample shorter than this many costs or steps of the clock contains more than 0.1 % of the clock itself."""
 
-GPU_SLOWDOWNS = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
-"""The reasons in ``GpuState.throttle`` that neither settings nor the load cause."""
-
-GPU_AT_LIMIT = "power cap"
-"""The reason in ``GpuState.throttle`` that the load causes."""
-
 
 def disturbances(
     processes: Sequence[Conditions | None],
@@ -85,12 +82,13 @@ def disturbances(
     kinds: dict[str, list[tuple[float, Reason]]] = {}
     for conditions in seen:
         if conditions.wall_s > 0:
-            judged = (*_load(conditions, threads), *_waiting(conditions, threads), *_speed(conditions))
+            on_gpu = () if conditions.gpu is None else gpu_disturbances.judge_conditions(conditions.gpu)
+            judged = (*_load(conditions, threads), *_waiting(conditions, threads), *_speed(conditions), *on_gpu)
             for degree, reason in judged:
                 if degree > 1:
                     kinds.setdefault(reason.code, []).append((degree, reason))
     reasons = [max(alike, key=itemgetter(0))[1] for alike in kinds.values()]
-    return (*reasons, *_limited_gpu(gpu_before, gpu_after))
+    return (*reasons, *gpu_disturbances.judge_states(gpu_before, gpu_after, processes=gpus_of(seen)))
 
 
 def find_invalidity(
@@ -120,30 +118,28 @@ def find_invalidity(
     stolen = mean(lambda conditions: conditions.steal_share)
     sentinel = mean(lambda conditions: conditions.sentinel)
     if busy is not None and busy > BUSY_SHARE:
-        return Reason("machine-busy", f"other processes used {_percent(busy)} of the CPUs")
+        return Reason("machine-busy", f"other processes used {percent(busy)} of the CPUs")
     if stolen is not None and stolen > BUSY_SHARE:
-        return Reason("host-busy", f"the hypervisor gave {_percent(stolen)} of the CPU time to other machines")
+        return Reason("host-busy", f"the hypervisor gave {percent(stolen)} of the CPU time to other machines")
     if sentinel is not None and sentinel < 1 - BUSY_SHARE:
-        return Reason("processor-withheld", f"a test loop before each round got {_percent(sentinel)} of a CPU")
+        return Reason("processor-withheld", f"a test loop before each round got {percent(sentinel)} of a CPU")
     if any(conditions.throttled for conditions in seen):
         return Reason("cpu-throttled", "a CPU was throttled because of its temperature")
-    return next(_limited_gpu(gpu_before, gpu_after), None)
+    gpus = gpus_of(seen)
+    if (reason := gpu_disturbances.find_invalidity(gpus)) is not None:
+        return reason
+    return next(gpu_disturbances.judge_states(gpu_before, gpu_after, processes=gpus), None)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.{'0f' if share >= 0.1 else '2g'}} %"
+def gpus_of(processes: Sequence[Conditions]) -> list[GpuConditions]:
+    """Return the conditions on the GPU of the processes that recorded them."""
+    return [conditions.gpu for conditions in processes if conditions.gpu is not None]
 
 
 def _foreign_share(conditions: Conditions, threads: int) -> float | None:
     """Return the share of the processors that other processes used, minus the error from counting in ticks."""
     foreign, error_cores = conditions.foreign_cores, conditions.foreign_error_cores or 0.0
     return None if foreign is None else max(0.0, foreign - error_cores) / (conditions.processors or threads)
-
-
-def _limited_gpu(*states: GpuState | None) -> Iterator[Reason]:
-    throttled = {word for state in states if state is not None for word in state.throttle or ()}
-    if held := [word for word in GPU_SLOWDOWNS if word in throttled]:
-        yield Reason("gpu-throttled", f"the GPU's clock was limited: {', '.join(held)}")
 
 
 def list_warnings(
@@ -168,9 +164,7 @@ def list_warnings(
         )
     if conditions.foreign_cores is None:
         warnings.append(Reason("others-unknown", "the system does not report the CPU time of other processes"))
-    if any(GPU_AT_LIMIT in (state.throttle or ()) for state in gpu_states if state is not None):
-        warnings.append(Reason("gpu-power-limit", "the GPU reached its power limit, which lowers its clock"))
-    return tuple(warnings)
+    return (*warnings, *gpu_disturbances.list_warnings(conditions.gpu, gpu_states))
 
 
 def _load(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]]:
@@ -178,21 +172,21 @@ def _load(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]
     processors, error_cores = conditions.processors or threads, conditions.foreign_error_cores or 0.0
     if (foreign := conditions.foreign_cores) is not None:
         limit = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
-        used, allowed = _percent(foreign / processors), _percent(limit / processors)
+        used, allowed = percent(foreign / processors), percent(limit / processors)
         reason = Reason("others-busy", f"other processes used up to {used} of the CPUs (limit {allowed})")
         yield (foreign - error_cores) / limit, reason
     if (steal := conditions.steal_share) is not None:
         reason = Reason(
             "time-stolen",
-            f"the hypervisor gave up to {_percent(steal)} of the CPU time to other machines (limit "
-            f"{_percent(STEAL_SHARE)})",
+            f"the hypervisor gave up to {percent(steal)} of the CPU time to other machines (limit "
+            f"{percent(STEAL_SHARE)})",
         )
         yield (steal - error_cores / processors) / STEAL_SHARE, reason
     if (pressure := conditions.pressure_share) is not None:
         reason = Reason(
             "system-waited",
-            f"tasks of the system waited for a CPU in up to {_percent(pressure)} of the time (limit "
-            f"{_percent(PRESSURE_SHARE)})",
+            f"tasks of the system waited for a CPU in up to {percent(pressure)} of the time (limit "
+            f"{percent(PRESSURE_SHARE)})",
         )
         yield pressure / PRESSURE_SHARE, reason
 
@@ -202,15 +196,15 @@ def _waiting(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reas
     if (sentinel := conditions.sentinel) is not None:
         reason = Reason(
             "sentinel-waited",
-            f"a test loop before each round got only {_percent(sentinel)} of a CPU (limit {_percent(SENTINEL_SHARE)})",
+            f"a test loop before each round got only {percent(sentinel)} of a CPU (limit {percent(SENTINEL_SHARE)})",
         )
         yield SENTINEL_SHARE / sentinel if sentinel else math.inf, reason
     if conditions.waited_s is not None:
         waited = conditions.waited_s / (conditions.wall_s * threads)
         reason = Reason(
             "threads-waited",
-            f"threads of the process waited for a CPU in up to {_percent(waited)} of the time (limit "
-            f"{_percent(WAITED_SHARE)})",
+            f"threads of the process waited for a CPU in up to {percent(waited)} of the time (limit "
+            f"{percent(WAITED_SHARE)})",
         )
         yield waited / WAITED_SHARE, reason
     rate, limit = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
@@ -228,7 +222,6 @@ def _speed(conditions: Conditions) -> Iterator[tuple[float, Reason]]:
     if first:
         reason = Reason(
             "frequency-changed",
-            f"the CPU's frequency went from {first:,.0f} to {last:,.0f} MHz (limit: a change of "
-            f"{_percent(MHZ_CHANGE)})",
+            f"the CPU's frequency went from {first:,.0f} to {last:,.0f} MHz (limit: a change of {percent(MHZ_CHANGE)})",
         )
         yield abs(last - first) / first / MHZ_CHANGE, reason

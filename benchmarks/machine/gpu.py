@@ -6,17 +6,19 @@ there is no data. The library is imported only for a GPU.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+from runtimes.codec import OMIT_DEFAULT
+from runtimes.devices import parse_device
+from runtimes.errors import RexportError
+from runtimes.tensors.presence import identify
 
-ENERGY_LEAST_S = 1.0
-"""The minimum time of work for an energy measurement. The counter moves in steps of up to a tenth of this time."""
+T = TypeVar("T")
 
 UNKNOWN = "unknown"
 """The text for values that the system does not report."""
@@ -34,6 +36,16 @@ _REASONS = {
 }
 """The reasons why clocks are not higher: the names of NVML's bits, and their words."""
 
+EXCLUSIVE = "exclusive process"
+"""The compute mode in which a second process cannot use the GPU."""
+
+_COMPUTE_MODES = {
+    "NVML_COMPUTEMODE_DEFAULT": "default",
+    "NVML_COMPUTEMODE_PROHIBITED": "prohibited",
+    "NVML_COMPUTEMODE_EXCLUSIVE_PROCESS": EXCLUSIVE,
+}
+"""The compute modes: the names of NVML's constants, and their words."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -48,6 +60,14 @@ class Gpu:
         memory_bytes: The memory.
         sm_mhz_max: The highest clock of the multiprocessors.
         power_limit_w: The power limit in watts.
+        power_limit_default_w: The power limit that the GPU has by default, in watts.
+        compute_mode: ``default``, ``exclusive process`` (one process at a time) or ``prohibited``.
+        mig: Whether the GPU is divided into instances (MIG).
+        mps: Whether processes use the GPU through the multi-process service (MPS).
+        persistence: Whether the driver stays loaded while no process uses the GPU.
+        ecc: Whether the memory corrects errors.
+        application_mhz: The clock of the multiprocessors that applications get, unless other clocks are locked, which
+            the driver does not report.
     """
 
     name: str
@@ -58,6 +78,13 @@ class Gpu:
     memory_bytes: int | None
     sm_mhz_max: int | None
     power_limit_w: float | None
+    power_limit_default_w: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    compute_mode: str | None = field(default=None, metadata=OMIT_DEFAULT)
+    mig: bool | None = field(default=None, metadata=OMIT_DEFAULT)
+    mps: bool | None = field(default=None, metadata=OMIT_DEFAULT)
+    persistence: bool | None = field(default=None, metadata=OMIT_DEFAULT)
+    ecc: bool | None = field(default=None, metadata=OMIT_DEFAULT)
+    application_mhz: int | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -74,6 +101,7 @@ class GpuState:
         throttle: The reasons why the clock of the multiprocessors is not higher; ``None`` if the driver reports none.
         energy_j: The energy since the driver was loaded, in joules.
         memory_used_bytes: The memory in use by all processes and by the driver.
+        mig_device: Whether it is a MIG device, whose clocks, temperature and reasons are those of the whole GPU.
     """
 
     name: str
@@ -85,6 +113,7 @@ class GpuState:
     throttle: tuple[str, ...] | None
     energy_j: float | None
     memory_used_bytes: int | None
+    mig_device: bool = field(default=False, metadata=OMIT_DEFAULT)
 
 
 def missing() -> str | None:
@@ -102,28 +131,57 @@ def missing() -> str | None:
 
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that the driver reports, in its order; empty if no driver responds."""
+    return tuple(each.gpu() for each in gauges())
+
+
+def gauges() -> tuple[Gauge, ...]:
+    """Return the gauges of all GPUs, in the order of the driver; empty if no driver responds."""
     library = _library()
     if library is None:
         return ()
     handles = (library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount()))
-    return tuple(Gauge(library, handle).gpu() for handle in handles)
+    return tuple(Gauge(library, handle) for handle in handles)
 
 
 def gauge(device: str) -> Gauge | None:
-    """Return the gauge of the GPU that a runtime on ``device`` uses, which is the first GPU of CUDA.
+    """Return the gauge of the GPU that a runtime on ``device`` uses.
 
-    The result is ``None`` for a processor, if no driver responds, and if it is unclear which of several GPUs is used.
+    CUDA orders GPUs by speed, ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``, and NVML by their PCI addresses.
+    Both agree on the unique identifier. The result is ``None`` for a processor, if no driver responds, and if it is
+    unclear which of several GPUs is used.
     """
     library = None if device == "cpu" else _library()
     if library is None:
         return None
-    if (address := _bus_address()) is not None:
-        with suppress(library.NVMLError):  # NVML does not know the address, as in some containers
-            return Gauge(library, library.nvmlDeviceGetHandleByPciBusId(address))
+    identifier = _identifier(device)
+    # A MIG device has an identifier of its own, with another prefix.
+    for prefix in ("MIG-", "GPU-") if identifier else ():
+        with suppress(library.NVMLError):  # NVML does not know it, as in some containers
+            return _gauge_of(library, library.nvmlDeviceGetHandleByUUID(prefix + identifier))
     with suppress(library.NVMLError):
-        if library.nvmlDeviceGetCount() == 1:
-            return Gauge(library, library.nvmlDeviceGetHandleByIndex(0))
+        if library.nvmlDeviceGetCount() == 1 and parse_device(device).index == 0:
+            return _gauge_of(library, library.nvmlDeviceGetHandleByIndex(0))
     return None
+
+
+def _gauge_of(library: ModuleType, handle: object) -> Gauge | None:
+    """Return the gauge of a GPU or MIG device. Nothing can be said of a part of a GPU whose own handle is unknown."""
+    if Gauge(library, handle).is_mig_device():
+        return Gauge(library, handle, library.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle))
+    return None if Gauge(library, handle).is_divided() else Gauge(library, handle)
+
+
+def free_bytes(device: str) -> int | None:
+    """Return the free memory of a GPU by the CUDA runtime, which needs no NVML; ``None`` without a usable GPU.
+
+    The call creates a context in this process, which takes memory, if there is none yet.
+    """
+    from runtimes.tensors import cuda
+
+    try:
+        return cuda.free_bytes(parse_device(device).index)
+    except RexportError:
+        return None
 
 
 def _library() -> ModuleType | None:
@@ -135,67 +193,95 @@ def _library() -> ModuleType | None:
     return pynvml  # type: ignore[no-any-return]
 
 
-def _bus_address() -> str | None:
-    """Return the PCI address of CUDA's first device. CUDA orders GPUs by speed and visibility, NVML by address."""
+def _identifier(device: str) -> str:
+    """Return the unique identifier of a GPU, as CUDA reports it; empty if CUDA does not."""
     try:
-        from cuda.bindings import runtime as cudart
-
-        status, address = cudart.cudaDeviceGetPCIBusId(16, 0)
-    except (ImportError, OSError, RuntimeError):  # not installed, or no CUDA library is found
-        return None
-    if status != cudart.cudaError_t.cudaSuccess:
-        return None
-    text: str = address.decode() if isinstance(address, bytes) else str(address)
-    return text.split("\0")[0]
+        there = identify(parse_device(device))
+    except RexportError:
+        return ""
+    return "" if there is None else there.uuid
 
 
 class Gauge:
     """Reads one GPU. Values that the driver does not support for it are ``None``.
 
+    A MIG device has memory and processes of its own. Its clocks, temperature and setup are those of the whole GPU.
+    Power and energy are unknown, because the driver reports them for the whole GPU alone.
+
     Args:
         library: NVML.
-        handle: NVML's handle of the GPU.
+        handle: NVML's handle of the GPU or MIG device.
+        whole: For a MIG device, the handle of its GPU.
     """
 
-    def __init__(self, library: ModuleType, handle: object) -> None:
+    def __init__(self, library: ModuleType, handle: object, whole: object | None = None) -> None:
         self._nvml: Any = library
         self._handle = handle
+        self._whole = handle if whole is None else whole
+        self._is_part = whole is not None
+        mismatch = getattr(library, "NVMLLibraryMismatchError", library.NVMLError)  # not derived from NVMLError
+        self._failures: tuple[type[Exception], ...] = (library.NVMLError, mismatch, AttributeError)
+
+    def is_mig_device(self) -> bool:
+        """Return whether the handle is that of a MIG device."""
+        return bool(self._query(lambda: self._nvml.nvmlDeviceIsMigDeviceHandle(self._handle)))
+
+    def is_divided(self) -> bool | None:
+        """Return whether the GPU is divided into MIG devices."""
+        return self._query(lambda: bool(self._nvml.nvmlDeviceGetMigMode(self._whole)[0]))
 
     def gpu(self) -> Gpu:
         """Return the GPU and its setup."""
-        nvml, handle = self._nvml, self._handle
-        capability = self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
-        version = self._query(nvml.nvmlSystemGetCudaDriverVersion_v2)
-        limit = self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        nvml, handle, whole = self._nvml, self._handle, self._whole
+        capability = self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(whole))
+        version = self._query(lambda: nvml.nvmlSystemGetCudaDriverVersion_v2())
+        limit = self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(whole))
+        default_limit = self._query(lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(whole))
         return Gpu(
             name=self._query(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
             uuid=self._query(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
-            driver=self._query(nvml.nvmlSystemGetDriverVersion) or UNKNOWN,
+            driver=self._query(lambda: nvml.nvmlSystemGetDriverVersion()) or UNKNOWN,
             cuda=UNKNOWN if version is None else f"{version // 1000}.{version % 1000 // 10}",
             compute_capability=UNKNOWN if capability is None else ".".join(map(str, capability)),
             memory_bytes=self._query(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total),
-            sm_mhz_max=self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            sm_mhz_max=self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(whole, nvml.NVML_CLOCK_SM)),
             power_limit_w=None if limit is None else limit / 1000,
+            power_limit_default_w=None if default_limit is None else default_limit / 1000,
+            compute_mode=self.compute_mode(),
+            mig=self.is_divided(),
+            mps=self._query(lambda: bool(nvml.nvmlDeviceGetMPSComputeRunningProcesses(whole))),
+            persistence=self._query(lambda: bool(nvml.nvmlDeviceGetPersistenceMode(whole))),
+            ecc=self._query(lambda: bool(nvml.nvmlDeviceGetEccMode(whole)[0])),
+            application_mhz=self._query(lambda: nvml.nvmlDeviceGetApplicationsClock(whole, nvml.NVML_CLOCK_SM)),
         )
+
+    def compute_mode(self) -> str | None:
+        """Return the compute mode, by the words of ``Gpu.compute_mode``."""
+        mode = self._query(lambda: self._nvml.nvmlDeviceGetComputeMode(self._whole))
+        words = {getattr(self._nvml, name, None): word for name, word in _COMPUTE_MODES.items()}
+        return None if mode is None else words.get(mode, f"mode {mode}")
 
     def state(self) -> GpuState:
         """Return the state of the GPU now."""
-        nvml, handle = self._nvml, self._handle
-        power = self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        nvml, handle, whole = self._nvml, self._handle, self._whole
+        power = None if self._is_part else self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         return GpuState(
             name=self._query(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
             uuid=self._query(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
-            sm_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            memory_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+            sm_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(whole, nvml.NVML_CLOCK_SM)),
+            memory_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(whole, nvml.NVML_CLOCK_MEM)),
             power_w=None if power is None else power / 1000,
-            temperature_c=self._query(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            temperature_c=self._query(lambda: nvml.nvmlDeviceGetTemperature(whole, nvml.NVML_TEMPERATURE_GPU)),
             throttle=self._reasons(),
             energy_j=self.energy_j(),
             memory_used_bytes=self.used_bytes(),
+            mig_device=self._is_part,
         )
 
     def energy_j(self) -> float | None:
         """Return the energy since the driver was loaded, in joules."""
+        if self._is_part:
+            return None
         used: int | None = self._query(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         return None if used is None else used / 1000
 
@@ -203,72 +289,70 @@ class Gauge:
         """Return the memory in use by all processes."""
         return self._query(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used))
 
+    def free_bytes(self) -> int | None:
+        """Return the memory that no process uses."""
+        return self._query(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).free))
+
+    def processes(self) -> Mapping[int, int | None] | None:
+        """Return the memory in bytes by process number, of each process that computes on the GPU.
+
+        The memory is ``None`` if the driver does not report it by process. In a container with process numbers of its
+        own, the numbers may be those of the host, or the mapping may be empty.
+        """
+        listed = self._query(lambda: list(self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)))
+        return None if listed is None else {process.pid: process.usedGpuMemory for process in listed}
+
+    def utilisation(self) -> float | None:
+        """Return the share of the last period in which the GPU computed. The period is at most a second."""
+        rates = self._query(lambda: self._nvml.nvmlDeviceGetUtilizationRates(self._handle))
+        return None if rates is None else rates.gpu / 100
+
+    def utilisation_by_process(self, since_us: int) -> Mapping[int, float] | None:
+        """Return the mean share of the GPU's time that each process computed, by process number.
+
+        Processes that did not compute are absent.
+
+        Args:
+            since_us: The start of the time, in microseconds since 1970.
+        """
+        nvml = self._nvml
+        try:
+            samples = nvml.nvmlDeviceGetProcessUtilization(self._handle, since_us)
+        except self._failures as error:
+            not_found = getattr(nvml, "NVML_ERROR_NOT_FOUND", None)
+            return {} if getattr(error, "value", None) == not_found is not None else None  # nothing computed
+        shares: dict[int, list[float]] = {}
+        for sample in samples:
+            if sample.timeStamp > since_us:
+                shares.setdefault(sample.pid, []).append(sample.smUtil / 100)
+        return {pid: statistics.fmean(values) for pid, values in shares.items()}
+
+    def power_limited_s(self) -> float | None:
+        """Return the time in seconds for which the power limit has lowered the clock since the driver was loaded."""
+        return self._limited_s("NVML_PERF_POLICY_POWER")
+
+    def thermal_limited_s(self) -> float | None:
+        """Return the time in seconds for which the temperature has lowered the clock since the driver was loaded."""
+        return self._limited_s("NVML_PERF_POLICY_THERMAL")
+
+    def _limited_s(self, policy: str) -> float | None:
+        nvml = self._nvml
+        time_ns: int | None = self._query(
+            lambda: nvml.nvmlDeviceGetViolationStatus(self._whole, getattr(nvml, policy)).violationTime
+        )
+        return None if time_ns is None else time_ns / 1e9
+
     def _reasons(self) -> tuple[str, ...] | None:
-        bits: int | None = self._query(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
+        bits: int | None = self._query(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._whole))
         if bits is None:
             return None
-        words = {getattr(self._nvml, name): word for name, word in _REASONS.items()}
+        words = {getattr(self._nvml, name, None): word for name, word in _REASONS.items()}
         single = (1 << position for position in range(bits.bit_length()))
         return tuple(words.get(bit, f"reason {bit:#x}") for bit in single if bits & bit)
 
     def _query(self, ask: Callable[[], T]) -> T | None:
+        """Return the answer, or ``None`` if the driver or an older ``nvidia-ml-py`` lacks the function."""
         try:
             return ask()
-        except self._nvml.NVMLError:
+        except self._failures:
             return None
-
-
-class GpuMonitor:
-    """The monitor of the GPU during a job. For a processor, and if no driver responds, all values are ``None``.
-
-    The monitor must be created before the job uses memory of the GPU.
-
-    Args:
-        device: The device of the job.
-    """
-
-    def __init__(self, device: str) -> None:
-        self._gauge = gauge(device)
-        self._baseline = self._peak = None if self._gauge is None else self._gauge.used_bytes()
-
-    def read_state(self) -> GpuState | None:
-        """Return the state now. Its memory in use counts for ``peak_bytes``."""
-        if self._gauge is None:
-            return None
-        state = self._gauge.state()
-        if self._peak is not None and state.memory_used_bytes is not None:
-            self._peak = max(self._peak, state.memory_used_bytes)
-        return state
-
-    def peak_bytes(self) -> int | None:
-        """Return the highest memory in use at any reading, minus the memory in use before the job.
-
-        Libraries keep the memory that they allocate, so memory that a step used is still visible after it. Memory that
-        other processes allocate or free in the meantime counts, too.
-        """
-        return None if self._peak is None or self._baseline is None else self._peak - self._baseline
-
-    def measure_energy(
-        self, work: Callable[[], T], more: Callable[[], object], clock: Callable[[], float] = time.perf_counter
-    ) -> tuple[T, float | None]:
-        """Measure the energy of the whole GPU for some work.
-
-        Args:
-            work: The work, which is called once.
-            more: Called after the work until both have taken ``ENERGY_LEAST_S``. Without an energy counter it is not
-                called.
-            clock: The clock.
-
-        Returns:
-            The result of the work, and the energy in joules of all calls; ``None`` if the GPU does not report it.
-        """
-        used = self._energy_j()
-        start = clock()
-        result = work()
-        while used is not None and clock() - start < ENERGY_LEAST_S:
-            more()
-        now = self._energy_j()
-        return result, None if used is None or now is None else now - used
-
-    def _energy_j(self) -> float | None:
-        return None if self._gauge is None else self._gauge.energy_j()

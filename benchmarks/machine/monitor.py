@@ -13,11 +13,13 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from benchmarks.machine.gpu_conditions import GpuConditions
 from benchmarks.machine.procfs import TICK_S, Account, SnapshotDelta, change, take_snapshot
+from runtimes.codec import OMIT_DEFAULT
 
 Now: TypeAlias = Callable[[], float]
 """A clock in seconds."""
@@ -64,6 +66,7 @@ class Conditions:
             ``steal_share`` refer.
         foreign_error_cores: The error of ``foreign_cores`` from counting in ticks, three standard deviations.
         waited_s: The time that threads of this process waited for a processor, of all threads together.
+        gpu: The conditions on the GPU; ``None`` on a processor.
     """
 
     wall_s: float
@@ -80,6 +83,7 @@ class Conditions:
     processors: int | None = None
     foreign_error_cores: float | None = None
     waited_s: float | None = None
+    gpu: GpuConditions | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The job and the outcome of a worker process, which are passed as JSON, and the messages in between.
 
 The worker writes its steps in words, one a line. Lines that begin with ``MARK`` are replies: ``opened PEAK_BYTES``,
-``ready USUAL_S`` and ``turned MEDIAN_S``. After loading the model the worker waits for ``call``, after ``opened`` for
-``warm``, after ``ready`` and each ``turned`` for ``turn DURATION_S LEAST MOST`` or ``finish``. If the parent ends, the
-worker ends, too.
+``ready USUAL_S`` and ``turned MEDIAN_S``; on a GPU, ``gpu MEMORY`` comes before ``opened``. After loading the model the
+worker waits for ``call``, after ``opened`` for ``warm LEAD_S``, after ``ready`` and each ``turned`` for ``turn
+DURATION_S LEAST MOST`` or ``finish``. If the parent ends, the worker ends, too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_monitor import EnergyUse, GpuMemory
 from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.samples import LoadResult, ProcessSamples
+from runtimes import codec
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, Reason, RexportError
 from runtimes.protocol import Description
 from runtimes.stdout import redirect_stdout
@@ -36,6 +38,9 @@ MARK = "\x01"
 
 CALL, WARM, TURN, FINISH = "call", "warm", "turn", "finish"
 """The commands of the parent."""
+
+GPU = "gpu"
+"""The reply with the memory of the GPU."""
 
 
 def status_of(
@@ -105,9 +110,9 @@ class JobOutcome:
         evaluated_per_s: The images evaluated per second.
         arithmetic: The executed arithmetic by the backend's profile; ``None`` if it was not profiled.
         gpu_before: The state of the GPU right before the timing, as all following fields only on a GPU.
-        gpu_after: The state of the GPU right after the timing.
+        gpu_after: The state of the GPU at the end of the runs of the last turn.
         device_peak_bytes: The GPU memory of the process.
-        energy_per_image_j: The energy per image.
+        energy: The energy of runs of a whole batch.
     """
 
     status: Literal["ok", "failed", "skipped", "error"]
@@ -123,7 +128,7 @@ class JobOutcome:
     gpu_before: GpuState | None = None
     gpu_after: GpuState | None = None
     device_peak_bytes: int | None = None
-    energy_per_image_j: float | None = None
+    energy: EnergyUse | None = None
 
 
 @dataclass
@@ -133,12 +138,12 @@ class ProcessOutcomes:
     Attributes:
         outcomes: The outcomes in the order of the processes. If the last one is not ok, it has the reason.
         predictions: The file with the predictions of the first process, if there are any.
-        alone: Whether the configuration was measured alone, because it did not fit beside the others.
+        alone: The reason why the configuration was measured alone; ``None`` if it was measured beside the others.
     """
 
     outcomes: list[JobOutcome] = field(default_factory=list)
     predictions: Path | None = None
-    alone: bool = False
+    alone: Reason | None = None
 
     @property
     def sound(self) -> bool:
@@ -185,10 +190,21 @@ class Pipes:
         """Wait until the parent allows calls of the loaded model."""
         self._next()
 
-    def report_open(self, peak_bytes: int) -> None:
-        """Report the opened and checked artifact and ``peak_bytes``, and wait until the parent allows the warm-up."""
+    def report_open(self, peak_bytes: int, gpu: GpuMemory | None = None) -> float:
+        """Report the opened and checked artifact, and wait until the parent allows the warm-up.
+
+        Args:
+            peak_bytes: The largest resident memory.
+            gpu: The memory of the GPU; ``None`` for a processor.
+
+        Returns:
+            The time in seconds for which the process has to work before the warm-up.
+        """
+        if gpu is not None:
+            self._write_line(f"{MARK}{GPU} {codec.dumps(gpu)}")
         self._write_line(f"{MARK}opened {peak_bytes}")
-        self._next()
+        _, *lead_s = self._next()
+        return float(lead_s[0]) if lead_s else 0.0
 
     def ready(self, usual_s: float) -> None:
         """Report the end of the warm-up, and the time of a usual call."""

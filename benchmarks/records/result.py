@@ -15,6 +15,7 @@ from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import GpuState
 from benchmarks.records.samples import LoadResult, ProcessSamples
 from exporter.proportions import Interval
+from runtimes.codec import OMIT_DEFAULT
 from runtimes.errors import Reason
 
 SCHEMA_VERSION = 5
@@ -98,6 +99,7 @@ class Asked:
         baseline: The configuration with which latency and predictions are compared; ``None`` for PyTorch in fp32, as
             in all results of older versions.
         quick: Whether the run was short, so that its results are preliminary.
+        at_once: All devices that worked at the same time, each with the same model; empty if no other one did.
     """
 
     threads: int | None
@@ -111,6 +113,7 @@ class Asked:
     command: tuple[str, ...] | None
     baseline: Baseline | None = None
     quick: bool = False
+    at_once: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -154,17 +157,21 @@ class GpuUse:
 
     Attributes:
         before: The state of the GPU right before the timing.
-        after: The state of the GPU right after the timing.
-        peak_bytes: The larger of the GPU memory in use right before and right after the timing of the latency, minus
-            the memory in use before the artifact was opened. The memory of other processes counts, too.
+        after: The state of the GPU at the end of the runs of the last turn. In older results: after the timing.
+        peak_bytes: The largest GPU memory of the process until the end of the warm-up of the latency. If the driver
+            does not report memory by process: the growth of all memory in use while the process opened the model.
         energy_per_image_j: The energy of the whole GPU per image, including its idle power, during the runs on bound
             inputs.
+        energy_error_share: The error of this energy from the steps of the driver's counter, as a share of it.
+        power_w: The mean power of the whole GPU in the same runs, in watts.
     """
 
     before: GpuState | None = None
     after: GpuState | None = None
     peak_bytes: int | None = None
     energy_per_image_j: float | None = None
+    energy_error_share: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    power_w: float | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)

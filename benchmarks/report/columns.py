@@ -23,6 +23,7 @@ from benchmarks.records.result import Estimate
 from benchmarks.stats.comparison import NO_DIFFERENCE
 from exporter.document.blocks import Table, TableColumn, TableRow
 from exporter.proportions import Interval
+from runtimes.devices import parse_device
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -59,10 +60,12 @@ MEANING = (
 MEANING_OF_CUDA = (
     ("device ms", "a run by the GPU's clock; inference only ms ends by the host's clock when the GPU has finished"),
     ("graphs", "off where no recorded run was replayed"),
-    ("MHz, W", "GPU clock and power before and after the timing"),
+    ("device", "the GPU of a row, where several worked at the same time"),
+    ("MHz", "lowest and highest GPU clock, read at the end of each turn's runs"),
+    ("W", "mean power of the whole GPU while its energy was measured"),
     ("clock limit", "why the clock was not higher"),
-    ("GPU MB", "most GPU memory in use above that before opening"),
-    ("mJ/image", "energy of the whole GPU for an image"),
+    ("GPU MB", "most GPU memory of the process; of the GPU, above that before opening, if the driver tells no more"),
+    ("mJ/image", "energy of the whole GPU for an image; ± is the error of the driver's counter"),
 )
 """The columns of rows of a GPU with their definitions."""
 
@@ -145,8 +148,33 @@ def _change(figures: Figures, field: str) -> str:
 
 
 def _throttle(figures: Figures) -> tuple[str, ...] | None:
+    """The reasons for the clock in all turns, or in results without them, after the timing."""
     after = figures.result.gpu.after
-    return None if after is None else after.throttle
+    words = [each.throttle for each in figures.gpu_conditions if each.throttle is not None]
+    words += [after.throttle] if after is not None and after.throttle is not None else []
+    return tuple(dict.fromkeys(word for each in words for word in each)) if words else None
+
+
+def _clock(figures: Figures) -> str:
+    """The lowest and highest clock in the turns of all processes, or in results without them, before and after."""
+    ends = [end for each in figures.gpu_conditions for end in each.sm_mhz or ()]
+    if not ends:
+        return _change(figures, "sm_mhz")
+    return "–".join(number(end) for end in dict.fromkeys((min(ends), max(ends))))
+
+
+def _power(figures: Figures) -> str:
+    """The mean power of the runs whose energy was measured, or in results without it, before and after."""
+    mean_w = figures.result.gpu.power_w
+    return _change(figures, "power_w") if mean_w is None else number(mean_w)
+
+
+def _energy(figures: Figures) -> str:
+    use = figures.result.gpu
+    if use.energy_per_image_j is None or use.energy_error_share is None:
+        return number(use.energy_per_image_j, ".2f", scale=1e3)
+    image_mj = 1e3 * use.energy_per_image_j
+    return f"{image_mj:.3g} ± {image_mj * use.energy_error_share:.1g}"
 
 
 def _ratio(figures: Figures) -> str:
@@ -163,13 +191,20 @@ def _graphs(figures: Figures) -> str:
     return "off" if figures.result.asked.cuda_graphs is False else ABSENT
 
 
+def _device(figures: Figures) -> str:
+    """The device of a row beside others of the same configuration, which worked at the same time."""
+    asked = figures.result.asked
+    return parse_device(asked.device).numbered if asked.at_once and asked.device is not None else ABSENT
+
+
 BACKEND: Column[Figures] = Column("backend", lambda figures: figures.result.identity.backend, left=True)
 PRECISION: Column[Figures] = Column(
     "precision", lambda figures: figures.result.identity.precision or ABSENT, left=True, stacked=True
 )
 BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch), stacked=True)
 FILE: Column[Figures] = Column("file", lambda figures: figures.result.identity.file or ABSENT, left=True)
-WHICH: tuple[Column[Figures], ...] = (FILE, BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True))
+DEVICE: Column[Figures] = Column("device", _device, left=True)
+WHICH: tuple[Column[Figures], ...] = (FILE, BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True), DEVICE)
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
 CHANGE: Column[Figures] = Column("change pp", lambda figures: against_reference(change, figures.top1_change, figures))
 AGREEMENT: Column[Figures] = Column("agreement %", lambda figures: percent(value_of(figures.agreement)))
@@ -221,11 +256,11 @@ COST: tuple[Column[Figures], ...] = (
 )
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,
-    Column("MHz", lambda figures: _change(figures, "sm_mhz")),
-    Column("W", lambda figures: _change(figures, "power_w")),
+    Column("MHz", _clock),
+    Column("W", _power),
     Column("clock limit", cell_of(_throttle, lambda reasons: ", ".join(reasons) or "none"), left=True),
     Column("GPU MB", lambda figures: megabytes(figures.result.gpu.peak_bytes)),
-    Column("mJ/image", lambda figures: number(figures.result.gpu.energy_per_image_j, ".2f", scale=1e3)),
+    Column("mJ/image", _energy),
 )
 
 

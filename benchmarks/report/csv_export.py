@@ -58,6 +58,7 @@ COLUMNS: dict[str, str] = {
     **_parts("gpu_after", "result.gpu.after", GpuState),
     "device_peak_bytes": "result.gpu.peak_bytes",
     "energy_per_image_j": "result.gpu.energy_per_image_j",
+    **_named("result.gpu.", "energy_error_share", "power_w", prefix="gpu_"),
     **_estimates("p999", "image_p50", unit="_s"),
     **_named("", "verdict", "validity", "validity_reason", "warnings", "disturbances"),
     **_named("result.asked.", "threads", "device", prefix="requested_"),

@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 import runtimes
 from benchmarks.accuracy import predictions as accuracy
 from benchmarks.format import one_line
-from benchmarks.machine.gpu import GpuMonitor
+from benchmarks.machine.gpu_monitor import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import REFUSALS, HungUpError, Job, JobOutcome, Pipes, detach_stdout, status_of
 from benchmarks.records.plan import ArrivalPlan
@@ -70,7 +70,8 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
     runtime = None
     try:
         wire.step("open")
-        baseline, gpu, machine = resident_peak_bytes(), GpuMonitor(job.device), MachineMonitor()
+        alone = not job.number or job.load is not None
+        baseline, gpu, machine = resident_peak_bytes(), GpuMonitor(job.device, alone), MachineMonitor()
         runtime, load_s = time_call(lambda: _open(job))
         with runtime:
             wire.wait_for_start()
@@ -78,7 +79,7 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
             if job.load is None:
                 outcome = _time_turns(outcome, job, Clocks(opened, job.plan, gpu, machine, job.began_s), gpu, wire)
             else:
-                outcome = replace(outcome, load=_apply_load(job.load, opened, wire, machine))
+                outcome = replace(outcome, load=_apply_load(job.load, opened, wire, Monitors(machine, gpu)))
             if job.evaluate:
                 outcome = _evaluate_accuracy(outcome, job, runtime, predictions, wire)
     except Exception as error:
@@ -91,16 +92,29 @@ def _open(job: Job) -> Runtime:
     """Return the opened artifact of the job, or the served model that a load goes to."""
     if job.load is not None and job.load.endpoint is not None:
         return RemoteRuntime(Artifact.read(job.artifact), job.load.endpoint)
-    return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams)
+    return runtimes.open(
+        job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs, streams=job.streams, batch=job.batch
+    )
 
 
-def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, machine: MachineMonitor) -> LoadResult:
-    runtime = opened.runtime
-    if not isinstance(runtime, RemoteRuntime):
-        return load_generator.run(runtime, opened.feeds, plan, wire.step, watcher=machine)
-    assert runtime.artifact.manifest is not None
-    tolerance = _tolerance(runtime.artifact.manifest)
-    return served_load.run(runtime.session, opened, plan, ServedRun(wire.step, machine, tolerance))
+@dataclass(frozen=True)
+class Monitors:
+    """The monitors of the machine and of its GPU, made before the artifact was opened."""
+
+    machine: MachineMonitor
+    gpu: GpuMonitor
+
+
+def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, monitors: Monitors) -> LoadResult:
+    runtime, machine = opened.runtime, monitors.machine
+    if isinstance(runtime, RemoteRuntime):
+        assert runtime.artifact.manifest is not None
+        tolerance = _tolerance(runtime.artifact.manifest)
+        return served_load.run(runtime.session, opened, plan, ServedRun(wire.step, machine, tolerance))
+    with monitors.gpu.turn():
+        load = load_generator.run(runtime, opened.feeds, plan, wire.step, watcher=machine)
+    conditions = load.conditions and replace(load.conditions, gpu=monitors.gpu.conditions())
+    return replace(load, conditions=conditions)
 
 
 def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
@@ -126,7 +140,7 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> I
     yield _add_note(outcome, UNFINISHED)
     wire.step("profile")
     try:
-        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
+        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads, batch=job.batch)
         yield replace(outcome, arithmetic=summarise_precisions(layers))
     except Exception as error:  # includes the exception classes of libraries
         traceback.print_exc()
@@ -159,26 +173,23 @@ def _check(
 
 def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Pipes) -> JobOutcome:
     """Return the outcome with all samples, taken turn by turn as the parent asks, and the state of the GPU."""
-    wire.report_open(resident_peak_bytes() or 0)
+    # The inputs of all feeds will be bound twice: for the clock of the host and for that of the device.
+    bound_bytes = 2 * sum(array.nbytes for arrays in clocks.opened.feeds for array in arrays.values())
+    lead_s = wire.report_open(resident_peak_bytes() or 0, watch.read_memory(bound_bytes))
     with garbage_collector_at_rest():
         wire.step("warm-up")
-        wire.ready(clocks.warm_up())
+        wire.ready(clocks.warm_up(lead_s))
         for turn in wire.turns():
             wire.report_turn(clocks.turn(turn))
-    after = watch.read_state()
     outcome = replace(
         outcome,
         sitting=clocks.collect_samples(resident_peak_bytes()),
         gpu_before=clocks.gpu_before,
-        gpu_after=after,
+        gpu_after=watch.last_state,
         device_peak_bytes=clocks.device_peak_bytes,
+        description=clocks.opened.runtime.description,  # now with the batch sizes that could not be recorded
     )
-    if job.number:
-        return outcome
-    made = clocks.bound.made
-    _, energy_j = watch.measure_energy(clocks.bound, clocks.bound)
-    images = (clocks.bound.made - made) * job.batch
-    return replace(outcome, energy_per_image_j=None if energy_j is None else energy_j / images)
+    return outcome if job.number else replace(outcome, energy=watch.measure_energy(clocks.bound))
 
 
 def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Pipes) -> JobOutcome:

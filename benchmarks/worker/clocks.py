@@ -10,12 +10,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from benchmarks.machine.gpu import GpuMonitor, GpuState
+from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_monitor import GpuMonitor, repeat
 from benchmarks.machine.monitor import MachineMonitor, wait_until_idle
 from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
@@ -202,13 +203,18 @@ class Clocks:
         self._latency = TimedCall(self._rotating, self.plan, after=self._rotating.copy_outputs)
         self._image = None if self.opened.image is None else TimedCall(self.opened.image, self.plan)
 
-    def warm_up(self) -> float:
+    def warm_up(self, lead_s: float = 0.0) -> float:
         """Warm up all clocks and return the usual time of the slowest call, in seconds.
+
+        Args:
+            lead_s: The time for which the model is called before, so that the clocks of the device have risen.
 
         Raises:
             CheckFailedError: The timed calls did not do the complete work.
         """
         opened = self.opened
+        if lead_s:
+            repeat(self._rotating, lead_s)
         self._latency.warm_up()
         self.gpu_before: GpuState | None = self.gpu.read_state()
         self.device_peak_bytes = self.gpu.peak_bytes()  # before the inputs of all feeds are copied to the device
@@ -231,10 +237,11 @@ class Clocks:
         Raises:
             CheckFailedError: The timed calls did not do the complete work.
         """
-        with self.machine.turn():
+        with self.gpu.turn(), self.machine.turn():
             self._starts_s.append(time.monotonic() - self.began_s)
             self._compute.renew(turn.duration_s)
             runs = self._compute.turn(turn.duration_s, turn.least, turn.most)
+            self.gpu.note_state()
             self._rotating.begin()
             renewal = self._latency.renew(turn.duration_s)
             samples = self._latency.turn(turn.duration_s, turn.least, turn.most)
@@ -271,7 +278,7 @@ class Clocks:
             compute=self._compute.series(),
             device=None if self._device is None else self._device.series(),
             image=None if self._image is None else self._image.series(),
-            conditions=self.machine.conditions(),
+            conditions=replace(self.machine.conditions(), gpu=self.gpu.conditions()),
         )
 
     def _check_done(self, backlogs: Sequence[tuple[float, float]], usual_s: float, run_s: float) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from exporter.commands.command import ENGINE, NameChoice, stack_options
-from exporter.commands.options import force_option, given_options, out_option
-from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT
+from exporter.commands.command import ENGINE, RUNTIME, NameChoice, stack_options
+from exporter.commands.options import force_option, given_options, out_option, require_device
+from exporter.commands.values import DEVICE
+from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT, TILING
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
 from runtimes.backends.tensorrt.flavors import FLAVORS
+from runtimes.devices import CUDA, parse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 ENGINE_PARAMETERS = (
     "flavor", "min_batch", "opt_batch", "max_batch", "profile", "opt_level", "workspace", "timing_cache",
-    "hardware_compat", "version_compat", "strip_weights", "compute_capability", "out", "force",
+    "aux_streams", "tiling", "avg_timing", "sparse_weights",
+    "hardware_compat", "version_compat", "strip_weights", "refit", "compute_capability", "device", "out", "force",
 )  # fmt: skip
 """What ``engine_options`` call their values. The command's other options are the network's."""
 
@@ -76,6 +79,29 @@ def engine_options(command: Command) -> Command:
             "--workspace", metavar="SIZE", show_default="all", help="GPU memory that kernels may use, as 4GiB."
         ),
         ENGINE.option(
+            "--tiling",
+            type=NameChoice(TILING),
+            default="none",
+            help="Effort of the search for tilings that keep data in the cache from layer to layer.",
+        ),
+        ENGINE.option(
+            "--aux-streams",
+            type=click.IntRange(0),
+            metavar="N",
+            show_default="chosen by the library",
+            help="Most additional streams on which layers run at the same time.",
+        ),
+        ENGINE.option(
+            "--sparse-weights", is_flag=True, help="Allow kernels for 2:4 sparse weights, for layers whose weights are."
+        ),
+        ENGINE.option(
+            "--avg-timing",
+            type=click.IntRange(1),
+            metavar="N",
+            show_default="chosen by the library",
+            help="Runs that are averaged to time a kernel (TensorRT only).",
+        ),
+        ENGINE.option(
             "--timing-cache",
             type=click.Path(path_type=Path, dir_okay=False),
             show_default="none",
@@ -96,11 +122,21 @@ def engine_options(command: Command) -> Command:
             help="Leave the weights in the ONNX file, which must stay beside the engine. Needs a GPU.",
         ),
         ENGINE.option(
+            "--refit", is_flag=True, help="Let rexport refit replace the weights of the engine, which can be slower."
+        ),
+        ENGINE.option(
             "--compute-capability",
             multiple=True,
             metavar="SM",
             show_default="all from 8.0",
             help="Compute capability to build for, as 8.6. Repeatable (TensorRT-RTX only).",
+        ),
+        RUNTIME.option(
+            "--device",
+            type=DEVICE,
+            metavar="NAME",
+            default=CUDA,
+            help="GPU that the engine is built for and checked on: cuda for the first one, or cuda:N.",
         ),
         out_option(None, "beside ARTIFACT.onnx; else ./"),
         force_option,
@@ -111,13 +147,19 @@ def order(options: Mapping[str, Any]) -> EngineRequest:
     """What is asked for, of the values of ``engine_options``.
 
     Raises:
-        UsageError: a value that means nothing, or options that contradict each other.
+        UsageError: a value that means nothing, a device that is no GPU, or options that contradict each other.
         ResourceError: the folder of the timing cache is missing.
     """
     from exporter.targets.tensorrt_engine import EngineRequest
     from runtimes.backends.tensorrt.build_settings import Settings, parse_size, parse_target
+    from runtimes.errors import UsageError
     from runtimes.files import require_folder
 
+    device = parse_device(options["device"])
+    if device.kind != CUDA:
+        raise UsageError("an engine runs on GPUs only", code="engine-device-not-gpu", hint="--device cuda:N")
+    if device.index:
+        require_device(str(device))
     if options["timing_cache"] is not None:
         require_folder(options["timing_cache"].parent)
     return EngineRequest(
@@ -129,11 +171,17 @@ def order(options: Mapping[str, Any]) -> EngineRequest:
             hardware_compat=options["hardware_compat"],
             version_compat=options["version_compat"],
             strip_weights=options["strip_weights"],
+            aux_streams=options["aux_streams"],
+            tiling=options["tiling"],
+            avg_timing=options["avg_timing"],
+            sparse_weights=options["sparse_weights"],
+            refit=options["refit"],
             targets=tuple(parse_target(text) for text in options["compute_capability"]),
             timing_cache=options["timing_cache"],
         ),
         out=options["out"],
         force=options["force"],
+        device_index=device.index,
     )
 
 

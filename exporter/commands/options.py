@@ -25,6 +25,7 @@ from exporter.commands.preprocessing_options import preprocessing_of, preprocess
 from exporter.commands.terminal import debug_option
 from exporter.commands.values import (
     DATASET,
+    DEVICE_OR_AUTO,
     VARIANT,
     VARIANT_OR_FILE,
     WEIGHTS,
@@ -42,6 +43,7 @@ from exporter.precision.table import (
     TARGETS,
     TOLERANCE_PP,
 )
+from runtimes.devices import AUTO, CPU, parse_device
 from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
 
 if TYPE_CHECKING:
@@ -304,7 +306,7 @@ def gate_options(command: Command) -> Command:
             "--max-drop",
             type=click.FloatRange(0, 100),
             metavar="POINTS",
-            show_default=f"by precision, {100 * INT8_BOUNDS.drop:g} for int8",
+            show_default=f"by precision, {100 * INT8_BOUNDS.drop:g} for int8 and fp8",
             help="Largest loss of top-1 accuracy against fp32 in percentage points, measured on --data.",
         ),
         PRECISION.option(
@@ -318,34 +320,34 @@ def gate_options(command: Command) -> Command:
 
 
 def calibration_options(command: Command) -> Command:
-    """What int8 is calibrated on."""
+    """What int8 and fp8 are calibrated on."""
     return stack_options(
         PRECISION.option(
             "--calibration",
             type=DATASET,
             metavar="NAME|DIR",
             show_default="the bundled ones where they fit; noise if untrained",
-            help="Training images that int8 is calibrated on.",
+            help="Training images that int8 and fp8 are calibrated on.",
         ),
         PRECISION.option(
             "--calibration-images",
             type=click.IntRange(1),
             default=CALIBRATION_IMAGES,
             metavar="N",
-            help="Maximum number of images that int8 is calibrated on.",
+            help="Maximum number of images that int8 and fp8 are calibrated on.",
         ),
     )(command)
 
 
 def recipe_options(command: Command) -> Command:
-    """The one way in which int8 is made."""
+    """The one way in which int8 or fp8 is made."""
     return stack_options(
         PRECISION.option(
             "--recipe",
             type=NameChoice(tuple(RECIPES)),
             metavar="NAME",
             show_default="the first that passes the gate",
-            help=f"Only recipe that int8 tries: {', '.join(RECIPES)}.",
+            help=f"Only recipe that int8 or fp8 tries: {', '.join(RECIPES)}. modelopt is for TensorRT.",
         ),
         PRECISION.option(
             "--float-layer",
@@ -353,7 +355,7 @@ def recipe_options(command: Command) -> Command:
             multiple=True,
             metavar="NAME",
             show_default="none, unless no recipe passes the gate",
-            help="Layer that int8 leaves in float32, as layer1.0.conv1/Conv. Repeatable.",
+            help="Layer that int8 leaves in float32 and fp8 in float16, as layer1.0.conv1/Conv. Repeatable.",
         ),
     )(command)
 
@@ -368,7 +370,7 @@ def typing_options(command: Command) -> Command:
             "--target",
             type=NameChoice(TARGETS),
             default="cpu",
-            help="Deployment target of int8; TensorRT takes signed integers alone.",
+            help="Deployment target of int8; TensorRT takes signed integers alone. fp8 is always for TensorRT.",
         ),
         gate_options,
     )(command)
@@ -380,7 +382,7 @@ TYPING = (
 """What ``typing_options`` call their values, which are the fields of ``exporter.precision.spec.PrecisionSpec``."""
 
 CALIBRATED = ("calibration", "calibration_images", "target", "recipe", "float_layers")
-"""Of these, the ones that have an effect in int8 alone."""
+"""Of these, the ones that have an effect in calibrated precisions alone."""
 
 GATED = ("gate_images", "max_drop")
 """And those that have an effect where a precision is judged by a gate."""
@@ -410,7 +412,11 @@ def announce_unused(context: click.Context, precision: str, notify: Notify) -> N
     announce_idle(
         context,
         f"in {precision}",
-        (*(() if row.calibrated else CALIBRATED), *(GATED if row.bounds is None else ())),
+        (
+            *(() if row.calibrated else CALIBRATED),
+            *(() if row.target is None else ("target",)),
+            *(GATED if row.bounds is None else ()),
+        ),
         notify,
     )
 
@@ -432,9 +438,11 @@ def backend_options(command: Command) -> Command:
         ),
         RUNTIME.option(
             "--device",
-            type=NameChoice(("cpu", "cuda")),
+            type=DEVICE_OR_AUTO,
+            metavar="NAME",
             show_default="the one it was tuned for, else cpu where it runs there",
-            help="Device that runs the model.",
+            help="Device that runs the model: cpu, cuda for the first GPU, cuda:N for another one, or auto for the "
+            "first GPU, else the CPU.",
         ),
         RUNTIME.option(
             "--threads",
@@ -447,13 +455,15 @@ def backend_options(command: Command) -> Command:
 
 
 def require_device(device: str | None) -> None:
-    """Raises BackendUnavailableError where a GPU is asked for and there is none, before anything heavy is imported."""
-    if device != "cuda":
+    """Raises BackendUnavailableError where a GPU is asked for that is not there, before anything heavy is imported."""
+    named = [parse_device(name) for name in (device or CPU).split(",") if name != AUTO]
+    if all(each.kind == CPU for each in named):
         return
-    from runtimes.tensors import cuda
+    from runtimes.tensors.presence import find_missing
 
-    missing = cuda.missing()
-    if missing is not None and missing.code != "cuda-bindings-missing":  # without these, PyTorch may still have a GPU
-        raise BackendUnavailableError(
-            f"--device cuda: {missing}", code="device-missing", hint="--device cpu runs it on the processor"
-        )
+    for each in named:
+        missing = find_missing(each)
+        if missing is not None:
+            raise BackendUnavailableError(
+                f"--device {each}: {missing}", code="device-missing", hint="--device cpu runs it on the processor"
+            )

@@ -121,4 +121,14 @@ def _settings(engine: Engine) -> list[str]:
         settings.append("compatible with later versions")
     if engine.stripped:
         settings.append("without weights (read from the ONNX file)")
+    if engine.refittable:
+        settings.append("weights can be replaced (rexport refit)")
+    if engine.sparse_weights:
+        settings.append("kernels for 2:4 sparse weights allowed")
+    if engine.aux_streams is not None:
+        settings.append(f"at most {engine.aux_streams} additional streams")
+    if engine.tiling != "none":
+        settings.append(f"{engine.tiling} search for tilings")
+    if engine.avg_timing is not None:
+        settings.append(f"kernels timed by {engine.avg_timing} runs")
     return settings

@@ -262,11 +262,13 @@ def _optional_facts(manifest: Manifest) -> dict[str, str]:
 
 
 def _describe_recipe(record: Calibration) -> dict[str, str]:
-    """Return the recipe of int8, the layers that stayed in float32 and their cost, unless it is the default recipe."""
+    """Return the recipe unless it is the default one, the layers that were not quantised, and their cost."""
     options = recipe_options(record)
     lines = {"recipe": f"{record.recipe}; again with {options}"} if options else {}
     if record.float_layers:
         lines["float layers"] = ", ".join(record.float_layers)
+    if record.kept_layers:
+        lines["not quantised"] = f"{', '.join(record.kept_layers)}: no faster on GPUs"
     if record.slowdown is not None:
         lines["slowdown"] = f"{describe_slowdown(record.slowdown)}, {describe_measurement(record.slowdown)}"
     return lines

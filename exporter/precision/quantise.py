@@ -120,7 +120,7 @@ def _import_nncf() -> ModuleType:
             import nncf
     except ImportError as error:
         raise BackendUnavailableError(
-            f"int8 needs NNCF, which cannot be imported: {quote(error)}",
+            f"int8 and fp8 need NNCF, which cannot be imported: {quote(error)}",
             code="nncf-missing",
             hint="pip install 'rexport[int8]'",
         ) from error

@@ -1,4 +1,4 @@
-"""The search for an int8 graph within the accuracy limits: recipes in turn, then layers that stay in float32.
+"""The search for an int8 or fp8 graph within the accuracy limits: recipes in turn, then layers that stay in floats.
 
 Each candidate is written, checked and measured as the file that it would become. The first that passes is published.
 The layers that stay in float32 are those with the largest own error in the candidate that came closest: the one with
@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +23,14 @@ from exporter.precision.calibration_images import Examples
 from exporter.precision.gate import AccuracyGate, describe_gate
 from exporter.precision.graph_probes import name_of
 from exporter.precision.layer_errors import GraphInputs, size_of
-from exporter.precision.recipes import RECIPES, CalibrationRecipe
+from exporter.precision.recipes import RECIPES, CalibrationRecipe, recipes_for
 from exporter.precision.slowdown import describe_slowdown, measure_slowdown
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import Material
 from runtimes import Artifact
 from runtimes.artifacts.manifest import DEFAULT_RECIPE, Calibration, Gate, Slowdown
 from runtimes.artifacts.rebuild_command import recipe_options
-from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quote, suggest
+from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, UsageError, quote, suggest
 from runtimes.protocol import Array
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ REJECTIONS = ("gate-failed", "parity-failed")
 NAME_CELLS = 34
 """The width of the first column of the table."""
 
+SHOWN_LAYERS = 3
+"""The largest number of unquantised layers that are named."""
+
 CHANGE_CELLS = 26
 """The width of the second column."""
 
@@ -56,11 +60,11 @@ Write = Callable[["onnx.ModelProto", Calibration], Artifact]
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A way to make an int8 graph, and the graph.
+    """A way to make a quantised graph, and the graph.
 
     Attributes:
         recipe: The recipe.
-        float_layers: The nodes that stay in float32.
+        float_layers: The nodes that are not quantised.
         graph: The graph.
         calibration: The record of the calibration.
     """
@@ -104,7 +108,7 @@ class Rejection:
 
 
 class Quantisation:
-    """Makes int8 graphs of a network. Images are read once.
+    """Makes quantised graphs of a network. Images are read once.
 
     Args:
         graph: The float32 graph with folded batch norms, which is not changed.
@@ -139,31 +143,42 @@ class Quantisation:
     def candidate(
         self, recipe: CalibrationRecipe, float_layers: tuple[str, ...] = (), plain: Candidate | None = None
     ) -> Candidate:
-        """Return a new candidate. With float layers, the time that they cost is measured.
+        """Return a new candidate. With float layers in int8, the time that they cost is measured.
 
         Args:
             recipe: The recipe.
-            float_layers: The nodes that stay in float32.
+            float_layers: The nodes that are not quantised.
             plain: The candidate without float layers, which is made if it is ``None``.
 
         Raises:
             UsageError: A layer is unknown.
             RexportError: The images cannot be read, or the graph cannot be converted.
         """
-        from exporter.precision.quantise import quantiser
-
         self._check_layers(float_layers)
         images = self.images(recipe)
         self._listener.step(f"calibrating on {images.description}, recipe {recipe.name}")
-        material = Material(images.floats(0, len(images)), self._spec.target, recipe, float_layers)
+        material = Material(images.floats(0, len(images)), self._spec.deployment, recipe, float_layers)
         graph = self._spec.row.apply(self.graph, material)
         slowdown = None
-        if float_layers:
+        if float_layers and "cpu" in self._spec.row.devices:  # elsewhere, the times of this processor say nothing
             slowdown = self._slowdown(graph, plain or self.candidate(recipe))
         calibration = Calibration(
-            quantiser(), self._spec.target, images.description, len(images), recipe.name, float_layers, slowdown
+            quantiser=_quantiser(recipe),
+            target=self._spec.deployment,
+            data=images.description,
+            images=len(images),
+            recipe=recipe.name,
+            float_layers=float_layers,
+            slowdown=slowdown,
+            kept_layers=self.kept,
         )
         return Candidate(recipe, float_layers, graph, calibration)
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """The layers that the precision never quantises."""
+        keep = self._spec.row.keep
+        return () if keep is None else keep(self.graph)
 
     def _check_layers(self, float_layers: Sequence[str]) -> None:
         known = {name_of(node) for node in self.graph.graph.node if node.op_type in FLOAT_OPERATORS}
@@ -202,7 +217,8 @@ class Quantisation:
         batches = ((self._batch(candidate, start), start) for start in starts)
         inputs = (GraphInputs(batch, batch, min(len(batch), total - start)) for batch, start in batches)
         comparison = layer_errors.compare(candidate.graph, self.graph, inputs)
-        able = {name_of(node) for node in self.graph.graph.node if node.op_type in FLOAT_OPERATORS}
+        nodes = [node for node in self.graph.graph.node if node.op_type in FLOAT_OPERATORS]
+        able = {name_of(node) for node in nodes}.difference(self.kept)
         layers = [layer for stage in comparison.stages for block in stage.blocks for layer in block.layers]
         ordered = sorted(layers, key=lambda layer: -size_of(layer.new))
         return tuple(layer.name for layer in ordered if layer.name in able)
@@ -215,7 +231,7 @@ def export_calibrated(
     listener: ExportListener,
     write: Write,
 ) -> Artifact:
-    """Publish an int8 graph: of the requested recipe, or of the first recipe that passes all checks.
+    """Publish a quantised graph: of the requested recipe, or of the first recipe that passes all checks.
 
     The search shows a table on the listener, a line for each candidate. There is no table if the default recipe passes
     and the user asked for no limit.
@@ -231,6 +247,8 @@ def export_calibrated(
         CheckFailedError: The requested recipe, or every candidate, failed a check. No file is left.
         RexportError: The images cannot be read, a graph cannot be converted, or the disk fails.
     """
+    if quantisation.kept:
+        listener.notice(_describe_kept(quantisation.kept, precision_spec.precision))
     if precision_spec.pinned:
         recipe = RECIPES[precision_spec.recipe or DEFAULT_RECIPE]
         candidate = quantisation.candidate(recipe, precision_spec.float_layers)
@@ -277,7 +295,7 @@ class _Search:
                 self._show(candidate.title, "accepted", candidate)
             options = recipe_options(candidate.calibration)
             if options:
-                self._listener.notice(f"int8: {options} makes this file again, without a search")
+                self._listener.notice(f"{self._spec.precision}: {options} makes this file again, without a search")
             return artifact
         raise self._failed()
 
@@ -287,14 +305,15 @@ class _Search:
             self._closest = rejection
 
     def _candidates(self) -> Iterator[Candidate]:
-        yield self._quantisation.candidate(RECIPES[DEFAULT_RECIPE])
-        for recipe in list(RECIPES.values())[1:]:
+        first, *others = recipes_for(self._spec.precision, self._spec.deployment).values()
+        yield self._quantisation.candidate(first)
+        for recipe in others:
             reason = self._cannot_try(recipe)
             if reason is None:
                 try:
                     yield self._quantisation.candidate(recipe)
                     continue
-                except CompatibilityError as error:  # NNCF cannot apply this recipe to the graph
+                except (BackendUnavailableError, CompatibilityError) as error:  # no library for this recipe or graph
                     reason = error.what
             self._show(recipe.name, f"not tried: {reason}")
         assert self._closest is not None
@@ -319,7 +338,7 @@ class _Search:
         if not self._table_begun:
             self._table_begun = True
             change = "logit error" if self._gate.examples.targets is None else "change in top-1, pp"
-            self._listener.notice(f"{'int8 recipe':{NAME_CELLS}}{change:{CHANGE_CELLS}}verdict")
+            self._listener.notice(f"{f'{self._spec.precision} recipe':{NAME_CELLS}}{change:{CHANGE_CELLS}}verdict")
         records = self._gate.records if candidate is not None else ()
         change = _change(max(records, key=lambda record: (record.drop or 0.0, record.error))) if records else ""
         slowdown = None if candidate is None else candidate.calibration.slowdown
@@ -339,11 +358,28 @@ class _Search:
         assert closest is not None
         figures = "; ".join(f"{record.runtime}: {describe_gate(record)}" for record in closest.records)
         return CheckFailedError(
-            f"none of {self._tried} ways to int8 is within the limits; {closest.candidate.title} came closest: "
-            f"{figures or closest.error.what}",
+            f"none of {self._tried} ways to {self._spec.precision} is within the limits; {closest.candidate.title} "
+            f"came closest: {figures or closest.error.what}",
             code="int8-not-within-limits",
             hint="--precision fp16, or a larger --max-drop" if self._spec.max_drop is not None else "--precision fp16",
         )
+
+
+def _quantiser(recipe: CalibrationRecipe) -> str:
+    """Return the name and version of the library that a recipe uses."""
+    from exporter.precision import modelopt, quantise
+
+    return modelopt.quantiser() if recipe.quantiser == "modelopt" else quantise.quantiser()
+
+
+def _describe_kept(layers: Sequence[str], precision: str) -> str:
+    """Return the layers that a precision never quantises as text, at most ``SHOWN_LAYERS`` by name."""
+    named = ", ".join(layers[:SHOWN_LAYERS])
+    more = f" and {len(layers) - SHOWN_LAYERS} more" if len(layers) > SHOWN_LAYERS else ""
+    return (
+        f"{precision}: {count(len(layers), 'layer')} in float16, because GPUs compute them no faster in {precision} "
+        f"(few channels, groups, or a large kernel): {named}{more}"
+    )
 
 
 def _change(record: Gate) -> str:

@@ -1,4 +1,4 @@
-"""The requested precision, with its limits and, for int8, its recipe."""
+"""The requested precision, with its limits and, if it is calibrated, its recipe."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from dataclasses import dataclass, replace
 
 from exporter.models.outputs import LOGITS
 from exporter.network import ExportListener, Network
-from exporter.precision.recipes import RECIPES, recipe
+from exporter.precision.recipes import RECIPES, recipe, recipes_for
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Bounds, Precision, Target, precision
 from runtimes.artifacts.manifest import DEFAULT_RECIPE
-from runtimes.errors import Reason, UsageError
+from runtimes.errors import Reason, UsageError, suggest
 
 
 @dataclass(frozen=True)
 class PrecisionSpec:
     """The requested precision.
 
-    Attributes that concern only int8 have no effect in other precisions.
+    Attributes that concern only calibrated precisions have no effect in others.
 
     Attributes:
         precision: A name in ``PRECISIONS``.
-        calibration: The training images for int8, as for ``exporter.data.dataset.open_dataset``. ``None`` means the
-            bundled dataset for weights trained on it, and noise for untrained weights.
+        calibration: The training images for int8 and fp8, as for ``exporter.data.dataset.open_dataset``. ``None``
+            means the bundled dataset for weights trained on it, and noise for untrained weights.
         calibration_images: The largest number of images for calibration. Some recipes take a multiple of it.
-        target: The deployment target of int8.
+        target: The deployment target of int8. fp8 has one target; see ``deployment``.
         gate_images: The largest number of images for the accuracy gate.
         max_drop: The largest loss of top-1 accuracy in percentage points, or ``None`` for the default of the precision.
-        recipe: The only recipe of int8 to try, a key of ``RECIPES``. ``None`` means a search if the default fails.
-        float_layers: The nodes of the graph that int8 leaves in float32. There is no search if any are named.
+        recipe: The only recipe to try, a key of ``RECIPES``. ``None`` means a search if the default fails.
+        float_layers: The nodes of the graph that are not quantised. There is no search if any are named.
 
     Raises:
-        UsageError: The precision or the recipe is unknown, or a number is out of range.
+        UsageError: The precision or the recipe is unknown, the recipe is not one of the precision or of the target, or
+            a number is out of range.
     """
 
     precision: str = "fp32"
@@ -45,7 +46,7 @@ class PrecisionSpec:
     def __post_init__(self) -> None:
         precision(self.precision)
         if self.recipe is not None:
-            recipe(self.recipe)
+            self._check_recipe(recipe(self.recipe).name)
         if min(self.calibration_images, self.gate_images) < 1:
             raise UsageError(
                 f"calibration and accuracy gate need at least 1 image, not {self.calibration_images} and "
@@ -55,10 +56,30 @@ class PrecisionSpec:
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise UsageError(f"the accuracy limit is {self.max_drop:g} pp, expected 0 to 100", code="drop-out-of-range")
 
+    def _check_recipe(self, name: str) -> None:
+        if not self.row.calibrated or name in recipes_for(self.precision, self.deployment):
+            return
+        if name in recipes_for(self.precision, "tensorrt"):
+            raise UsageError(
+                f"recipe {name} writes graphs for TensorRT, and the deployment target is {self.deployment}",
+                code="recipe-needs-target",
+                hint="--target tensorrt",
+            )
+        raise UsageError(
+            f"{self.precision} has no recipe {name!r}",
+            code="recipe-of-other-precision",
+            hint=suggest(name, recipes_for(self.precision, self.deployment)),
+        )
+
     @property
     def row(self) -> Precision:
         """The row of ``PRECISIONS``."""
         return precision(self.precision)
+
+    @property
+    def deployment(self) -> Target:
+        """The deployment target: the one of the precision if it has only one, otherwise the requested one."""
+        return self.row.target or self.target
 
     @property
     def bounds(self) -> Bounds | None:
@@ -68,7 +89,7 @@ class PrecisionSpec:
 
     @property
     def pinned(self) -> bool:
-        """Whether int8 is made in one way only, without a search."""
+        """Whether the graph is made in one way only, without a search."""
         return self.recipe is not None or bool(self.float_layers)
 
     @property

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Target: TypeAlias = Literal["cpu", "tensorrt"]
-"""The deployment target of an int8 graph."""
+"""The deployment target of a quantised graph."""
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 """All deployment targets."""
@@ -43,8 +43,8 @@ class Material:
         images: The calibration images as the network takes them, float32 (n, c, h, w), or ``None`` for a precision that
             is not calibrated.
         target: The deployment target.
-        recipe: The recipe of int8.
-        float_layers: The names of nodes that int8 leaves in float32.
+        recipe: The recipe of a calibrated precision.
+        float_layers: The names of nodes that are not quantised.
     """
 
     images: NDArray[np.float32] | None
@@ -55,6 +55,9 @@ class Material:
 
 Apply: TypeAlias = "Callable[[onnx.ModelProto, Material], onnx.ModelProto]"
 """A function that returns the converted graph."""
+
+Keep: TypeAlias = "Callable[[onnx.ModelProto], tuple[str, ...]]"
+"""A function that returns the names of the nodes in a float32 graph that a precision never quantises."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Precision:
         calibrated: Whether the conversion needs images.
         element: The float type of a PyTorch program by its PyTorch name, or ``None`` if there is no such program.
         devices: The devices on which the precision takes effect. Other devices compute in float32.
+        target: The only deployment target, or ``None`` for each of them.
+        keep: The layers that are never quantised, or ``None`` if there are none.
     """
 
     name: str
@@ -97,6 +102,8 @@ class Precision:
     calibrated: bool = False
     element: str | None = None
     devices: tuple[str, ...] = ("cpu", "cuda")
+    target: Target | None = None
+    keep: Keep | None = None
 
 
 def _keep(graph: onnx.ModelProto, _: Material) -> onnx.ModelProto:
@@ -113,22 +120,48 @@ def _cast_to(element: str) -> Apply:
 
 
 def _quantise(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
+    images = _images("int8", material)
+    if material.recipe.quantiser == "modelopt":
+        from exporter.precision.modelopt import quantise_with_modelopt
+
+        return quantise_with_modelopt(graph, images, "int8", material.float_layers)
     from exporter.precision.quantise import quantise_graph
 
+    return quantise_graph(graph, images, material.target == "tensorrt", material.recipe, material.float_layers)
+
+
+def _quantise_to_float8(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
+    images = _images("fp8", material)
+    if material.recipe.quantiser == "modelopt":
+        from exporter.precision.modelopt import quantise_with_modelopt
+
+        return quantise_with_modelopt(graph, images, "fp8", (*material.float_layers, *_without_gain(graph)))
+    from exporter.precision.float8 import quantise_to_float8
+
+    return quantise_to_float8(graph, images, material.recipe, material.float_layers)
+
+
+def _images(name: str, material: Material) -> NDArray[np.float32]:
     if material.images is None:
         raise UsageError(
-            "int8 needs calibration images",
+            f"{name} needs calibration images",
             code="int8-needs-images",
             hint="--calibration DIR names a folder of training images",
         )
-    return quantise_graph(graph, material.images, material.target == "tensorrt", material.recipe, material.float_layers)
+    return material.images
+
+
+def _without_gain(graph: onnx.ModelProto) -> tuple[str, ...]:
+    from exporter.precision.float8 import layers_without_gain
+
+    return layers_without_gain(graph)
 
 
 HALF = Bounds(error=5e-3, agreement=0.995, drop=0.001)
 """The limits of precisions with 10 mantissa bits."""
 
 INT8_BOUNDS = Bounds(error=2e-1, agreement=0.95, drop=0.005)
-"""The limits of int8."""
+"""The limits of int8 and fp8."""
 
 PRECISIONS: dict[str, Precision] = {
     row.name: row
@@ -145,6 +178,19 @@ PRECISIONS: dict[str, Precision] = {
         Precision("fp16", 1e-2, 18, _cast_to("float16"), HALF, element="float16"),
         Precision("bf16", 8e-2, 22, _cast_to("bfloat16"), Bounds(5e-2, agreement=0.98, drop=0.003), element="bfloat16"),
         Precision("int8", 5e-1, 18, _quantise, INT8_BOUNDS, calibrated=True),
+        # The 8-bit floats of Ada, Hopper and Blackwell, E4M3. A CPU computes the same values in float32. The opset is
+        # the first whose Q/DQ nodes have them.
+        Precision(
+            "fp8",
+            5e-1,
+            19,
+            _quantise_to_float8,
+            INT8_BOUNDS,
+            calibrated=True,
+            devices=("cuda",),
+            target="tensorrt",
+            keep=_without_gain,
+        ),
     )
 }
 """All precisions by name."""

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 DEFAULT_OPSET = 20
 """The default opset of the ONNX standard."""
 
+OLDEST_OPSET = 18
+"""The oldest opset that torch writes."""
+
 ONE_FILE_BYTES = (2 << 30) - (64 << 20)
 """The largest size of weights inside the ONNX file.
 
@@ -141,7 +144,7 @@ def _resolve_opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:
     row = precision_spec.row
     if place.opset is None:
         return max(DEFAULT_OPSET, row.opset)
-    if place.opset < row.opset and row.opset > DEFAULT_OPSET:
+    if place.opset < row.opset and row.opset > OLDEST_OPSET:
         raise UsageError(
             f"{row.name} needs opset {row.opset}, but opset {place.opset} was requested",
             code="opset-too-old",

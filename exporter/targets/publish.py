@@ -130,7 +130,7 @@ def _run_gate(
 ) -> tuple[Gate, ...]:
     """Return the records of the gate: of the opened runtime, and for int8 of the other backends on the CPU."""
     spec, records = draft.precision_spec, [accuracy_gate.measure(runtime)]
-    if spec.row.calibrated and spec.target == PROCESSOR and accuracy_gate.examples.real:
+    if spec.row.calibrated and spec.deployment == PROCESSOR and accuracy_gate.examples.real:
         for backend in available_backends():
             opens = draft.format in backend.formats and PROCESSOR in backend.devices
             if not opens or backend.name == runtime.description.backend or backend.missing() is not None:

@@ -20,6 +20,7 @@ from exporter.targets import expected_accuracy
 from exporter.targets.onnx_file import export_network
 from exporter.targets.publish import ExportTarget
 from exporter.targets.rebuild import network_of
+from exporter.targets.sparse_weights import count_sparse_layers
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
@@ -27,9 +28,12 @@ from runtimes.artifacts.manifest import Accuracy, FileRecord, Gate, Parity
 from runtimes.backends.tensorrt import compatibility, engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import BuiltEngine, build
-from runtimes.backends.tensorrt.flavors import Flavor, default_flavor, flavor
+from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities, default_flavor, flavor
+from runtimes.devices import CUDA, DeviceName
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason, UsageError, quote
+from runtimes.onnx import graph as onnxfile
 from runtimes.tensors import cuda
+from runtimes.tensors.presence import identify
 
 AUTO = "auto"
 """The name that stands for the most preferred flavor that is installed."""
@@ -47,12 +51,14 @@ class EngineRequest:
         settings: The settings of the builder. Their ``tf32`` is ignored, because the graph determines it.
         out: A file, or a folder if it exists or ends in a slash. ``None`` means the folder of the ONNX file.
         force: Whether existing files are replaced.
+        device_index: The number of the GPU to build for and to check on.
     """
 
     flavor: str = AUTO
     settings: Settings = field(default_factory=Settings)
     out: str | None = None
     force: bool = False
+    device_index: int = 0
 
     def choose_flavor(self) -> Flavor:
         """Return the flavor, whose library is installed and supports the settings.
@@ -109,7 +115,7 @@ def export(
         network, ExportTarget(source, request.batch, opset, request.force), precision_spec, listener
     )
     listener.notice(f"{source}: the ONNX file for the engine")
-    building = _Building(parent, target, replace(order, force=request.force), chosen, listener)
+    building = EngineBuild(parent, target, replace(order, force=request.force), chosen, listener)
     return building.run(lambda: network, precision_spec, network)
 
 
@@ -137,19 +143,30 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
         KeyboardInterrupt: The build was interrupted. No engine is left.
     """
     chosen = order.choose_flavor()
+    parent = read_onnx(path)
+    target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
+    manifest, _, _ = _read_parent(parent)
+    precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
+    building = EngineBuild(parent, target, order, chosen, listener)
+    return building.run(lambda: network_of(parent, listener), precision_spec)
+
+
+def read_onnx(path: Path) -> Artifact:
+    """Return the ONNX artifact at ``path``, which has a manifest and test vectors.
+
+    Raises:
+        ArtifactError: The file is not an ONNX file, or lacks one of them.
+    """
     parent = Artifact.read(path)
     if parent.format.name != "onnx":
         raise ArtifactError(
-            f"an engine is built from an ONNX file, but this file has the format {parent.format.name}",
+            f"the weights of an engine come from an ONNX file, but this file has the format {parent.format.name}",
             code="engine-needs-onnx",
             path=path,
             hint="rexport onnx VARIANT writes an ONNX file",
         )
-    target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
-    manifest, _, _ = _read_parent(parent)
-    precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
-    building = _Building(parent, target, order, chosen, listener)
-    return building.run(lambda: network_of(parent, listener), precision_spec)
+    _read_parent(parent)
+    return parent
 
 
 def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
@@ -176,16 +193,51 @@ def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
     return manifest, manifest.parity, manifest.vectors
 
 
-class _Building:
-    """The build of one engine."""
+FLOAT8_CAPABILITY = (8, 9)
+"""The first compute capability with 8-bit floats: Ada. Hopper and Blackwell follow."""
+
+
+def _float8_targets(parent: Artifact, order: EngineRequest, flavor: Flavor) -> tuple[str, ...]:
+    """Return the compute capabilities to build for. For a graph with 8-bit floats, each of them must have these floats.
+
+    Raises:
+        CompatibilityError: A requested GPU, or the GPU of this machine that TensorRT builds for, has no 8-bit floats.
+    """
+    targets = order.settings.targets
+    if "float8" not in onnxfile.graph(parent.path).arithmetic:
+        return targets
+    if flavor.name == "rtx":
+        wanted = targets or tuple(filter(_has_float8, compute_capabilities(flavor)))
+    else:
+        wanted = () if cuda.missing() is not None else (cuda.device(order.device_index).compute_capability,)
+    lacking = [target for target in wanted if not _has_float8(target)]
+    if lacking:
+        raise CompatibilityError(
+            f"GPUs of compute capability {lacking[0]} have no 8-bit floats, which fp8 needs; Ada, Hopper and Blackwell "
+            "have them (8.9 and later)",
+            code="gpu-without-float8",
+            path=parent.path,
+            hint="--precision int8 or fp16 serves these GPUs",
+        )
+    return wanted if flavor.name == "rtx" else targets
+
+
+def _has_float8(capability: str) -> bool:
+    major, minor = map(int, capability.split("."))
+    return (major, minor) >= FLOAT8_CAPABILITY
+
+
+class EngineBuild:
+    """The build of one engine from an ONNX file, with its checks."""
 
     def __init__(
         self, parent: Artifact, target: Path, order: EngineRequest, flavor: Flavor, listener: ExportListener
     ) -> None:
         self.parent, self.target, self.flavor, self.listener = parent, target, flavor, listener
-        self.force = order.force
+        self.force, self.device = order.force, DeviceName(CUDA, order.device_index)
         self.manifest, self.parity, self.vectors = _read_parent(parent)
-        self.settings = replace(order.settings, tf32=parent.allows_tf32)
+        targets = _float8_targets(parent, order, flavor)
+        self.settings = replace(order.settings, tf32=parent.allows_tf32, targets=targets)
         if order.settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
                 f"an engine without weights reads them from {quote(parent.path.name)}, which must be in the same "
@@ -199,8 +251,14 @@ class _Building:
     ) -> Artifact:
         """Build, check and publish the engine.
 
-        ``network`` returns the fp32 network for the accuracy gate, if there is one. ``expecting`` is the network with
-        the expected accuracy, if that is known.
+        Args:
+            network: Returns the fp32 network for the accuracy gate, if there is one.
+            precision_spec: The precision.
+            expecting: The network with the expected accuracy, if that is known.
+
+        Raises:
+            IntegrityError: The ONNX file is damaged, or was replaced meanwhile.
+            RexportError: As for ``build_artifact``.
         """
         identity = files.identity(self.parent.path)
         self.parent.check_digest()
@@ -228,10 +286,14 @@ class _Building:
         return files.read_bounded(self.parent.path.with_name(self.vectors.name), VECTORS_LIMIT_BYTES)
 
     def _build_engine(self) -> BuiltEngine:
+        if self.settings.sparse_weights:
+            self._announce_sparse_weights()
         title = f"{self.flavor.title} {self.flavor.version()}"
         self.listener.step(f"building an engine with {title}")
         try:
-            built = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener))
+            # A new thread uses the first GPU by itself, and TensorRT-RTX builds without a GPU.
+            index = self.device.index or None
+            built = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener), index)
         except (ArtifactError, CompatibilityError) as error:
             raise self._add_hint(error) from error
         self.listener.notice(
@@ -239,6 +301,17 @@ class _Building:
             f"{'; '.join(map(str, built.profiles))}"
         )
         return built
+
+    def _announce_sparse_weights(self) -> None:
+        sparse, layers = count_sparse_layers(self.parent.path)
+        self.listener.notice(
+            f"{sparse} of {layers} weighted layers have 2:4 sparse weights"
+            if sparse
+            else Reason(
+                "sparse-weights-absent",
+                f"none of the {layers} weighted layers has 2:4 sparse weights, so --sparse-weights has no effect",
+            )
+        )
 
     def _add_hint(self, error: ArtifactError | CompatibilityError) -> ArtifactError | CompatibilityError:
         """Return the error, with the mending command if the graph has unsigned int8."""
@@ -255,7 +328,7 @@ class _Building:
 
     def _record(self, built: BuiltEngine, file: Path) -> Manifest:
         """Return the manifest without the results of the checks."""
-        gpu = cuda.device() if cuda.missing() is None else None
+        gpu = identify(self.device)
         return engine_manifest.manifest(self.parent, file, built, self.settings, self.flavor, gpu)
 
     def _check_engine(
@@ -273,11 +346,11 @@ class _Building:
             self.listener.step("checking parity")
             engine = Artifact(file, FORMATS["engine"], manifest)
             try:
-                compatibility.check(engine, self.flavor, cuda.device())
+                compatibility.check(engine, self.flavor, cuda.device(self.device.index))
             except CompatibilityError as error:  # the GPU here cannot run the engine
                 reason = error.what
             else:
-                with open_artifact(engine, self.flavor.backend, "cuda") as runtime:
+                with open_artifact(engine, self.flavor.backend, str(self.device)) as runtime:
                     return replace(
                         manifest,
                         parity=self._parity(runtime),

@@ -101,7 +101,7 @@ class Artifact:
             head = file.read(64)
         manifest = _read_manifest(model)
         try:
-            format = recognise(model, head)
+            format = _recognise(model, head, manifest)
             _check(model, format, manifest)
         except UnsafeArtifactError:
             raise
@@ -168,6 +168,24 @@ class Artifact:
                 path=path,
                 hint=rebuild_hint(self.path, self.manifest),
             ) from error
+
+
+def _recognise(path: Path, head: bytes, manifest: Manifest | None) -> Format:
+    """Return the format of a file by its first bytes ``head``, or by its manifest if that says that it is an engine.
+
+    The first bytes of engines are not documented. If the digest is that of the manifest, the library judges the rest.
+
+    Raises:
+        ArtifactError: As for ``recognise``.
+        IntegrityError: The digest differs from the manifest.
+    """
+    try:
+        return recognise(path, head)
+    except ArtifactError:
+        if manifest is None or manifest.format != "engine":
+            raise
+    _check_digest(path, manifest)
+    return FORMATS["engine"]
 
 
 def _check(path: Path, format: Format, manifest: Manifest | None) -> None:

@@ -211,7 +211,7 @@ DEFAULT_RECIPE = "default"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of an int8 graph.
+    """The calibration of an int8 or fp8 graph.
 
     Attributes:
         quantiser: The quantisation library and its version.
@@ -220,8 +220,10 @@ class Calibration:
         data: A description of the images.
         images: The number of images.
         recipe: The name of the recipe, a key of ``exporter.precision.recipes.RECIPES``.
-        float_layers: The nodes of the graph that stayed in float32, those with the largest own error first.
-        slowdown: The time that the float layers cost, or ``None`` without float layers.
+        float_layers: The nodes of the graph that were not quantised for the sake of accuracy, those with the largest
+            own error first.
+        slowdown: The time that the float layers cost, or ``None`` without float layers or for fp8.
+        kept_layers: The nodes that the precision never quantises, because they would be no faster.
     """
 
     quantiser: str
@@ -231,6 +233,7 @@ class Calibration:
     recipe: str = field(default=DEFAULT_RECIPE, metadata=OMIT_DEFAULT)
     float_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
     slowdown: Slowdown | None = field(default=None, metadata=OMIT_DEFAULT)
+    kept_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -291,6 +294,12 @@ class Profile:
         return f"batches of {self.least} to {self.most}, tuned for {self.best}"
 
 
+Tiling: TypeAlias = Literal["none", "fast", "moderate", "full"]
+"""How far a builder searches for tilings across layers, by the library's own names of the levels."""
+
+TILING: tuple[Tiling, ...] = get_args(Tiling)
+"""All values of ``Tiling``, from the least to the most effort."""
+
 HardwareCompat: TypeAlias = Literal["none", "ampere+", "same-cc"]
 """The GPUs that an engine runs on: only its own model, Ampere and later, or those of the same compute capability."""
 
@@ -322,6 +331,12 @@ class Engine:
         onnx: The name of the ONNX file that the engine was built from. ``Manifest.parent`` is the file's digest.
         tolerance: The tolerance of the parity check, as in ``Parity``. An engine without ``Manifest.parity`` is checked
             when it is opened. ``None`` if there is nothing to compare with.
+        aux_streams: The limit of additional streams that run layers at the same time, or ``None`` for the library's
+            own choice.
+        tiling: How far the builder searched for tilings across layers, as in ``Tiling``.
+        avg_timing: The runs that the builder averaged to time a kernel, or ``None`` for the library's own number.
+        sparse_weights: Whether kernels for 2:4 sparse weights were allowed.
+        refittable: Whether the weights can be replaced, by ``rexport refit``.
     """
 
     flavor: Literal["tensorrt", "rtx"]
@@ -339,6 +354,11 @@ class Engine:
     stripped: bool
     onnx: str
     tolerance: float | None
+    aux_streams: int | None = None
+    tiling: Tiling = "none"
+    avg_timing: int | None = None
+    sparse_weights: bool = False
+    refittable: bool = False
 
 
 @dataclass(frozen=True)

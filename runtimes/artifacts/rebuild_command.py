@@ -39,6 +39,11 @@ def rebuild_command(path: Path, manifest: Manifest, engine: Engine) -> str:
         words += ["--hardware-compat", engine.hardware_compat]
     words += ["--version-compat"] if engine.version_compat else []
     words += ["--strip-weights"] if engine.stripped else []
+    words += ["--refit"] if engine.refittable else []
+    words += ["--sparse-weights"] if engine.sparse_weights else []
+    words += [] if engine.aux_streams is None else ["--aux-streams", str(engine.aux_streams)]
+    words += [] if engine.tiling == "none" else ["--tiling", engine.tiling]
+    words += [] if engine.avg_timing is None else ["--avg-timing", str(engine.avg_timing)]
     words += [word for target in engine.targets for word in ("--compute-capability", target)]
     return shlex.join([*words, "-o", str(path), "--force"])
 

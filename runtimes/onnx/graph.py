@@ -92,8 +92,8 @@ class OnnxGraph:
     def weighted(self) -> dict[Node, str]:
         """The type of each convolution and matrix product, as far as the graph determines it.
 
-        The type is that of the weights. It is ``int8`` if weights and input are quantised, by Q/DQ nodes or by an
-        integer operator.
+        The type is that of the weights. It is ``int8`` or ``float8`` if weights and input are quantised, by Q/DQ nodes
+        or by an integer operator.
         """
         types = ((node, self._arithmetic_of(node)) for node in self.nodes if node.weighted)
         return {node: kind for node, kind in types if kind}
@@ -115,7 +115,7 @@ class OnnxGraph:
         if weights is None or weights.operator != DEQUANTISE:
             return self.types.get(tensor)
         if data is not None and data.operator == DEQUANTISE:
-            return "int8"
+            return "float8" if self.types.get(weights.inputs[0]) == "float8" else "int8"
         return self.types.get(weights.inputs[1]) if len(weights.inputs) > 1 else None
 
     def _origin(self, tensor: str) -> tuple[Node | None, str]:

@@ -33,8 +33,11 @@ SPAN = -1
 """The value of a field that holds bytes."""
 
 
-_PRECISIONS = {1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64", 16: "bfloat16"}
-"""The data types of weights by ONNX's numbers. 64-bit integers are left out: they hold shapes and axes."""
+_PRECISIONS = {
+    1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64", 16: "bfloat16", 17: "float8",
+}  # fmt: skip
+"""The data types of weights by ONNX's numbers. ``float8`` is E4M3. 64-bit integers are left out: they hold shapes and
+axes."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ accepts connections, or when it cannot. If the socket closes, the supervisor is 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -160,6 +161,10 @@ class _Worker:
         return 0
 
     def _on_start(self) -> None:
+        # What is there now stays until the end. Without it, all generations of the collector are small, so that it runs
+        # in microseconds, and often enough to keep no rubbish of thousands of requests.
+        gc.collect()
+        gc.freeze()
         _reply(self._control, WorkerReply(self._descriptions))
         self._control.setblocking(False)
         self._loop.add_reader(self._control, self._on_control)

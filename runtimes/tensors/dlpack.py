@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from runtimes.errors import InputError, quote
+from runtimes.tensors.spec import Array
 
 CUDA = 2
 """DLPack's number for CUDA devices."""
@@ -61,16 +62,21 @@ def is_on_device(value: object) -> bool:
         return False
 
 
-def device_tensor(value: SupportsDLPack) -> DeviceTensor:
+def device_tensor(value: SupportsDLPack, stream: int | None = None) -> DeviceTensor:
     """Return the address, shape and dtype of a tensor on a CUDA device.
 
-    Nothing is copied. The tensor may still be in computation: ``wait_for_producer`` makes a stream wait for it.
+    Nothing is copied. The tensor may still be in computation: ``stream`` waits for it, and ``wait_for_producer`` makes
+    another stream wait for it.
+
+    Args:
+        value: The tensor.
+        stream: The handle of a stream that is to wait for the tensor, or ``None``.
 
     Raises:
         InputError: The tensor's library does not share it, the tensor is not on a CUDA device or not C-ordered, or its
             elements are of an unsupported type.
     """
-    return parse_capsule(_capsule(value, _DEFAULT_STREAM), value)
+    return parse_capsule(_capsule(value, _DEFAULT_STREAM if stream is None else stream), value)
 
 
 def wait_for_producer(tensor: DeviceTensor, stream: int) -> None:
@@ -164,6 +170,27 @@ def parse_capsule(capsule: object, source: SupportsDLPack, device_type: int = CU
             hint="pass tensor.contiguous()",
         )
     return DeviceTensor(source, (tensor.data or 0) + tensor.byte_offset, shape, _dtype(tensor), tensor.device_id)
+
+
+def device_capsule(address: Array, device: int, versioned: bool) -> object:
+    """Return a DLPack capsule of a tensor on a CUDA device.
+
+    NumPy makes the capsule and frees it in C, so that its reader may delete it in any thread, and also while Python
+    ends.
+
+    Args:
+        address: An array over the device memory. The capsule keeps it alive.
+        device: The number of the CUDA device.
+        versioned: Whether the reader knows ``DLManagedTensorVersioned``. NumPy before 2.1 makes the older structure,
+            which every reader knows.
+    """
+    capsule = address.__dlpack__(max_version=(_MAJOR, 0)) if versioned and _HAS_VERSIONS else address.__dlpack__()
+    tensor = _read_capsule(capsule)
+    tensor.device_type, tensor.device_id = CUDA, device
+    return capsule
+
+
+_HAS_VERSIONS = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 
 
 def _read_capsule(capsule: object) -> _Tensor:

@@ -70,12 +70,15 @@ def on_device(feeds: Mapping[str, object]) -> bool:
     return isinstance(feeds, Mapping) and True in [is_on_device(value) for value in feeds.values()]
 
 
-def check_tensors(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> dict[str, DeviceTensor]:
+def check_tensors(
+    specs: tuple[TensorSpec, ...], feeds: Mapping[str, object], stream: int | None = None
+) -> dict[str, DeviceTensor]:
     """Check feeds that are tensors on a CUDA device, without a copy.
 
     Args:
         specs: The specifications of the inputs.
         feeds: The tensors by name. All of them must be on a CUDA device.
+        stream: The handle of a stream that is to wait for the tensors, or ``None``.
 
     Returns:
         The tensors by name, in the order of ``specs``.
@@ -86,10 +89,10 @@ def check_tensors(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) ->
     """
     _check_names(specs, feeds)
     sizes: dict[str, int] = {}
-    return {spec.name: _check_tensor(spec, feeds[spec.name], sizes) for spec in specs}
+    return {spec.name: _check_tensor(spec, feeds[spec.name], sizes, stream) for spec in specs}
 
 
-def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> DeviceTensor:
+def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int], stream: int | None) -> DeviceTensor:
     if not is_on_device(value):
         raise InputError(
             f"{spec}: the {type(value).__name__} is not on a CUDA device, but another input is",
@@ -97,7 +100,7 @@ def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Device
             hint="pass all inputs as tensors on one device, or all as NumPy arrays",
         )
     try:
-        tensor = device_tensor(value)
+        tensor = device_tensor(value, stream)
     except InputError as error:
         raise InputError(f"{spec}: {error.what}", code=error.code, hint=error.hint) from error
     if tensor.dtype != spec.dtype:
@@ -223,6 +226,26 @@ def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, 
             hint="export the model again with rexport",
         )
     return recorded
+
+
+def batch_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    """Return the shape of an input for a batch.
+
+    Raises:
+        InputError: The network takes another batch, or another dimension than the first may vary.
+    """
+    fixed = spec.fixed_batch
+    if batch < 1 or (fixed is not None and fixed != batch):
+        expected = "at least 1" if fixed is None else str(fixed)
+        raise InputError(f"{spec}: the batch must be {expected}, not {batch}", code="batch-mismatch")
+    sizes = tuple(size for size in spec.shape[1:] if isinstance(size, int))
+    if not spec.shape or len(sizes) != len(spec.shape) - 1:
+        raise InputError(
+            f"{spec}: more dimensions than the batch may vary",
+            code="input-size-unknown",
+            hint="make the arrays with numpy.empty",
+        )
+    return (batch, *sizes)
 
 
 def empty_outputs(

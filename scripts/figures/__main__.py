@@ -15,6 +15,7 @@ import click
 
 from exporter.commands import terminal
 from scripts.figures import (
+    bindings,
     disturbances,
     engines,
     evaluation,
@@ -30,6 +31,7 @@ from scripts.figures import (
     overhead,
     precision,
     preprocessing,
+    pytorch_calls,
     servers,
     serving,
     training,
@@ -41,6 +43,7 @@ from scripts.figures.setting import Figure, FigureSettings
 FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "help": overhead.first_help,
     "overhead": overhead.overhead,
+    "pytorch-calls": pytorch_calls.pytorch_calls,
     "startup": overhead.startup,
     "export": overhead.export,
     "bundled": overhead.measure_bundled,
@@ -56,6 +59,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "sizes": precision.sizes,
     "pipeline": precision.pipeline,
     "engines": engines.engines,
+    "bindings": bindings.measure_bindings,
     "verdicts": instrument.verdicts,
     "harness": instrument.harness,
     "disturbed": disturbances.measure_disturbed,

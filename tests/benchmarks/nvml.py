@@ -7,12 +7,14 @@ each, as a function of the same arguments or as a constant of the same value.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import TypeVar
 
 import pytest
+
+from runtimes.devices import parse_device
 
 MIB = 1 << 20
 T = TypeVar("T")
@@ -20,18 +22,34 @@ T = TypeVar("T")
 
 @dataclass
 class Card:
-    """A scripted GPU. ``used_bytes`` and ``energy_mj`` are asked in turn, and the last one again and again; ``lacks``
-    names the functions that it does not support."""
+    """A scripted GPU. Readings that are iterators are asked in turn, as by ``steady``; ``lacks`` names the functions
+    that it does not support.
+
+    ``processes`` has the memory by process number, ``shares`` the percents of samples by process number;
+    ``clients`` are the processes that go through MPS.
+    """
 
     name: str = "NVIDIA H200"
     uuid: str = "GPU-0"
-    bus: str = "00000000:3B:00.0"
+    whole: Card | None = None
     sm_mhz: int = 1980
     power_mw: int = 512_250
     reasons: int = 0
     used_bytes: Iterator[int] = field(default_factory=lambda: steady(600 * MIB))
     energy_mj: Iterator[int] = field(default_factory=lambda: steady(1_000_000))
     lacks: Sequence[str] = ()
+    processes: Mapping[int, int | None] = field(default_factory=dict)
+    shares: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    utilisation: Iterator[int] = field(default_factory=lambda: steady(0))
+    power_ns: Iterator[int] = field(default_factory=lambda: steady(0))
+    thermal_ns: Iterator[int] = field(default_factory=lambda: steady(0))
+    clocks_mhz: Iterator[int] | None = None
+    compute_mode: int = 0
+    mig: int = 0
+    clients: Sequence[int] = ()
+    persistence: int = 1
+    ecc: int = 1
+    power_limit_mw: int = 700_000
 
 
 def steady(*values: int) -> Iterator[int]:
@@ -41,14 +59,34 @@ def steady(*values: int) -> Iterator[int]:
         yield values[-1]
 
 
+NOT_SUPPORTED, NOT_FOUND, NO_DRIVER = 3, 6, 9
+
+
 class NVMLError(Exception):
-    """Of the double's own."""
+    """Of the double's own, with the codes of the real one."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__(
+            {NOT_SUPPORTED: "Not Supported", NOT_FOUND: "Not Found", NO_DRIVER: "Driver Not Loaded"}[value]
+        )
+        self.value = value
+
+
+class NVMLLibraryMismatchError(Exception):
+    """Raised in place of a function that the driver's library lacks; as in the real module, no ``NVMLError``."""
 
 
 class Nvml(ModuleType):
     """The module. ``driver`` says whether one answers."""
 
     NVMLError = NVMLError
+    NVMLLibraryMismatchError = NVMLLibraryMismatchError
+    NVML_ERROR_NOT_FOUND = NOT_FOUND
+    NVML_COMPUTEMODE_DEFAULT = 0
+    NVML_COMPUTEMODE_PROHIBITED = 2
+    NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 3
+    NVML_PERF_POLICY_POWER = 0
+    NVML_PERF_POLICY_THERMAL = 1
     NVML_CLOCK_SM = 1
     NVML_CLOCK_MEM = 2
     NVML_TEMPERATURE_GPU = 0
@@ -68,7 +106,7 @@ class Nvml(ModuleType):
 
     def nvmlInit(self) -> None:  # noqa: N802
         if not self._driver:
-            raise NVMLError("Driver Not Loaded")
+            raise NVMLError(NO_DRIVER)
 
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return len(self._cards)
@@ -82,11 +120,18 @@ class Nvml(ModuleType):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Card:  # noqa: N802
         return self._cards[index]
 
-    def nvmlDeviceGetHandleByPciBusId(self, pciBusId: str) -> Card:  # noqa: N802, N803
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Card:  # noqa: N802
         for card in self._cards:
-            if card.bus.lower().endswith(pciBusId.lower()):
+            if card.uuid == uuid:
                 return card
-        raise NVMLError("Not Found")
+        raise NVMLError(NOT_FOUND)
+
+    def nvmlDeviceIsMigDeviceHandle(self, handle: Card) -> int:  # noqa: N802
+        return int(handle.whole is not None)
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, migDevice: Card) -> Card:  # noqa: N802, N803
+        assert migDevice.whole is not None
+        return migDevice.whole
 
     def nvmlDeviceGetName(self, handle: Card) -> str:  # noqa: N802
         return self._supported(handle, "Name", lambda: handle.name)
@@ -98,13 +143,57 @@ class Nvml(ModuleType):
         return self._supported(handle, "CudaComputeCapability", lambda: (9, 0))
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Card) -> int:  # noqa: N802
-        return self._supported(handle, "EnforcedPowerLimit", lambda: 700_000)
+        return self._supported(handle, "EnforcedPowerLimit", lambda: handle.power_limit_mw)
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, handle: Card) -> int:  # noqa: N802
+        return self._supported(handle, "PowerManagementDefaultLimit", lambda: 700_000)
+
+    def nvmlDeviceGetComputeMode(self, handle: Card) -> int:  # noqa: N802
+        return self._supported(handle, "ComputeMode", lambda: handle.compute_mode)
+
+    def nvmlDeviceGetMigMode(self, device: Card) -> list[int]:  # noqa: N802
+        return self._supported(device, "MigMode", lambda: [device.mig, device.mig])
+
+    def nvmlDeviceGetPersistenceMode(self, handle: Card) -> int:  # noqa: N802
+        return self._supported(handle, "PersistenceMode", lambda: handle.persistence)
+
+    def nvmlDeviceGetEccMode(self, handle: Card) -> list[int]:  # noqa: N802
+        return self._supported(handle, "EccMode", lambda: [handle.ecc, handle.ecc])
+
+    def nvmlDeviceGetApplicationsClock(self, handle: Card, type: int) -> int:  # noqa: N802
+        return self._supported(handle, "ApplicationsClock", lambda: {1: 1980, 2: 3201}[type])
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Card) -> list[SimpleNamespace]:  # noqa: N802
+        return self._supported(handle, "ComputeRunningProcesses", lambda: as_listed(handle.processes))
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: Card) -> list[SimpleNamespace]:  # noqa: N802
+        return self._supported(
+            handle, "MPSComputeRunningProcesses", lambda: as_listed(dict.fromkeys(handle.clients, 1))
+        )
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Card) -> SimpleNamespace:  # noqa: N802
+        return self._supported(handle, "UtilizationRates", lambda: SimpleNamespace(gpu=next(handle.utilisation)))
+
+    def nvmlDeviceGetProcessUtilization(self, handle: Card, timeStamp: int) -> list[SimpleNamespace]:  # noqa: N802, N803
+        samples = self._supported(
+            handle,
+            "ProcessUtilization",
+            lambda: [(pid, share) for pid, each in handle.shares.items() for share in each],
+        )
+        if not samples:
+            raise NVMLError(NOT_FOUND)
+        old = SimpleNamespace(pid=samples[0][0], smUtil=100, timeStamp=timeStamp)
+        return [old, *(SimpleNamespace(pid=pid, smUtil=share, timeStamp=timeStamp + 1) for pid, share in samples)]
+
+    def nvmlDeviceGetViolationStatus(self, device: Card, perfPolicyType: int) -> SimpleNamespace:  # noqa: N802, N803
+        counter = {0: device.power_ns, 1: device.thermal_ns}[perfPolicyType]
+        return self._supported(device, "ViolationStatus", lambda: SimpleNamespace(violationTime=next(counter)))
 
     def nvmlDeviceGetMaxClockInfo(self, handle: Card, type: int) -> int:  # noqa: N802
         return self._supported(handle, "MaxClockInfo", lambda: {1: 1980, 2: 3201}[type])
 
     def nvmlDeviceGetClockInfo(self, handle: Card, type: int) -> int:  # noqa: N802
-        return self._supported(handle, "ClockInfo", lambda: {1: handle.sm_mhz, 2: 3201}[type])
+        return self._supported(handle, "ClockInfo", lambda: self._sm_mhz(handle) if type == 1 else 3201)
 
     def nvmlDeviceGetPowerUsage(self, handle: Card) -> int:  # noqa: N802
         return self._supported(handle, "PowerUsage", lambda: handle.power_mw)
@@ -119,21 +208,39 @@ class Nvml(ModuleType):
         return self._supported(handle, "TotalEnergyConsumption", lambda: next(handle.energy_mj))
 
     def nvmlDeviceGetMemoryInfo(self, handle: Card) -> SimpleNamespace:  # noqa: N802
-        return self._supported(
-            handle, "MemoryInfo", lambda: SimpleNamespace(total=143_771 * MIB, used=next(handle.used_bytes))
-        )
+        return self._supported(handle, "MemoryInfo", lambda: memory(next(handle.used_bytes)))
+
+    @staticmethod
+    def _sm_mhz(card: Card) -> int:
+        return card.sm_mhz if card.clocks_mhz is None else next(card.clocks_mhz)
 
     def _supported(self, card: Card, name: str, give: Callable[[], T]) -> T:
         if name in card.lacks:
-            raise NVMLError("Not Supported")
+            raise NVMLError(NOT_SUPPORTED)
         return give()
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, *cards: Card, driver: bool = True, bus: str | None = None) -> Nvml:
-    """Puts the double in the place of ``pynvml``; ``bus`` is where CUDA's first device is, as far as CUDA tells."""
+TOTAL_BYTES = 143_771 * MIB
+
+
+def memory(used_bytes: int) -> SimpleNamespace:
+    """A reading of the memory."""
+    return SimpleNamespace(total=TOTAL_BYTES, used=used_bytes, free=TOTAL_BYTES - used_bytes)
+
+
+def as_listed(processes: Mapping[int, int | None]) -> list[SimpleNamespace]:
+    """Processes as NVML lists them."""
+    return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in processes.items()]
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *cards: Card, driver: bool = True, cuda: Sequence[str] = ()) -> Nvml:
+    """Puts the double in the place of ``pynvml``; ``cuda`` are the identifiers of CUDA's devices, as far as it tells.
+
+    ``whole`` of a card is the GPU that it is a MIG device of."""
     from benchmarks.machine import gpu
 
     double = Nvml(cards, driver)
     monkeypatch.setitem(sys.modules, "pynvml", double)
-    monkeypatch.setattr(gpu, "_bus_address", lambda: bus)
+    identifiers = dict(enumerate(cuda))
+    monkeypatch.setattr(gpu, "_identifier", lambda device: identifiers.get(parse_device(device).index, ""))
     return double

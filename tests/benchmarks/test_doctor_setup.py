@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.doctor.gpu_probe import GpuProbe
 from benchmarks.machine.environment import Environment, environment
 from benchmarks.machine.gpu import Gpu
 from runtimes.tensors.cuda import Device
+from tests.benchmarks.nvml import Card, installed
 
 CARD = Gpu("NVIDIA H200", "GPU-0", "575.1", "12.9", "9.0", 140 << 30, 1980, 700.0)
 
@@ -271,7 +273,7 @@ def test_a_machine_without_a_gpu_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_each_gpu_is_reported(tmp_path: Path) -> None:
-    finding = only(machine.gpu(gpu_probe((CARD,), None), None, tmp_path))
+    finding = machine.gpu(gpu_probe((CARD,), None), None, tmp_path)[0]
     assert (finding.status, finding.code) == ("ok", "gpu-found")
     for value in ("9.0", "140 GiB", "driver 575.1", "CUDA 12.9"):
         assert value in finding.what
@@ -287,15 +289,92 @@ def test_each_gpu_is_reported(tmp_path: Path) -> None:
 def test_a_gpu_that_cuda_cannot_use_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     insufficient = gpu_probe((CARD,), "no GPU can be used: CUDA driver version is insufficient")
-    assert [finding.status for finding in machine.gpu(insufficient, None, tmp_path)] == ["ok", "broken"]
+    assert [each.status for each in machine.gpu(insufficient, None, tmp_path) if each.status != "ok"] == ["broken"]
     (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
     (tmp_path / "proc/driver/nvidia/version").touch()
     unseen = machine.gpu(gpu_probe((), "no GPU can be used: no driver", "no NVIDIA driver answers"), None, tmp_path)
     assert [finding.status for finding in unseen] == ["broken", "broken"]
     absent = gpu_probe((CARD,), "cuda-bindings is not installed (pip install cuda-bindings)")
-    assert machine.gpu(absent, None, tmp_path)[1].mend == ("pip install cuda-bindings",)
+    assert machine.gpu(absent, None, tmp_path)[-1].mend == ("pip install cuda-bindings",)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [finding.status for finding in machine.gpu(insufficient, None, tmp_path)] == ["ok", "missing"]
+    assert [each.status for each in machine.gpu(insufficient, None, tmp_path) if each.status != "ok"] == ["missing"]
+
+
+GOOD = replace(
+    CARD,
+    power_limit_default_w=700.0,
+    compute_mode="default",
+    mig=False,
+    mps=False,
+    persistence=True,
+    ecc=True,
+    application_mhz=1980,
+)
+
+
+def setup_codes(root: Path, *cards: Gpu) -> dict[str, str]:
+    """The codes of what is not ok, and the commands that repair it."""
+    found = machine.gpu(gpu_probe(cards, None), None, root)
+    return {each.code: ", ".join(each.mend) for each in found if each.status != "ok"}
+
+
+def test_a_gpu_that_is_set_up_for_measurements_is_ok(tmp_path: Path) -> None:
+    assert setup_codes(tmp_path, GOOD) == {}
+    subjects = [each.subject for each in machine.gpu(gpu_probe((GOOD,), None), None, tmp_path)]
+    assert subjects[1:] == ["compute mode", "MIG", "MPS", "persistence mode", "clocks", "power limit", "ECC"]
+
+
+@pytest.mark.parametrize(
+    ("setup", "code", "command"),
+    [
+        ({"compute_mode": "exclusive process"}, "gpu-exclusive-process", "-c DEFAULT"),
+        ({"compute_mode": "prohibited"}, "gpu-prohibited", "-c DEFAULT"),
+        ({"mig": True}, "gpu-divided", ""),
+        ({"mps": True}, "gpu-mps", "nvidia-cuda-mps-control"),
+        ({"persistence": False}, "gpu-not-persistent", "-pm 1"),
+        ({"power_limit_w": 450.0}, "gpu-power-limit-low", "-pl 700"),
+    ],
+)
+def test_what_disturbs_measurements_is_mended(
+    tmp_path: Path, setup: dict[str, object], code: str, command: str
+) -> None:
+    found = setup_codes(tmp_path, replace(GOOD, **setup))  # type: ignore[arg-type]
+    assert list(found) == [code]
+    assert found[code].endswith(command)
+
+
+def test_a_service_without_clients_is_found_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    (tmp_path / "tmp/nvidia-mps").mkdir(parents=True)
+    (tmp_path / "tmp/nvidia-mps/control").touch()
+    assert list(setup_codes(tmp_path, GOOD)) == ["gpu-mps"]
+
+
+def test_of_several_gpus_the_finding_names_one(tmp_path: Path) -> None:
+    low = replace(GOOD, uuid="GPU-7", persistence=False)
+    command = setup_codes(tmp_path, GOOD, low)["gpu-not-persistent"]
+    assert "-i GPU-7" in command
+    subjects = {each.subject for each in machine.gpu(gpu_probe((GOOD, low), None), None, tmp_path)}
+    assert {"GPU 0 ECC", "GPU 1 ECC"} <= subjects
+
+
+def test_who_else_uses_a_gpu_is_named(tmp_path: Path) -> None:
+    probe = replace(gpu_probe((GOOD, GOOD), None), users=((), ("python3 (7)", "process 8")))
+    finding = only([each for each in machine.gpu(probe, None, tmp_path) if each.code == "gpu-in-use"])
+    assert (finding.subject.split()[1], finding.status) == ("1", "warning")
+    assert all(name in finding.what for name in ("python3 (7)", "process 8"))
+
+
+def test_the_probe_asks_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.doctor import gpu_probe as module
+
+    installed(monkeypatch, Card(processes={os.getpid(): 1, 1 << 30: 1}), Card())
+    assert module._users() == ((f"process {1 << 30}",), ())
+
+
+def test_what_the_driver_does_not_tell_is_no_finding(tmp_path: Path) -> None:
+    unknown = replace(CARD, sm_mhz_max=None, power_limit_w=None)
+    assert len(machine.gpu(gpu_probe((unknown,), None), None, tmp_path)) == 1
 
 
 def test_a_driver_s_library_that_ended_its_process_is_broken(tmp_path: Path) -> None:

@@ -51,7 +51,11 @@ NEW = (
 SINCE = {
     **dict.fromkeys(NEW, 5),
     **dict.fromkeys(("RowComparison.backend", "RowComparison.regressions", "RowComparison.remarks"), 5),
-    "LoadResult.served": 5,
+    **dict.fromkeys(("LoadResult.served", "Conditions.gpu", "GpuConditions", "GpuState.mig_device"), 5),
+    **{
+        f"Gpu.{name}": 5
+        for name in ("power_limit_default_w", "compute_mode", "mig", "mps", "persistence", "ecc", "application_mhz")
+    },
     "Environment": 1,
     "Environment.gpus": 3,
     "Gpu": 3,

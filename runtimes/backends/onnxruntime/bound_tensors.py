@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +15,8 @@ from runtimes.tensors.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from runtimes.tensors import cuda
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 """The shapes of all inputs or outputs, in the model's order."""
@@ -119,6 +122,20 @@ class Slot:
         """Copy arrays to the device. They must be C-ordered and of the inputs' dtypes and shapes."""
         for name, value in self._inputs.items():
             value.update_inplace(arrays[name])
+
+    def fill_from_device(self, pointers: Mapping[str, int], stream: cuda.Stream) -> None:
+        """Queue copies of inputs that are on the device, C-ordered and of the inputs' dtypes and shapes.
+
+        Args:
+            pointers: The address of each input, by name.
+            stream: The stream that the model's work is queued on.
+        """
+        for name, value in self._inputs.items():
+            stream.within_device(value.data_ptr(), pointers[name], value.tensor_size_in_bytes())
+
+    def outputs(self) -> dict[str, onnxruntime.OrtValue]:
+        """Return the outputs of the last run by name, in device memory that the next run writes again."""
+        return {spec.name: value for spec, value in zip(self._model.outputs, self._binding.get_outputs(), strict=True)}
 
     def run(self) -> None:
         """Run the model once on the copied inputs and return when the device has finished."""

@@ -5,6 +5,7 @@ The executed precision can differ from the types of the graph:
 - Without kernels for half precision, the CPU provider inserts casts and computes in float32.
 - On CUDA, quantised convolutions are computed in float32 between their Q/DQ nodes. On the CPU, so are those whose
   following nodes do not fit an integer kernel.
+- Convolutions in 8-bit floats are computed in the float type between their Q/DQ nodes, as rexport writes it: float16.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ def list_arithmetic(graph: OnnxGraph, device: str, tf32: bool = False) -> tuple[
     """
     if device != "cpu":
         wide = "tfloat32" if tf32 else "float32"
-        return tuple(sorted({wide if kind in ("int8", "float32") else kind for kind in graph.arithmetic}))
+        between = {"float8": "float16", "int8": wide, "float32": wide}
+        return tuple(sorted({between.get(kind, kind) for kind in graph.arithmetic}))
     half = "float32" if platform.machine() in _WITHOUT_HALF else "float16"
     kinds = [
         "float32" if kind == "int8" and not _runs_in_integers(node, graph) else kind
         for node, kind in graph.weighted.items()
     ]
-    return tuple(sorted({half if kind == "float16" else kind for kind in kinds or graph.arithmetic}))
+    return tuple(sorted({half if kind in ("float16", "float8") else kind for kind in kinds or graph.arithmetic}))
 
 
 _WITHOUT_HALF = ("x86_64", "AMD64")

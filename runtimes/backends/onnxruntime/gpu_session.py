@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.onnxruntime import releases, session_factory
+from runtimes.backends.onnxruntime import batches, releases, session_factory
 from runtimes.backends.onnxruntime.bound_tensors import BoundModel, Slot, Slots, copy_outputs, run_options
 from runtimes.backends.onnxruntime.errors import translate_error
+from runtimes.backends.onnxruntime.kept_outputs import OutputWriter
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
@@ -19,8 +20,11 @@ from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description, Options
 from runtimes.tensors import cuda, dlpack
 from runtimes.tensors.capture import capture_lock
+from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
-from runtimes.tensors.spec import Arrays
+from runtimes.tensors.output_memory import OutputMemory, follow
+from runtimes.tensors.pinned import pinned_array
+from runtimes.tensors.spec import Array, Arrays
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -52,9 +56,9 @@ def open_on_gpu(
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"{provider.name} has no CUDA device: {missing}", code="provider-without-gpu")
-    with GPU_LOCK:
-        with cuda.current(provider.device_id):
-            stream = cuda.Stream()
+    # The library makes its GPU current and does not restore the caller's.
+    with GPU_LOCK, cuda.current(provider.device_id):
+        stream = cuda.Stream()
         session = session_factory.open_session(
             artifact, replace(provider, user_compute_stream=stream.handle), options.threads
         )
@@ -109,11 +113,15 @@ class OnnxRuntimeDeviceSession:
         self._description = description
         self._unrecorded = model.unrecorded
         self._model = model
+        self._ordinal = model.ordinal
         self._stream = stream
         self._max_batch = running.max_batch
         self._queues = running.queues
+        self._recording = running.recording
         self._slots = Slots(model, running.recording)
         self._calls = SerialCalls()
+        self._memory = OutputMemory()
+        self._has_queued_work = False
 
     @property
     def description(self) -> Description:
@@ -123,13 +131,20 @@ class OnnxRuntimeDeviceSession:
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model, as ``Session.run``."""
         parts = self._parts(arrays)
-        return self._call(lambda: _join_parts([self._infer(part) for part in parts]))
+        return self._call(lambda: batches.join([self._infer(part) for part in parts]))
 
     def _infer(self, arrays: Arrays) -> Arrays:
         slot = self._slots.get(self._shapes(arrays))
-        slot.fill(arrays)
+        self._fill(slot, arrays)
         slot.run()
         return slot.results()
+
+    def _fill(self, slot: Slot, arrays: Arrays) -> None:
+        """Copy arrays to a shared slot, when no queued run reads it any more."""
+        if self._has_queued_work:
+            self._stream.synchronize()
+            self._has_queued_work = False
+        slot.fill(arrays)
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the model on the arrays, as ``Session.bind``."""
@@ -145,7 +160,8 @@ class OnnxRuntimeDeviceSession:
         if not self._queues:
             return None
         slots = self._fill_new_slots(arrays)
-        before, after = cuda.Event(), cuda.Event()
+        with cuda.current(self._ordinal):
+            before, after = cuda.Event(), cuda.Event()
 
         def run_timed() -> float:
             before.record(self._stream)
@@ -163,6 +179,15 @@ class OnnxRuntimeDeviceSession:
         Raises:
             InputError: A tensor is on another GPU than the model.
         """
+        self._check_device(tensors)
+        # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
+        self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
+        images = tensors[self.inputs[0].name].shape[0]
+        return self._call(
+            lambda: batches.join([self._infer_rows(tensors, *part) for part in batches.bounds(images, self._max_batch)])
+        )
+
+    def _check_device(self, tensors: Mapping[str, DeviceTensor]) -> None:
         for name, tensor in tensors.items():
             if tensor.device != self._model.ordinal:
                 raise InputError(
@@ -170,10 +195,6 @@ class OnnxRuntimeDeviceSession:
                     code="tensor-on-other-gpu",
                     hint=f"copy the tensor to GPU {self._model.ordinal}",
                 )
-        # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
-        self._calls.call_here(lambda: self._wait_for_producers(tensors))
-        images = tensors[self.inputs[0].name].shape[0]
-        return self._call(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
 
     def _wait_for_producers(self, tensors: Mapping[str, DeviceTensor]) -> None:
         """Make the stream wait for the work that the tensors' owners queued. Only while no thread records a run."""
@@ -181,22 +202,88 @@ class OnnxRuntimeDeviceSession:
             dlpack.wait_for_producer(tensor, self._stream.handle)
 
     def _infer_rows(self, tensors: Mapping[str, DeviceTensor], start: int, stop: int) -> Arrays:
-        """Run the model on rows of device tensors, without a recording, which would keep their addresses."""
+        """Run the model on rows of device tensors.
+
+        A recording reads its own inputs, to which the rows are copied on the device. Without a recording, the rows are
+        read in place.
+        """
+        if self._recording:
+            slot = self._slot_of_rows(tensors, start, stop)
+            slot.run()
+            return slot.results()
         model = self._model
         binding = model.native.io_binding()
+        pointers = self._pointers(tensors, start)
         for spec in self.inputs:
-            kind, row = np.dtype(spec.dtype), tensors[spec.name].shape[1:]
-            pointer = tensors[spec.name].pointer + start * int(np.prod(row, dtype=np.int64)) * kind.itemsize
-            binding.bind_input(spec.name, model.device, model.ordinal, kind.type, (stop - start, *row), pointer)
+            kind, shape = np.dtype(spec.dtype).type, (stop - start, *tensors[spec.name].shape[1:])
+            binding.bind_input(spec.name, model.device, model.ordinal, kind, shape, pointers[spec.name])
         for spec in self.outputs:
             binding.bind_output(spec.name, model.device, model.ordinal)
         model.native.run_with_iobinding(binding, run_options(None))
         return copy_outputs(binding, self.outputs)
 
+    def _slot_of_rows(self, tensors: Mapping[str, DeviceTensor], start: int, stop: int) -> Slot:
+        """Return a shared slot, to which rows of device tensors are copied on the device."""
+        slot = self._slots.get(tuple((stop - start, *tensors[spec.name].shape[1:]) for spec in self.inputs))
+        slot.fill_from_device(self._pointers(tensors, start), self._stream)
+        return slot
+
+    def _pointers(self, tensors: Mapping[str, DeviceTensor], start: int) -> dict[str, int]:
+        """Return the addresses of the rows from ``start`` on, by the name of the input."""
+        pointers = {}
+        for spec in self.inputs:
+            tensor = tensors[spec.name]
+            row_bytes = int(np.prod(tensor.shape[1:], dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+            pointers[spec.name] = tensor.pointer + start * row_bytes
+        return pointers
+
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run of the model, as ``DeviceSession.queue``.
+
+        ONNX Runtime may wait for the device all the same: the TensorRT provider always does, and the CUDA provider of
+        older versions does when it replays a recording.
+
+        Raises:
+            InputError: A tensor is on another GPU than the model.
+        """
+        tensors = {name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)}
+        self._check_device(tensors)
+        if stream is None:
+            self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
+        arrays = {name: feed for name, feed in feeds.items() if not isinstance(feed, DeviceTensor)}
+        return self._call(lambda: self._queue(arrays, tensors, stream))
+
+    def _queue(
+        self, arrays: Arrays, tensors: Mapping[str, DeviceTensor], stream: int | None
+    ) -> dict[str, DeviceOutput]:
+        images = (tensors or arrays)[self.inputs[0].name].shape[0]
+        with cuda.current(self._model.ordinal):
+            if stream is not None:
+                follow(self._stream, cuda.BorrowedStream(stream))
+            writer = OutputWriter(self.outputs, images, self._memory, self._stream, stream)
+            for start, stop in batches.bounds(images, self._max_batch):
+                if tensors:
+                    slot = self._slot_of_rows(tensors, start, stop)
+                else:
+                    part = {name: array[start:stop] for name, array in arrays.items()}
+                    slot = self._slots.get(self._shapes(part))
+                    self._fill(slot, part)
+                slot.queue()
+                self._has_queued_work = True
+                writer.write(slot.outputs(), start, stop)
+            return writer.share(self._model.ordinal)
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
+        return self._calls.call_here(lambda: pinned_array(shape, dtype, self._model.ordinal))
+
     def close(self) -> None:
-        """Free the session of the library."""
+        """Free the session of the library, after queued runs have finished."""
         self._calls.close()
-        with GPU_LOCK, capture_lock():
+        with GPU_LOCK, capture_lock(), cuda.current(self._ordinal):
+            if self._has_queued_work:
+                self._stream.synchronize()
+            self._memory.close()
             # Bound functions may still hold the native session. The stream is freed with the last of them.
             del self._slots, self._model
 
@@ -213,19 +300,22 @@ class OnnxRuntimeDeviceSession:
     def _shapes(self, arrays: Arrays) -> tuple[tuple[int, ...], ...]:
         return tuple(arrays[spec.name].shape for spec in self.inputs)
 
-    def _bounds(self, images: int) -> list[tuple[int, int]]:
-        step = self._max_batch or images
-        return [(start, min(start + step, images)) for start in range(0, images, step)]
-
     def _parts(self, arrays: Arrays) -> list[Arrays]:
-        images = len(arrays[self.inputs[0].name])
-        if self._max_batch is None or images <= self._max_batch:
-            return [arrays]
-        return [{name: array[start:stop] for name, array in arrays.items()} for start, stop in self._bounds(images)]
+        return batches.split(arrays, len(arrays[self.inputs[0].name]), self._max_batch)
+
+    def _on_device(self, act: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Return the function for the model's GPU. The calling thread has its own current GPU again afterwards."""
+        ordinal = self._ordinal
+
+        def act_on_device() -> _Result:
+            with cuda.current(ordinal):
+                return act()
+
+        return act_on_device
 
     def _call(self, act: Callable[[], _Result]) -> _Result:
         try:
-            return self._calls.call(act)
+            return self._calls.call(self._on_device(act))
         except RexportError:
             raise
         except Exception as error:
@@ -235,9 +325,3 @@ class OnnxRuntimeDeviceSession:
 def _run_all(slots: list[Slot]) -> None:
     for slot in slots:
         slot.run()
-
-
-def _join_parts(parts: list[Arrays]) -> Arrays:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.session import TorchSession, input_spec, translate_error
+from runtimes.devices import CPU, DeviceName
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -30,17 +31,23 @@ if TYPE_CHECKING:
     from runtimes.backends.pytorch.session import Call
 
 
-def check_gpu() -> None:
-    """Check that PyTorch can use a GPU.
+def check_gpu(index: int = 0) -> None:
+    """Check that PyTorch can use the GPU with this number.
 
     Raises:
-        BackendUnavailableError: PyTorch was built without CUDA, or finds no GPU.
+        BackendUnavailableError: PyTorch was built without CUDA, or finds no such GPU.
     """
     with importing("torch", "export"):
         import torch
 
     if torch.cuda.is_available():
-        return
+        if index < (there := torch.cuda.device_count()):
+            return
+        raise BackendUnavailableError(
+            f"PyTorch {torch.__version__} finds {there} CUDA devices, and none with the number {index}",
+            code="pytorch-lacks-gpu-number",
+            hint=f"choose a number from 0 to {there - 1}",
+        )
     if torch.version.cuda is None:
         raise BackendUnavailableError(
             f"PyTorch {torch.__version__} was built without CUDA",
@@ -54,8 +61,8 @@ def check_gpu() -> None:
     )
 
 
-def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgram:
-    """Load the exported program of an artifact on a device, ``cpu`` or ``cuda``.
+def load_program(artifact: Artifact, device: DeviceName) -> torch.export.ExportedProgram:
+    """Load the exported program of an artifact on a device.
 
     Raises:
         BackendUnavailableError: PyTorch cannot be imported, or the device is missing.
@@ -65,8 +72,8 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
     with importing("torch", "export"):
         import torch
 
-    if device == "cuda":
-        check_gpu()
+    if device.kind != CPU:
+        check_gpu(device.index)
     try:
         with warnings.catch_warnings():
             # Users cannot act on deprecations inside torch.export.load.
@@ -74,11 +81,16 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
             with files.open_regular(artifact.path) as file:
                 program = torch.export.load(file)
         # With the number of the device: a graph that asserts "cuda" rejects a tensor on "cuda:0".
-        return program if device == "cpu" else move_program(program, f"{device}:{torch.cuda.current_device()}")
+        return program if device.kind == CPU else move_program(program, device.numbered)
     except torch.OutOfMemoryError as error:
         raise translate_error(error) from error
     except Exception as error:
         text = quote(str(error).split("\n")[0] or type(error).__name__)
+        if "busy or unavailable" in text:
+            from runtimes.tensors import cuda
+
+            # CUDA's words, for example if another process has the GPU for itself
+            raise cuda.unavailable_error(device.index, text) from error
         raise ArtifactError(
             f"PyTorch {torch.__version__} cannot read the file: {text}",
             code="pytorch-cannot-read",
@@ -114,7 +126,7 @@ def describe(
     return Description(
         backend=backend,
         version=torch.__version__,
-        device=options.device,
+        device=str(options.device_name),
         provider=provider,
         precision=" ".join(sorted({_arithmetic(dtype, artifact, options) for dtype in _types(program)})),
         threads=options.threads,
@@ -148,20 +160,20 @@ def open_eager(backend: str, artifact: Artifact, options: Options, record: bool 
         options: The options of the user.
         record: Whether runs on CUDA are recorded as CUDA graphs.
     """
-    program = load_program(artifact, options.device)
+    program = load_program(artifact, options.device_name)
     from runtimes.backends.pytorch.program import bind_weights
 
     description = describe(backend, "eager", program, artifact, options)
-    if options.device != "cpu":
+    if options.device != CPU:
         description = _set_layout(program, artifact, description)
     if not record:
-        return _make_session(bind_weights(program), artifact, description)
+        return _make_session(bind_weights(program), artifact, description, options)
     from runtimes.backends.pytorch.batch_sizes import FirstBatches
     from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
 
     description = replace(description, provider=f"{description.provider} CUDA graphs")
     execution = Execution(FirstBatches().admit, f"{SEARCH} and {GRAPHS}")
-    return CudaTorchSession(bind_weights(program), artifact, description, execution)
+    return CudaTorchSession(bind_weights(program), artifact, description, execution, options.device_index)
 
 
 def _set_layout(program: torch.export.ExportedProgram, artifact: Artifact, description: Description) -> Description:
@@ -175,9 +187,9 @@ def _set_layout(program: torch.export.ExportedProgram, artifact: Artifact, descr
 
 def profile_eager(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
     """Run a program operator by operator and return the operators, as ``Backend.profile``."""
-    program = load_program(artifact, options.device)
+    program = load_program(artifact, options.device_name)
     description = describe(BACKEND.name, "eager", program, artifact, options)
-    if options.device != "cpu":
+    if options.device != CPU:
         description = _set_layout(program, artifact, description)
     layers: list[Layer] = []
     timed = _time_operators(
@@ -186,19 +198,19 @@ def profile_eager(artifact: Artifact, options: Options, arrays: Arrays) -> tuple
         layers=layers,
         precision_of=lambda dtype: _arithmetic(dtype, artifact, options),
     )
-    session = _make_session(timed, artifact, description)
+    session = _make_session(timed, artifact, description, options)
     session.run(arrays)  # allocates memory
     layers.clear()
     session.run(arrays)
     return tuple(layers)
 
 
-def _make_session(call: Call, artifact: Artifact, description: Description) -> TorchSession:
-    if description.device == "cpu":
+def _make_session(call: Call, artifact: Artifact, description: Description, options: Options) -> TorchSession:
+    if options.device == CPU:
         return TorchSession(call, artifact, description)
     from runtimes.backends.pytorch.cuda_session import CudaTorchSession
 
-    return CudaTorchSession(call, artifact, description)
+    return CudaTorchSession(call, artifact, description, device_index=options.device_index)
 
 
 def _synchronize_function(device: str) -> Callable[[], None]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
@@ -15,13 +16,15 @@ from torch.utils.dlpack import from_dlpack
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES, FirstBatches
 from runtimes.backends.pytorch.launch_settings import LAUNCH_LOCK, apply_launch_settings
-from runtimes.backends.pytorch.session import TorchSession, translate_error
+from runtimes.backends.pytorch.outputs import caller_stream, share, translate_errors
+from runtimes.backends.pytorch.session import TorchSession
 from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Recording, TorchLane
 from runtimes.errors import InputError, Reason
 from runtimes.protocol import Description
 from runtimes.tensors.capture import capture_lock, warn_unrecorded
+from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
-from runtimes.tensors.spec import Arrays
+from runtimes.tensors.spec import Array, Arrays
 
 if TYPE_CHECKING:
     from runtimes.backends.pytorch.session import Call, Outputs
@@ -40,18 +43,9 @@ HALF_PRECISIONS = {"float16", "bfloat16"}
 """The precisions that settings for float32 do not change."""
 
 
-def current_device() -> torch.device:
-    """Return the current CUDA device of the calling thread."""
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Translate PyTorch's errors in the ``with`` block to those of ``runtimes.errors``."""
-    try:
-        yield
-    except RuntimeError as error:  # including torch.OutOfMemoryError
-        raise translate_error(error) from error
+def device_of(index: int) -> torch.device:
+    """Return the CUDA device with this number."""
+    return torch.device("cuda", index)
 
 
 @dataclass(frozen=True)
@@ -80,23 +74,29 @@ class CudaTorchSession(TorchSession):
         artifact: The artifact of the program.
         description: The description of what runs.
         execution: How it is run.
+        device_index: The number of the GPU, which has the program.
     """
 
     def __init__(
-        self, call: Call, artifact: Artifact, description: Description, execution: Execution = Execution()
+        self,
+        call: Call,
+        artifact: Artifact,
+        description: Description,
+        execution: Execution = Execution(),
+        device_index: int = 0,
     ) -> None:
         super().__init__(call, artifact, description)
         self._tf32 = None if set(description.precision.split()) <= HALF_PRECISIONS else artifact.allows_tf32
         self._execution = execution
         self._prepared = FirstBatches()
-        self._device = current_device()
+        self._device = device_of(device_index)
         self._lanes = Lanes(LANES if execution.concurrent else 1)
         self._bound_lane = Lanes(1) if execution.concurrent else self._lanes
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the program, as ``Session.run``."""
-        with _translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
-            staged = lane.incoming.fill(arrays[self.inputs[0].name])
+        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            staged = lane.stage(arrays[self.inputs[0].name])
             with lane.current():
                 return self._fetch_outputs(lane, self._launch(lane, staged))
 
@@ -106,6 +106,14 @@ class CudaTorchSession(TorchSession):
         Raises:
             InputError: The tensor is on another GPU than the program.
         """
+        tensor = self._check_device(tensors)
+        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
+            wait_for_producer(tensor, lane.stream.cuda_stream)
+            with lane.current():
+                return self._fetch_outputs(lane, self._launch(lane, from_dlpack(tensor.source)))
+
+    def _check_device(self, tensors: Mapping[str, DeviceTensor]) -> DeviceTensor:
         tensor = tensors[self.inputs[0].name]
         if tensor.device != (self._device.index or 0):
             raise InputError(
@@ -113,18 +121,49 @@ class CudaTorchSession(TorchSession):
                 code="program-on-other-gpu",
                 hint=f"pass tensor.to('{self._device}')",
             )
-        with _translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
-            # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
-            wait_for_producer(tensor, lane.stream.cuda_stream)
+        return tensor
+
+    def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
+        """Queue a run of the program, as ``DeviceSession.queue``.
+
+        Raises:
+            InputError: The tensor is on another GPU than the program.
+        """
+        value = feeds[self.inputs[0].name]
+        if isinstance(value, DeviceTensor):
+            self._check_device({self.inputs[0].name: value})
+        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            home = caller_stream(stream, self._device)
+            if isinstance(value, DeviceTensor):
+                if stream is None:
+                    wait_for_producer(value, lane.stream.cuda_stream)
+                staged = from_dlpack(value.source)
+            else:
+                staged = lane.stage(value)
+            lane.stream.wait_stream(home)
             with lane.current():
-                return self._fetch_outputs(lane, self._compute(lane, from_dlpack(tensor.source)))
+                computed = self._launch(lane, staged)
+                outputs = {name: _copy_for(home, output) for name, output in self._by_name(computed)}
+                finished = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                finished.record(lane.stream)
+            home.wait_event(finished)
+            lane.has_queued_work = True
+        device = self._device.index or 0
+        return {spec.name: share(spec, outputs[spec.name], device, finished, home) for spec in self.outputs}
+
+    def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
+        kind = torch.from_numpy(np.empty(0, dtype)).dtype
+        with translate_errors(), torch.cuda.device(self._device):
+            array: Array = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+        return array
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the program on the arrays, as ``Session.bind``."""
         lanes, launch = self._bound_lane, self._prepare(arrays)
 
         def run_once() -> None:
-            with _translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 launch()
                 lane.stream.synchronize()
 
@@ -141,7 +180,7 @@ class CudaTorchSession(TorchSession):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
         def run_once() -> float:
-            with _translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 start.record()
                 launch()
                 end.record()
@@ -151,10 +190,12 @@ class CudaTorchSession(TorchSession):
         return run_once
 
     def close(self) -> None:
-        """Free the program and PyTorch's cached device memory."""
+        """Free the program and PyTorch's cached device memory, after queued runs have finished."""
+        with translate_errors():
+            self._lanes.synchronize()
         super().close()
         del self._lanes, self._bound_lane
-        with LAUNCH_LOCK, capture_lock(), _translate_errors():
+        with LAUNCH_LOCK, capture_lock(), translate_errors(), torch.cuda.device(self._device):
             torch.cuda.empty_cache()
 
     def _prepare(self, arrays: Arrays) -> Callable[[], Outputs]:
@@ -163,8 +204,8 @@ class CudaTorchSession(TorchSession):
         The function is called with the lane of all bound runs current. Bound runs share this lane, so that memory for
         intermediate results exists only once.
         """
-        with _translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
-            staged = lane.incoming.fill(arrays[self.inputs[0].name])
+        with translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
+            staged = lane.stage(arrays[self.inputs[0].name])
             with lane.current():
                 recording = self._record(lane, staged) if self._execution.is_recorded(len(staged)) else None
                 with capture_lock():
@@ -242,3 +283,10 @@ class CudaTorchSession(TorchSession):
             lane.stream.synchronize()
             arrays[name] = values.numpy().copy()
         return arrays
+
+
+def _copy_for(stream: Any, output: Tensor) -> Tensor:
+    """Queue a copy of an output to memory that PyTorch uses again in the order of ``stream``, and return the copy."""
+    with torch.cuda.stream(stream):
+        copy = torch.empty(tuple(output.shape), dtype=output.dtype, device=output.device)
+    return copy.copy_(output, non_blocking=True)

@@ -115,7 +115,7 @@ def open_compiled(
         options: The options of the user.
         mode: A mode of ``torch.compile``, or ``None`` for its default.
     """
-    program = load_program(artifact, options.device)
+    program = load_program(artifact, options.device_name)
 
     with warnings.catch_warnings():
         # Compiling imports this module. Users cannot act on its deprecations.
@@ -128,11 +128,12 @@ def open_compiled(
 
     compiled = CompiledPrograms(lambda fixed: compile_program(program, not fixed, mode))
     if not options.cuda_graphs:
-        return CudaTorchSession(compiled, artifact, description, Execution(preparation=f"{SEARCH} and {CODE}"))
+        execution = Execution(preparation=f"{SEARCH} and {CODE}")
+        return CudaTorchSession(compiled, artifact, description, execution, options.device_index)
     # Inductor's own CUDA graphs are not used, because they belong to the thread that recorded them.
     description = replace(description, provider=f"{provider} CUDA graphs")
     execution = Execution(compiled.is_fixed, f"{SEARCH}, {CODE} and {GRAPHS}")
-    return CudaTorchSession(compiled, artifact, description, execution)
+    return CudaTorchSession(compiled, artifact, description, execution, options.device_index)
 
 
 def compile_program(program: torch.export.ExportedProgram, dynamic: bool, mode: str | None = None) -> Call:

@@ -58,7 +58,7 @@ def _sizes(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def set_faster_layout(program: torch.export.ExportedProgram, spec: TensorSpec, tf32: bool) -> WeightLayout:
-    """Give the program on the current CUDA device the faster layout, and return it. This takes seconds for float32.
+    """Give the program on a CUDA device the faster layout, and return it. This takes seconds for float32.
 
     Args:
         program: The program.
@@ -69,9 +69,10 @@ def set_faster_layout(program: torch.export.ExportedProgram, spec: TensorSpec, t
         set_weight_layout(program, torch.channels_last)
         return WeightLayout(channels_last=True)
     shape = (trial_batch(spec), *_sizes(spec))
-    with apply_launch_settings(tf32, search=True), capture_lock():
+    device = next(program.parameters()).device
+    with torch.cuda.device(device), apply_launch_settings(tf32, search=True), capture_lock():
         dtype = torch.from_numpy(np.empty(0, spec.dtype)).dtype
-        example = torch.zeros(shape, dtype=dtype, device=next(program.parameters()).device)
+        example = torch.zeros(shape, dtype=dtype, device=device)
         layout = choose_layout(program, example, time_on_device)
         del example
         torch.cuda.empty_cache()

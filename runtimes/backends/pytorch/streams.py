@@ -64,6 +64,7 @@ class TorchLane:
 
     Attributes:
         launched: The shapes of the inputs that have run. PyTorch allocates no memory for them any more.
+        has_queued_work: Whether the last call on the lane did not wait for its run.
     """
 
     def __init__(self) -> None:
@@ -73,6 +74,18 @@ class TorchLane:
         self.launched: set[tuple[int, ...]] = set()
         self._pool: Pool = torch.cuda.graph_pool_handle()
         self._anchor: torch.cuda.CUDAGraph | None = None
+        self.has_queued_work = False
+
+    def stage(self, array: Array) -> Tensor:
+        """Copy an array to the staging memory, as ``Staging.fill``, when no queued run reads the memory any more."""
+        self.synchronize()
+        return self.incoming.fill(array)
+
+    def synchronize(self) -> None:
+        """Wait for a run that was queued without waiting."""
+        if self.has_queued_work:
+            self.stream.synchronize()
+            self.has_queued_work = False
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -87,11 +100,15 @@ class TorchLane:
             NotRecordedError: PyTorch cannot record the work, or another thread ended the recording.
         """
         try:
-            if self._anchor is None:
-                # PyTorch records nothing more in a pool whose recordings have all gone. This one stays.
-                self._anchor, _ = self._capture(lambda: torch.zeros(1, device=device))
-            return self._capture(call)
+            # PyTorch first waits for the whole device, which would end the recordings of other threads.
+            with capture_lock():
+                if self._anchor is None:
+                    # PyTorch records nothing more in a pool whose recordings have all gone. This one stays.
+                    self._anchor, _ = self._capture(lambda: torch.zeros(1, device=device))
+                return self._capture(call)
         except RuntimeError as error:
+            if self._anchor is None:
+                self._pool = torch.cuda.graph_pool_handle()
             raise NotRecordedError(str(error)) from error
 
     def _capture(self, call: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
@@ -115,8 +132,7 @@ class Recording:
     """One run of a program as a CUDA graph, with fixed addresses of input and output.
 
     To run it: copy values to ``input``, call ``replay``, and read its result before the next replay on the lane. The
-    lane must be current when a recording is created, and the caller holds ``capture_lock``: PyTorch allocates memory,
-    and waits for the whole device before it records.
+    lane must be current when a recording is created.
 
     Args:
         call: Runs the program on a tensor.
@@ -168,6 +184,12 @@ class Lanes:
             with self._changed:
                 self._free.append(lane)
                 self._changed.notify()
+
+    def synchronize(self) -> None:
+        """Wait for the queued work of all lanes. No lane may be in use."""
+        with self._changed:
+            for lane in self._free:
+                lane.synchronize()
 
     def _take_free(self) -> TorchLane | None:
         """Return the free lane used last, or ``None`` if the caller has to create one."""

@@ -68,7 +68,7 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
         # Users cannot act on deprecations inside the library.
         warnings.simplefilter("ignore")
         importlib.import_module("torch_tensorrt")
-    program = load_program(artifact, options.device)
+    program = load_program(artifact, options.device_name)
     from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
     from runtimes.backends.pytorch.program import bind_weights
 
@@ -86,7 +86,7 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
     )
     provider = "torch_tensorrt CUDA graphs" if graphs else "torch_tensorrt"
     description = replace(describe(BACKEND.name, provider, program, artifact, options), version=_version())
-    return CudaTorchSession(engines, artifact, description, execution)
+    return CudaTorchSession(engines, artifact, description, execution, options.device_index)
 
 
 def _version() -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 from runtimes import files, parity
 from runtimes.artifacts.artifact import Artifact, publish
 from runtimes.artifacts.formats import FORMATS
-from runtimes.artifacts.manifest import Manifest
-from runtimes.backends.tensorrt import engine_manifest
+from runtimes.artifacts.manifest import Manifest, Profile
+from runtimes.backends.tensorrt import engine_manifest, timing_cache
 from runtimes.backends.tensorrt.build_settings import Settings
-from runtimes.backends.tensorrt.builder import build
+from runtimes.backends.tensorrt.builder import BuiltEngine, build
 from runtimes.backends.tensorrt.engine_cache import Key, default_folder, entry
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities
-from runtimes.errors import CompatibilityError, IntegrityError, Reason
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason
 from runtimes.onnx import graph as onnxfile
 from runtimes.runtime import Runtime
 from runtimes.tensors.cuda import Device
@@ -25,7 +25,13 @@ from runtimes.tensors.cuda import Device
 LOG = logging.getLogger("rexport")
 
 
-def engine_of(source: Artifact, flavor: Flavor, device: Device, open_engine: Callable[[Artifact], Runtime]) -> Artifact:
+def engine_of(
+    source: Artifact,
+    flavor: Flavor,
+    device: Device,
+    open_engine: Callable[[Artifact], Runtime],
+    batch: int | None = None,
+) -> Artifact:
     """Return the engine of an ONNX file for this device, from the cache or newly built.
 
     Building takes seconds to minutes and is logged as a warning. A new engine is compared with the test vectors of the
@@ -36,12 +42,16 @@ def engine_of(source: Artifact, flavor: Flavor, device: Device, open_engine: Cal
         flavor: The library.
         device: The GPU.
         open_engine: Opens the new engine for the comparison.
+        batch: The batch size that the engine is built for, or ``None`` for ``DEFAULT_PROFILE``. A graph with a fixed
+            batch keeps that.
 
     Raises:
         CheckFailedError: The logits of the new engine differ from the test vectors.
         RexportError: As for ``builder.build``, ``engine_cache.entry`` and ``open_engine``.
     """
-    settings = Settings(tf32=source.allows_tf32, targets=_targets(source, flavor, device))
+    settings = Settings(
+        profiles=_profiles(source, batch), tf32=source.allows_tf32, targets=_targets(source, flavor, device)
+    )
     key = Key(
         flavor=flavor.name,
         version=flavor.version(),
@@ -52,13 +62,16 @@ def engine_of(source: Artifact, flavor: Flavor, device: Device, open_engine: Cal
         settings=settings,
     )
     folder = default_folder()
+    if flavor.measures_kernels:
+        settings = replace(settings, timing_cache=folder / key.timing_cache_name)
 
     def make(target: Path) -> None:
         _warn(
             Reason(
                 "engine-being-built",
-                f"building an engine from {source.path.name} with {flavor.title} {key.version} for {device.name}; this "
-                f"takes seconds to minutes, and the engine is cached in {folder}",
+                f"building an engine from {source.path.name} with {flavor.title} {key.version} for {device.name}"
+                f"{'' if batch is None else f' and batches of {batch}'}; this takes seconds to minutes, and the engine "
+                f"is cached in {folder}",
             )
         )
         _make(source, target, settings, flavor, device, open_engine)
@@ -90,6 +103,12 @@ def _targets(source: Artifact, flavor: Flavor, device: Device) -> tuple[str, ...
     return (device.compute_capability,)
 
 
+def _profiles(source: Artifact, batch: int | None) -> tuple[Profile, ...]:
+    """Return the profile of a batch size, or none for the default."""
+    fixed = source.manifest is not None and source.manifest.inputs[0].fixed_batch is not None
+    return () if batch is None or fixed else (Profile(batch, batch, batch),)
+
+
 def _digest(source: Artifact) -> str:
     """Return the digest of an ONNX file. Without a manifest, it covers the files of external data as well."""
     if source.manifest is not None:
@@ -110,7 +129,7 @@ def _make(
 ) -> None:
     before = files.identity(source.path)
     source.check_digest()  # the engine of a damaged file must not be cached for the undamaged file
-    built = build(source.path, settings, flavor)
+    built = _build(source, settings, flavor, device.ordinal)
     if files.identity(source.path) != before:
         raise IntegrityError(
             "the file was replaced while its engine was built",
@@ -123,6 +142,18 @@ def _make(
         manifest = engine_manifest.manifest(source, plan, built, settings, flavor, device)
         engine = Artifact(plan, FORMATS["engine"], manifest)
         publish(plan, target, _check_parity(source, engine, manifest, open_engine), None)
+
+
+def _build(source: Artifact, settings: Settings, flavor: Flavor, device_index: int) -> BuiltEngine:
+    """Build the engine. A timing cache that the library does not accept is replaced."""
+    try:
+        return build(source.path, settings, flavor, device_index=device_index)
+    except (ArtifactError, CompatibilityError) as error:
+        if error.code not in timing_cache.REFUSALS or settings.timing_cache is None:
+            raise
+        _warn(Reason("timing-cache-replaced", f"the timing cache is replaced: {error}"))
+    settings.timing_cache.unlink(missing_ok=True)
+    return build(source.path, settings, flavor, device_index=device_index)
 
 
 def _check_parity(

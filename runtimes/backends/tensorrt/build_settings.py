@@ -6,7 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT, HardwareCompat, Profile
+from runtimes.artifacts.manifest import (
+    DEFAULT_OPT_LEVEL,
+    HARDWARE_COMPAT,
+    TILING,
+    Engine,
+    HardwareCompat,
+    Profile,
+    Tiling,
+)
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capability
 from runtimes.errors import UsageError, quote
 
@@ -33,6 +41,12 @@ class Settings:
         targets: The compute capabilities that TensorRT-RTX builds for, for example ``8.6``. Empty means 8.0 and later.
         timing_cache: A file for measured times of kernels, which is read and written. ``None`` for no file. It only
             shortens the build.
+        aux_streams: The limit of additional streams on which layers run at the same time; 0 for none. ``None`` leaves
+            the choice to the library.
+        tiling: How far the builder searches for tilings that keep data in the cache from layer to layer.
+        avg_timing: The runs that are averaged to time a kernel. ``None`` means the library's own number.
+        sparse_weights: Whether kernels for 2:4 sparse weights may be used for layers whose weights are so.
+        refit: Whether the weights of the engine can be replaced later. Such an engine can be slower.
 
     Raises:
         UsageError: A value is out of range.
@@ -47,6 +61,11 @@ class Settings:
     strip_weights: bool = False
     targets: tuple[str, ...] = ()
     timing_cache: Path | None = None
+    aux_streams: int | None = None
+    tiling: Tiling = "none"
+    avg_timing: int | None = None
+    sparse_weights: bool = False
+    refit: bool = False
 
     def __post_init__(self) -> None:
         if self.opt_level not in OPT_LEVELS:
@@ -63,6 +82,21 @@ class Settings:
                 f"unknown hardware compatibility {quote(self.hardware_compat)!r}",
                 code="hardware-compat-unknown",
                 hint=f"choose one of {', '.join(HARDWARE_COMPAT)}",
+            )
+        if self.tiling not in TILING:
+            raise UsageError(
+                f"unknown level of tiling {quote(self.tiling)!r}",
+                code="tiling-unknown",
+                hint=f"choose one of {', '.join(TILING)}",
+            )
+        for name, value, least in (("streams", self.aux_streams, 0), ("averaged runs", self.avg_timing, 1)):
+            if value is not None and value < least:
+                raise UsageError(f"the number of {name} must be at least {least}, not {value}", code="count-too-small")
+        if self.refit and self.strip_weights:
+            raise UsageError(
+                "an engine without weights takes them from its own ONNX file, so they cannot be replaced",
+                code="refit-excludes-strip",
+                hint="omit one of the two",
             )
         for kind, values in (("profile", self.profiles), ("compute capability", self.targets)):
             if len(set(values)) != len(values):
@@ -87,12 +121,33 @@ class Settings:
         """Return, for each unsupported setting, whether it is requested, its description, and a hint."""
         if flavor.name != "rtx":
             return ((bool(self.targets), "builds for another GPU than the present one", "use the flavor rtx"),)
+        no_kernels = "omit it, because this library measures no kernels"
         gpus = "give the compute capabilities of the GPUs, or none for all"
         return (
             (self.hardware_compat != "none", "hardware compatibility levels", gpus),
             (self.version_compat, "engines for later versions", "build the engine again with the later version"),
-            (self.timing_cache is not None, "a timing cache", "omit it, because this library measures no kernels"),
+            (self.timing_cache is not None, "a timing cache", no_kernels),
+            (self.avg_timing is not None, "averages of the times of kernels", no_kernels),
         )
+
+
+def settings_of(record: Engine) -> Settings:
+    """Return the settings that an engine was built with, from its record. The timing cache is not recorded."""
+    return Settings(
+        profiles=record.profiles,
+        tf32=record.tf32,
+        opt_level=record.opt_level,
+        workspace_bytes=record.workspace_bytes,
+        hardware_compat=record.hardware_compat,
+        version_compat=record.version_compat,
+        strip_weights=record.stripped,
+        targets=record.targets,
+        aux_streams=record.aux_streams,
+        tiling=record.tiling,
+        avg_timing=record.avg_timing,
+        sparse_weights=record.sparse_weights,
+        refit=record.refittable,
+    )
 
 
 _UNIT_BYTES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}

@@ -5,6 +5,8 @@ The network is strongly typed: it computes in the types of the graph, which alon
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +20,11 @@ from runtimes.backends.tensorrt import timing_cache
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
 from runtimes.backends.tensorrt.flavors import Flavor, Log, compute_capability, logger, needing_driver
 from runtimes.backends.tensorrt.parser import parse
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError
+from runtimes.errors import CompatibilityError, Reason, ResourceError, RexportError, UsageError
+from runtimes.tensors import cuda
 from runtimes.tensors.spec import TensorSpec
+
+LOG = logging.getLogger("rexport")
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,13 @@ class BuildListener(Protocol):
         """
 
 
-def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListener | None = None) -> BuiltEngine:
+def build(
+    onnx: Path,
+    settings: Settings,
+    flavor: Flavor,
+    progress: BuildListener | None = None,
+    device_index: int | None = None,
+) -> BuiltEngine:
     """Build an engine from an ONNX file.
 
     The call blocks for seconds with TensorRT-RTX, and up to many minutes with TensorRT.
@@ -63,6 +74,8 @@ def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListene
         settings: The settings of the build.
         flavor: The library.
         progress: Receives the progress and can cancel the build.
+        device_index: The number of the GPU to build on, or ``None`` for the library's own choice: none with
+            TensorRT-RTX, the first one with TensorRT.
 
     Raises:
         UsageError: The settings do not fit this library or this graph.
@@ -75,7 +88,13 @@ def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListene
     """
     settings.check(flavor)
     cancel = threading.Event()
-    return _run_in_thread(lambda: _Build(onnx, settings, flavor, progress, cancel).run(), cancel)
+
+    def run_on_device() -> BuiltEngine:
+        # The device is a property of the thread, and the build has its own.
+        with contextlib.nullcontext() if device_index is None else cuda.current(device_index):
+            return _Build(onnx, settings, flavor, progress, cancel).run()
+
+    return _run_in_thread(run_on_device, cancel)
 
 
 def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> BuiltEngine:
@@ -142,17 +161,33 @@ class _Build:
             config.set_flag(flags.VERSION_COMPATIBLE)
         if settings.strip_weights:
             config.set_flag(flags.STRIP_PLAN)
+        if settings.refit:
+            config.set_flag(flags.REFIT)
         if settings.hardware_compat != "none":
             level = {"ampere+": "AMPERE_PLUS", "same-cc": "SAME_COMPUTE_CAPABILITY"}[settings.hardware_compat]
             config.hardware_compatibility_level = getattr(library.HardwareCompatibilityLevel, level)
         if settings.workspace_bytes is not None:
             config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
         config.builder_optimization_level = settings.opt_level
+        self._set_search(config)
         config.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # for the engine's inspector
         self._set_targets(config)
         if settings.timing_cache is not None:
             timing_cache.attach(config, settings.timing_cache, self._log)
         return config
+
+    def _set_search(self, config: Any) -> None:
+        """Set what the builder tries besides its optimisation level."""
+        settings = self._settings
+        if settings.sparse_weights:
+            config.set_flag(self._library.BuilderFlag.SPARSE_WEIGHTS)
+        if settings.aux_streams is not None:
+            config.max_aux_streams = settings.aux_streams
+        if settings.tiling != "none":
+            levels = self._library.TilingOptimizationLevel
+            config.tiling_optimization_level = getattr(levels, settings.tiling.upper())
+        if settings.avg_timing is not None:
+            config.avg_timing_iterations = settings.avg_timing
 
     def _set_targets(self, config: Any) -> None:
         if not self._settings.targets:
@@ -179,17 +214,24 @@ class _Build:
         plan = None if memory is None else memoryview(memory).cast("B")
         if plan is None or not plan.nbytes:
             raise self._failure()
-        if bytes(plan[:4]) != self._flavor.magic:
-            raise ArtifactError(
-                f"{self._flavor.title} {self._flavor.version()} built an engine of an unknown format: its first bytes "
-                f"are {bytes(plan[:8]).hex(' ')}",
-                code="engine-not-recognised",
-                path=self._onnx,
-                hint="pip install --upgrade rexport",
+        if bytes(plan[:4]) != self._flavor.magic:  # undocumented, so that the library has the last word
+            _warn(
+                Reason(
+                    "engine-not-recognised",
+                    f"{self._flavor.title} {self._flavor.version()} built an engine with unknown first bytes, "
+                    f"{bytes(plan[:8]).hex(' ')}; opening it will show whether the library accepts it",
+                )
             )
         if self._settings.timing_cache is not None:
-            timing_cache.save(config, self._settings.timing_cache)
+            self._save_timing_cache(config, self._settings.timing_cache)
         return plan
+
+    def _save_timing_cache(self, config: Any, path: Path) -> None:
+        """Save the times of kernels. An engine that was built is not lost because they cannot be written."""
+        try:
+            timing_cache.save(config, path)
+        except ResourceError as error:
+            _warn(Reason("timing-cache-not-saved", f"the timing cache was not saved: {error}"))
 
     def _failure(self) -> RexportError:
         reason = self._log.describe_errors()
@@ -207,11 +249,16 @@ class _Build:
     def _hint(self, reason: str) -> str | None:
         if "workspace" in reason and self._settings.workspace_bytes is not None:
             return f"allow more than {self._settings.workspace_bytes:,} bytes of workspace"
-        if self._settings.strip_weights and self._flavor.name == "rtx":
-            return "build on a machine with a GPU: TensorRT-RTX needs one to build an engine without weights"
+        if (self._settings.strip_weights or self._settings.refit) and self._flavor.name == "rtx":
+            kind = "without weights" if self._settings.strip_weights else "with weights that can be replaced"
+            return f"build on a machine with a GPU: TensorRT-RTX needs one to build an engine {kind}"
         if "Turing" in reason:
             return "omit the compute capability 7.5, or export the model in fp16"
         return None
+
+
+def _warn(reason: Reason) -> None:
+    LOG.warning("%s", reason, extra={"code": reason.code})
 
 
 class _Progress:

@@ -177,7 +177,9 @@ class _Comparison:
 
     def _as_built_by(self, flavor: Flavor) -> Engine:
         """Return the record of the engine for a build with another library, without settings of the first library."""
-        return replace(self.engine, flavor=flavor.name, targets=(), hardware_compat="none", version_compat=False)
+        return replace(
+            self.engine, flavor=flavor.name, targets=(), hardware_compat="none", version_compat=False, avg_timing=None
+        )
 
     def _error(
         self, reason: Reason, alternative: str | None = None, engine: Engine | None = None

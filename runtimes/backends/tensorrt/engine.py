@@ -12,7 +12,7 @@ from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Engine
 from runtimes.artifacts.rebuild_command import rebuild_hint
-from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver
+from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor, Log, logger, needing_driver
 from runtimes.backends.tensorrt.parser import DTYPES
 from runtimes.errors import (
     ArtifactError,
@@ -81,7 +81,7 @@ def _load_weights(loaded: LoadedEngine, artifact: Artifact, record: Engine, flav
     source = _source_path(artifact, record)
     before = files.identity(source)
     _check_source(artifact, source)
-    _refit(loaded, source, flavor)
+    load_weights_from(source, loaded, flavor)
     if files.identity(source) != before:
         raise IntegrityError(
             "the ONNX file was replaced while the weights of the engine were read from it",
@@ -104,7 +104,7 @@ def _plan(artifact: Artifact, flavor: Flavor) -> bytes:
             path=artifact.path,
             hint=rebuild_hint(artifact.path, artifact.manifest),
         )
-    if not plan.startswith(flavor.magic):
+    if any(plan.startswith(other.magic) for other in FLAVORS.values() if other != flavor):
         raise IntegrityError(
             f"the manifest says that the engine belongs to {flavor.title}, but its first bytes do not",
             code="engine-flavor-mismatch",
@@ -170,7 +170,18 @@ def _check_source(artifact: Artifact, path: Path) -> None:
     source.check_digest()  # covers external data, which the digest of the ONNX file does not
 
 
-def _refit(loaded: LoadedEngine, onnx: Path, flavor: Flavor) -> None:
+def load_weights_from(onnx: Path, loaded: LoadedEngine, flavor: Flavor) -> None:
+    """Replace the weights of an engine by those of the same names in an ONNX file.
+
+    Args:
+        onnx: The ONNX file.
+        loaded: The engine.
+        flavor: The library.
+
+    Raises:
+        ArtifactError: The library cannot read weights of this engine from the file.
+        CompatibilityError: The engine lacks weights that depend on the replaced ones.
+    """
     library, library_logger = loaded.library, logger(flavor, loaded.log)
     refitter = library.Refitter(loaded.engine, library_logger)
     parser = library.OnnxParserRefitter(refitter, library_logger)

@@ -63,6 +63,12 @@ class Key:
         text = json.dumps([KEY_VERSION, asdict(without_cache)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def timing_cache_name(self) -> str:
+        """The name of the timing cache: the same for all models on one GPU with one library and driver."""
+        parts = [self.flavor, self.version, self.gpu, self.compute_capability, self.driver]
+        return f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.timing"
+
 
 def default_folder() -> Path:
     """Return the folder of the cache: ``$REXPORT_CACHE``, or ``rexport/engines`` in the user's cache folder.

@@ -64,6 +64,11 @@ def manifest(
             stripped=settings.strip_weights,
             onnx=source.path.name,
             tolerance=tolerance,
+            aux_streams=settings.aux_streams,
+            tiling=settings.tiling,
+            avg_timing=settings.avg_timing,
+            sparse_weights=settings.sparse_weights,
+            refittable=settings.refit,
         ),
     )
 

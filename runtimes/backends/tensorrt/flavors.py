@@ -44,6 +44,11 @@ class Flavor:
     magic: bytes
     least: tuple[int, int]
 
+    @property
+    def measures_kernels(self) -> bool:
+        """Whether a build measures kernels, so that a timing cache shortens it."""
+        return self.name == "tensorrt"
+
     def missing(self) -> Reason | None:
         """Return why the library is not installed, with the install command, or ``None`` if it is installed.
 

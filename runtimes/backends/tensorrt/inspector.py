@@ -46,10 +46,20 @@ def layers(loaded: LoadedEngine, context: Any = None, graph: OnnxGraph | None = 
     Raises:
         ArtifactError: The text of the inspector cannot be read.
     """
+    return read(information(loaded, context), graph)
+
+
+def information(loaded: LoadedEngine, context: Any = None) -> str:
+    """Return the JSON of the inspector.
+
+    Args:
+        loaded: The engine.
+        context: As for ``layers``.
+    """
     inspector = loaded.engine.create_engine_inspector()
     if context is not None:
         inspector.execution_context = context
-    return read(inspector.get_engine_information(loaded.library.LayerInformationFormat.JSON), graph)
+    return str(inspector.get_engine_information(loaded.library.LayerInformationFormat.JSON))
 
 
 def read(text: str, graph: OnnxGraph | None = None) -> tuple[EngineLayer, ...]:

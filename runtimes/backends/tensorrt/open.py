@@ -23,9 +23,6 @@ from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
 from runtimes.tensors.spec import Arrays
 
-_ORDINAL = 0
-"""The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
-
 
 def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> DeviceSession:
     """Open a session on an engine, or on the engine of an ONNX file, which is built on first use.
@@ -41,8 +38,8 @@ def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> Device
         CheckFailedError: The logits of the engine differ from its test vectors.
         RexportError: As for ``compatibility.check``, ``engine.deserialise`` and ``build_on_open.engine_of``.
     """
-    device = cuda.device(_ORDINAL)
-    with cuda.current(_ORDINAL):
+    device = cuda.device(options.device_index)
+    with cuda.current(device.ordinal):
         return _session(_engine(artifact, options, flavor, device), options, flavor, device)
 
 
@@ -54,7 +51,7 @@ def _engine(artifact: Artifact, options: Options, flavor: Flavor, device: Device
     def open_engine(engine: Artifact) -> Runtime:
         return Runtime(engine, _session(engine, options, flavor, device))
 
-    return engine_of(artifact, flavor, device, open_engine)
+    return engine_of(artifact, flavor, device, open_engine, options.batch)
 
 
 def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Device) -> EngineSession:
@@ -64,7 +61,7 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
     description = Description(
         backend=flavor.backend,
         version=flavor.version(),
-        device=options.device,
+        device=str(options.device_name),
         provider=device.name,
         precision=_precision(loaded, artifact),
         threads=1,
@@ -78,6 +75,7 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         inputs=inputs,
         outputs=outputs,
         describe_errors=loaded.log.describe_errors,
+        device_index=device.ordinal,
     )
     try:
         _check_outputs(artifact, record, session)
@@ -117,17 +115,21 @@ def profile(artifact: Artifact, options: Options, arrays: Arrays, flavor: Flavor
     Raises:
         RexportError: As for ``open_session`` and ``profiler.durations``.
     """
-    device = cuda.device(_ORDINAL)
-    with cuda.current(_ORDINAL):
+    device = cuda.device(options.device_index)
+    with cuda.current(device.ordinal):
         engine = _engine(artifact, options, flavor, device)
         record = compatibility.check(engine, flavor, device)
         loaded = deserialise(engine, record, flavor)
         rows, times = durations(loaded, specs(loaded), record.profiles, arrays, _graph(artifact, engine))
-        return tuple(replace(row.layer, duration_s=times.get(row.title)) for row in rows)
+        return tuple(replace(row.layer, duration_s=times.get(row.title), tactic=row.tactic) for row in rows)
 
 
-def inspect_layers(artifact: Artifact) -> tuple[EngineLayer, ...]:
+def inspect_layers(artifact: Artifact, device_index: int = 0) -> tuple[EngineLayer, ...]:
     """Return the layers of an engine with their kernels, at the batch size that its first profile is tuned for.
+
+    Args:
+        artifact: The engine.
+        device_index: The number of the GPU.
 
     Raises:
         BackendUnavailableError: The library or a GPU is missing.
@@ -137,8 +139,8 @@ def inspect_layers(artifact: Artifact) -> tuple[EngineLayer, ...]:
     flavor = FLAVORS["tensorrt"]
     if artifact.manifest is not None and artifact.manifest.engine is not None:
         flavor = FLAVORS[artifact.manifest.engine.flavor]
-    device = cuda.device(_ORDINAL)
-    with cuda.current(_ORDINAL):
+    device = cuda.device(device_index)
+    with cuda.current(device.ordinal):
         record = compatibility.check(artifact, flavor, device)
         loaded = deserialise(artifact, record, flavor)
         context = context_for(loaded, specs(loaded)[0], record.profiles, record.profiles[0].best)

@@ -15,6 +15,7 @@ from runtimes.backends.tensorrt.engine import LoadedEngine
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.errors import CompatibilityError, ResourceError
 from runtimes.onnx.graph import OnnxGraph
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import DeviceBuffer, PinnedBuffer, Stream
 from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
@@ -35,7 +36,8 @@ def context_for(loaded: LoadedEngine, inputs: tuple[TensorSpec, ...], profiles: 
         CompatibilityError: The engine does not accept the batch size.
         ResourceError: The GPU does not have enough memory.
     """
-    context = loaded.engine.create_execution_context()
+    with capture_lock():  # it allocates memory
+        context = loaded.engine.create_execution_context()
     if context is None:
         raise ResourceError(
             f"the GPU does not have enough memory for an execution context: {loaded.log.describe_errors()}",
@@ -82,11 +84,31 @@ def durations(
     batch = _batch(profiles, len(next(iter(arrays.values()))))
     context = context_for(loaded, inputs, profiles, batch)
     rows = inspector.layers(loaded, context, graph)
+    repeated = {name: _repeat_to_batch(array, batch) for name, array in arrays.items()}
+    times = time_layers(loaded, context, repeated, outputs, _WARM_RUNS)
+    return rows, {title: statistics.median(runs) for title, runs in times.items()}
+
+
+def time_layers(
+    loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[TensorSpec, ...], runs: int
+) -> dict[str, list[float]]:
+    """Run an engine under the profiler and return the seconds of each layer in each run, by the layer's title.
+
+    Args:
+        loaded: The engine.
+        context: The context, as from ``context_for``. It keeps the profiler.
+        arrays: The inputs by name, of the context's batch size.
+        outputs: The specifications of the outputs.
+        runs: The number of runs after a first one, which is not counted.
+
+    Raises:
+        CompatibilityError: The engine cannot run the batch.
+    """
     times: dict[str, list[float]] = defaultdict(list)
     profiler = _profiler(loaded.library, times)
     context.profiler = profiler  # the library does not keep it alive
-    _run(loaded, context, {name: _repeat_to_batch(array, batch) for name, array in arrays.items()}, outputs)
-    return rows, {title: statistics.median(runs[1:] or runs) for title, runs in times.items()}
+    _run(loaded, context, arrays, outputs, runs)
+    return {title: seconds[1:] or seconds for title, seconds in times.items()}
 
 
 def _batch(profiles: tuple[Profile, ...], images: int) -> int:
@@ -100,7 +122,7 @@ def _repeat_to_batch(array: Array, batch: int) -> Array:
     return repeated
 
 
-def _run(loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[TensorSpec, ...]) -> None:
+def _run(loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[TensorSpec, ...], runs: int) -> None:
     stream = Stream()
     buffers = {name: DeviceBuffer(array.nbytes) for name, array in arrays.items()}
     for name, array in arrays.items():
@@ -113,7 +135,7 @@ def _run(loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[Tens
         size = int(np.prod(context.get_tensor_shape(spec.name))) * np.dtype(spec.dtype).itemsize
         buffers[spec.name] = DeviceBuffer(size)
     addresses_set = all(context.set_tensor_address(name, buffer.pointer) for name, buffer in buffers.items())
-    for _ in range(1 + _WARM_RUNS):
+    for _ in range(1 + runs):
         if not addresses_set or not context.execute_async_v3(stream.handle):
             raise CompatibilityError(
                 f"the engine cannot run the batch: {loaded.log.describe_errors()}", code="engine-cannot-run"

@@ -33,7 +33,7 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class _Run:
-    """What a recording is made for and used for again.
+    """The batch size and the inputs that a recording is made for.
 
     Attributes:
         images: The batch size.

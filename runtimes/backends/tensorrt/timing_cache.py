@@ -12,6 +12,9 @@ from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
 LIMIT_BYTES = 1 << 30
 """The largest size of a timing cache."""
 
+REFUSALS = ("timing-cache-unreadable", "timing-cache-other-gpu")
+"""The codes of errors after which another timing cache, or none, helps."""
+
 
 def attach(config: Any, path: Path, log: Log) -> None:
     """Make a build use a timing cache.

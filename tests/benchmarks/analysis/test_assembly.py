@@ -9,6 +9,7 @@ from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis import assembly
 from benchmarks.analysis.assembly import ResultContext
 from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_monitor import EnergyUse
 from benchmarks.process.job import JobOutcome, ProcessOutcomes
 from benchmarks.records.request import BenchmarkRequest, Configuration, Pair, PrecisionVariant, Refusal, Subject
 from benchmarks.records.result import Asked, Evaluation, GpuUse, Ran, Result, RoofInputs, Status
@@ -77,10 +78,10 @@ STATE = GpuState("NVIDIA H200", "GPU-0", 1980, 3201, 512.25, 41, (), 1000.0, 600
 
 def test_what_a_gpu_tells_is_in_the_result() -> None:
     before = replace(STATE, sm_mhz=345, throttle=("idle",))
-    device = replace(process(), device=series(50, 0.0005))
-    first = replace(outcome(device), gpu_before=before, device_peak_bytes=7_000_000, energy_per_image_j=0.125)
+    device, energy = replace(process(), device=series(50, 0.0005)), EnergyUse(1500.0, 3.0, runs=30)
+    first = replace(outcome(device), gpu_before=before, device_peak_bytes=7_000_000, energy=energy)
     found = finished(EMPTY, ProcessOutcomes([first, replace(outcome(device), gpu_after=STATE)]))
-    assert found.gpu == GpuUse(before, STATE, 7_000_000, 0.125)
+    assert found.gpu == GpuUse(before, STATE, 7_000_000, 1500.0 / 30 / EMPTY.identity.batch, 0.0333, 500.0)
     assert finished(EMPTY, gathered()).gpu == GpuUse()
 
 

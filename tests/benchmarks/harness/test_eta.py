@@ -8,8 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.harness import scheduler
-from benchmarks.harness.eta import CLOCKS, EVALUATED_IMAGES, SLOW, USUAL, Eta, RunPlan, TimeEstimate, Workload, WorkPace
+from benchmarks.harness import room, scheduler
+from benchmarks.harness.eta import (
+    CLOCKS,
+    EVALUATED_IMAGES,
+    GPU_FIRST_S,
+    SLOW,
+    USUAL,
+    Eta,
+    RunPlan,
+    TimeEstimate,
+    Workload,
+    WorkPace,
+)
 from benchmarks.harness.scheduler import ScheduledJob, gather
 from benchmarks.process.job import Job, JobOutcome, TurnPlan
 from benchmarks.records.request import BenchmarkRequest
@@ -97,6 +108,13 @@ def test_trials_that_are_left_out_are_not_waited_for() -> None:
     assert estimates.told == pytest.approx([56.0, 5.0])
 
 
+def test_a_gpu_takes_longer_by_its_energy_and_its_lead() -> None:
+    request = BenchmarkRequest(duration_s=0.2, rounds=10, processes=3)
+    on_gpu = replace(request, device="cuda")
+    longer_s = TURNS.seconds(on_gpu, USUAL) - TURNS.seconds(request, USUAL)
+    assert longer_s == pytest.approx(3 * GPU_FIRST_S + 3 * scheduler.GPU_LEAD_S)
+
+
 LOAD = Workload(load_s=2.0)
 TURNS = Workload(3, evaluated=3, multiply_adds=40_000_000, threads=2)
 METHOD = BenchmarkRequest(duration_s=0.2, rounds=10)
@@ -170,11 +188,14 @@ class ScriptedWorker:
     def __exit__(self, *_: object) -> None:
         pass
 
+    gpu: None = None
+
     def wait_until_open(self) -> float:
         self.machine.now.s += self.machine.pace.start_s
         return 1.0
 
-    def warm(self) -> float:
+    def warm(self, lead_s: float) -> float:
+        assert lead_s == 0.0
         self.machine.now.s += self.machine.pace.warmup_s
         return self.machine.image_s
 
@@ -198,7 +219,7 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     scripted = ScriptedMachine(USUAL.slower(times), Now(), TURNS.multiply_adds)
     monkeypatch.setattr(scheduler, "Worker", scripted.worker)
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=scripted.now))
-    monkeypatch.setattr(scheduler, "available_bytes", lambda: None)
+    monkeypatch.setattr(room, "available_bytes", lambda: None)
     return scripted, times
 
 

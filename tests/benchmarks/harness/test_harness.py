@@ -228,6 +228,7 @@ def test_what_found_no_room_is_measured_alone_and_said_so(together: Subjected, m
         reference, alone = finished(harness, configurations)
     assert (reference.result.asked.group, alone.result.asked.group) == (1, None)
     assert "measured-alone" in [warning.code for warning in alone.warnings]
+    assert "processes-held" in [note.code for note in alone.result.notes]
     assert value(alone.ratio) == statistics.compare_unpaired(taken(reference), taken(alone), seed=0).ratio
 
 
@@ -370,6 +371,9 @@ def test_a_load_that_fails_is_a_row_with_its_reason(together: Subjected, shape: 
     assert "call 0" in str(result.reason)
 
 
+KNOWN = Ceilings("cpu", 3, {"float32": 1e12})
+
+
 def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, str]] = []
 
@@ -385,8 +389,9 @@ def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.Mon
     assert (asked, notices) == ([], [])
     with Harness(replace(QUICK, threads=3, roofline=True), listener) as harness:
         harness.measure_ceilings()
+        assert harness.measure_ceilings(KNOWN) == KNOWN
     (notice,) = notices
-    assert asked == [(3, "cpu")]
+    assert asked == [(3, "cpu")]  # known ceilings are not measured again
     assert str(notice).endswith(": no library")
 
 

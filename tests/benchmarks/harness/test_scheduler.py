@@ -14,16 +14,17 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import predictions
-from benchmarks.harness import scheduler
+from benchmarks.harness import room
+from benchmarks.harness.room import GPU_SPARE_BYTES, GPU_UNKNOWN_BYTES, Room, available_bytes
 from benchmarks.harness.scheduler import (
     HELD,
     ScheduledJob,
-    available_bytes,
     expect_processes,
     gather,
     in_rounds,
     plan_turns,
 )
+from benchmarks.machine.gpu_monitor import GpuMemory
 from benchmarks.process.job import JobOutcome, ProcessOutcomes, TurnPlan
 from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, Plan
 from benchmarks.records.request import BenchmarkRequest
@@ -322,7 +323,7 @@ def test_those_beyond_the_number_held_are_measured_alone_later(tmp_path: Path) -
     names = [f"n{number:02}" for number in range(HELD + 2)]
     ears = Ears()
     found = last([standing_in(name) for name in names], tmp_path, ears, replace(METHOD, rounds=1))
-    assert [one.alone for one in found] == [False] * HELD + [True] * 2
+    assert [one.alone and one.alone.code for one in found] == [None] * HELD + ["processes-held"] * 2
     assert all([outcome.notes for outcome in one.outcomes] == [number(0), number(1)] for one in found)
     begun = [line.split(" · ")[-1].removesuffix(": start") for line in ears.lines if line.endswith(": start")]
     assert begun == [*names[:HELD] * 2, *[names[HELD]] * 2, *[names[HELD + 1]] * 2]
@@ -330,14 +331,119 @@ def test_those_beyond_the_number_held_are_measured_alone_later(tmp_path: Path) -
 
 
 def test_those_for_which_there_is_no_memory_are_measured_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = iter([scheduler.SPARE_BYTES + 1_000_001, scheduler.SPARE_BYTES + 1_000_000])
-    monkeypatch.setattr(scheduler, "available_bytes", lambda: next(left))
+    left = iter([room.SPARE_BYTES + 1_000_001, room.SPARE_BYTES + 1_000_000])
+    monkeypatch.setattr(room, "available_bytes", lambda: next(left))
     ears = Ears()
     found = last([standing_in(name) for name in "abcd"], tmp_path, ears)
-    assert [one.alone for one in found] == [False, False, True, True]
+    assert [one.alone and one.alone.code for one in found] == [None, None, "memory-short", "memory-short"]
     assert all([outcome.notes for outcome in one.outcomes] == [number(0), number(1)] for one in found)
     begun = [line.split(" · ")[-1][0] for line in ears.lines if line.endswith(": start")]
     assert begun == list("ababccdd")
+
+
+ON_A_GPU = STANDING_IN.replace(
+    r'print("\x01opened 1000000", flush=True)',
+    r"""print('\x01gpu {"own_bytes": 3000, "free_bytes": FREE, "growth_bytes": 500, "exclusive": false}')
+print("\x01opened 1000000", flush=True)""",
+)
+"""One on a GPU, whose memory it tells."""
+
+
+def test_those_that_find_no_gpu_memory_are_measured_alone(tmp_path: Path) -> None:
+    """The second leaves room for the others' inputs, and not for another process."""
+    free = [9000, 4500, 0]
+    entries = [
+        standing_in(name, ON_A_GPU.replace("FREE", str(GPU_SPARE_BYTES + left)))
+        for name, left in zip("abc", free, strict=True)
+    ]
+    found = last(entries, tmp_path)
+    assert [one.alone and one.alone.code for one in found] == [None, None, "gpu-memory-short"]
+    assert all([outcome.notes for outcome in one.outcomes] == [number(0), number(1)] for one in found)
+
+
+def test_room_on_a_gpu_is_what_is_free_less_what_comes() -> None:
+    """Two processes will take 500 each for their inputs, and the next one is as large as the largest: 3,000 and 500."""
+
+    def shortage(free_bytes: int) -> str | None:
+        held = Room()
+        held.add(1.0, GpuMemory(3000, 1 << 40, 500))
+        held.add(1.0, GpuMemory(100, free_bytes, 500))
+        reason = held.find_shortage()
+        return reason and reason.code
+
+    assert shortage(GPU_SPARE_BYTES + 4501) is None
+    assert shortage(GPU_SPARE_BYTES + 4500) == "gpu-memory-short"
+
+
+def test_a_gpu_that_tells_nothing_is_assumed_to_be_large() -> None:
+    held = Room()
+    held.add(1.0, GpuMemory(None, None))
+    assert held.find_shortage() is None
+    held.add(1.0, GpuMemory(None, GPU_SPARE_BYTES + GPU_UNKNOWN_BYTES))
+    assert held.find_shortage() is not None
+
+
+def test_an_exclusive_gpu_has_room_for_one() -> None:
+    held = Room()
+    assert held.find_shortage() is None
+    held.add(1.0, GpuMemory(1, 1 << 40, exclusive=True))
+    reason = held.find_shortage()
+    assert reason is not None
+    assert reason.code == "gpu-exclusive"
+
+
+ON_A_SHARED_GPU = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+import pytest
+from benchmarks.machine import gpu_monitor
+from benchmarks.worker.__main__ import main
+from runtimes.backends import registry
+from tests.benchmarks.nvml import Card, installed
+place = Path(PLACE)
+with place.open("a") as file:
+    file.write(f"{os.getpid()}\\n")
+class Shared(Card):
+    @property
+    def processes(self):
+        return {1 << 30: 900, **dict.fromkeys(map(int, place.read_text().split()), 500)}
+    @processes.setter
+    def processes(self, value):
+        pass
+installed(pytest.MonkeyPatch(), Shared())
+gpu_monitor.ENERGY_WARMUP_S = gpu_monitor.ENERGY_LEAST_S = 1e-9
+rows = tuple(replace(row, devices=("cpu", "cuda")) for row in registry.all_backends() if row.name == "fake")
+registry.all_backends = lambda: rows
+sys.exit(main(sys.argv[1:]))
+"""
+"""A real worker of the scripted backend on a scripted GPU, which lists the workers in a file, and another process."""
+
+
+def test_on_a_shared_gpu_workers_tell_each_other_from_strangers(tmp_path: Path) -> None:
+    code = ON_A_SHARED_GPU.replace("PLACE", repr(str(tmp_path / "workers")))
+    entries = [real(name, artifact(tmp_path, name=f"{name}.fake"), code) for name in "ab"]
+    entries = [replace(entry, job=replace(entry.job, device="cuda", evaluate=False)) for entry in entries]
+    found = last(entries, tmp_path, method=replace(METHOD, processes=1))
+    assert len((tmp_path / "workers").read_text().split()) == 2
+    for gathered in found:
+        (sitting,) = sittings(gathered)
+        assert sitting.conditions is not None
+        assert sitting.conditions.gpu is not None
+        assert sitting.conditions.gpu.processes == (f"process {1 << 30}",)
+        assert gathered.outcomes[0].device_peak_bytes == 500
+
+
+WARMING = STANDING_IN.replace('told()\nprint("\\x01ready', "print('warm', *told()[1:], flush=True)\nprint(\"\\x01ready")
+"""One that tells how long it has to work before its warm-up."""
+
+
+@pytest.mark.parametrize(("device", "first"), [("cuda", ["warm 1.0"]), ("cpu", ["warm"])])
+def test_on_a_gpu_the_first_of_a_set_works_before(tmp_path: Path, device: str, first: list[str]) -> None:
+    ears = Ears()
+    last([standing_in(name, WARMING) for name in "ab"], tmp_path, ears, replace(METHOD, device=device))
+    told = [line.split(": ")[-1] for line in ears.lines if ": warm" in line]
+    assert told == [*first, "warm"] * 2
 
 
 def test_only_the_first_processes_load_one_at_a_time(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from benchmarks.machine import gpu
-from benchmarks.machine.gpu import UNKNOWN, Gpu, GpuMonitor, GpuState
-from tests.benchmarks.nvml import MIB, Card, Nvml, installed, steady
+from benchmarks.machine import gpu, gpu_monitor
+from benchmarks.machine.gpu import EXCLUSIVE, UNKNOWN, Gauge, Gpu, GpuState
+from tests.benchmarks.nvml import MIB, Card, Nvml, NVMLLibraryMismatchError, installed, steady
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, gpu_uuid
+from tests.runtimes.backends.tensorrt.driverdouble import install
 
 NAMES = [name for name in vars(Nvml) if name.startswith(("nvml", "NVML_"))]
 
@@ -30,7 +31,8 @@ def test_the_double_has_nothing_that_the_real_library_has_not(name: str) -> None
 
 
 def test_every_name_that_is_used_is_in_the_double() -> None:
-    used = set(re.findall(r"\b(?:nvml[A-Z]\w+|NVML_\w+)", Path(gpu.__file__).read_text()))
+    texts = (Path(module.__file__ or "").read_text() for module in (gpu, gpu_monitor))
+    used = set(re.findall(r"\b(?:nvml[A-Z]\w+|NVML_\w+)", "\n".join(texts)))
     assert used <= set(NAMES)
 
 
@@ -38,8 +40,17 @@ def test_what_a_gpu_is_and_how_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, Card(reasons=0x4 | 0x20))
     assert gpu.missing() is None
     assert gpu.gpus() == (
-        Gpu("NVIDIA H200", "GPU-0", "580.159.03", "13.0", "9.0", 143_771 * MIB, 1980, 700.0),
-    )  # fmt: skip
+        Gpu(
+            *("NVIDIA H200", "GPU-0", "580.159.03", "13.0", "9.0", 143_771 * MIB, 1980, 700.0),
+            power_limit_default_w=700.0,
+            compute_mode="default",
+            mig=False,
+            mps=False,
+            persistence=True,
+            ecc=True,
+            application_mhz=1980,
+        ),
+    )
     found = gpu.gauge("cuda")
     assert found is not None
     assert found.state() == GpuState(
@@ -89,100 +100,120 @@ def test_the_real_library_without_a_driver_says_so() -> None:
 
 
 def test_of_several_gpus_the_one_is_read_that_cuda_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, fast = Card(uuid="GPU-slow", bus="00000000:01:00.0"), Card(uuid="GPU-fast", bus="00000000:C1:00.0")
-    installed(monkeypatch, slow, fast, bus="0000:c1:00.0")
-    found = gpu.gauge("cuda")
-    assert found is not None
-    assert found.state().uuid == "GPU-fast"
+    slow, fast = Card(uuid="GPU-slow"), Card(uuid="GPU-fast")
+    installed(monkeypatch, slow, fast, cuda=("fast", "slow"))
+    for device, uuid in (("cuda", "GPU-fast"), ("cuda:1", "GPU-slow")):
+        found = gpu.gauge(device)
+        assert found is not None
+        assert found.state().uuid == uuid
     installed(monkeypatch, slow, fast)
     assert gpu.gauge("cuda") is None  # which of the two is unclear
-    installed(monkeypatch, slow, fast, bus="0000:ff:00.0")
+    installed(monkeypatch, slow, fast, cuda=("another",))
     assert gpu.gauge("cuda") is None
 
 
-@pytest.mark.parametrize("bus", [None, "0000:ff:00.0"])
-def test_the_only_gpu_is_read_wherever_cuda_says_it_sits(monkeypatch: pytest.MonkeyPatch, bus: str | None) -> None:
-    installed(monkeypatch, Card(uuid="GPU-only"), bus=bus)
+@pytest.mark.parametrize("cuda", [(), ("another",)])
+def test_the_only_gpu_is_read_whatever_cuda_calls_it(monkeypatch: pytest.MonkeyPatch, cuda: tuple[str, ...]) -> None:
+    installed(monkeypatch, Card(uuid="GPU-only"), cuda=cuda)
     found = gpu.gauge("cuda")
     assert found is not None
     assert found.state().uuid == "GPU-only"
+    assert gpu.gauge("cuda:1") is None
 
 
-def cudart(status: int, address: object) -> ModuleType:
-    """Stands in for ``cuda.bindings.runtime``, whose calls need a driver."""
-    double = ModuleType("cuda.bindings.runtime")
-    double.cudaError_t = SimpleNamespace(cudaSuccess=0)  # type: ignore[attr-defined]
-    double.cudaDeviceGetPCIBusId = lambda *_: (status, address)  # type: ignore[attr-defined]
-    return double
+def test_a_mig_device_has_memory_of_its_own_and_no_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Card(uuid="GPU-whole", mig=1, sm_mhz=1755, used_bytes=steady(90_000 * MIB))
+    absent = ["ClockInfo", "PowerUsage", "Temperature", "CurrentClocksEventReasons", "TotalEnergyConsumption"]
+    part = Card("NVIDIA H200 MIG 1g.18gb", "MIG-part", whole=whole, used_bytes=steady(700 * MIB), lacks=absent)
+    installed(monkeypatch, whole, part, cuda=("part",))
+    found = gpu.gauge("cuda")
+    assert found is not None
+    state = found.state()
+    assert (state.uuid, state.memory_used_bytes, state.mig_device) == ("MIG-part", 700 * MIB, True)
+    assert (state.sm_mhz, state.temperature_c, state.throttle) == (1755, 41, ())
+    assert (state.power_w, state.energy_j) == (None, None)
+    assert found.gpu().mig
 
 
-@pytest.mark.parametrize(
-    ("status", "address", "found"),
-    [(0, b"0000:3B:00.0\0\0\0\0", "0000:3B:00.0"), (0, "0000:3B:00.0", "0000:3B:00.0"), (35, None, None)],
-)
-def test_where_cudas_first_device_sits(
-    monkeypatch: pytest.MonkeyPatch, status: int, address: object, found: str | None
-) -> None:
-    bindings = pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cudart(status, address))
-    monkeypatch.setattr(bindings, "runtime", cudart(status, address), raising=False)
-    assert gpu._bus_address() == found
+def test_a_part_that_cuda_does_not_name_is_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(uuid="GPU-whole", mig=1), cuda=("whole",))
+    assert gpu.gauge("cuda") is None
 
 
-def test_the_real_cuda_has_that_function() -> None:
-    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
-    status, _ = runtime.cudaDeviceGetPCIBusId(16, 0)
-    assert isinstance(status, runtime.cudaError_t)
+def test_cuda_tells_the_identifier_and_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = install(monkeypatch, Recorder(devices=2, memory_bytes=5 * MIB))
+    assert gpu._identifier("cuda:1") == str(gpu_uuid(1))
+    assert gpu._identifier("cuda:2") == ""
+    assert gpu.free_bytes("cuda:1") == 5 * MIB
+    assert recorder.used["cudaMemGetInfo"] == {1}
+    recorder.devices = 0
+    assert (gpu._identifier("cuda"), gpu.free_bytes("cuda")) == ("", None)
 
 
 def test_on_a_processor_nothing_is_read_or_imported() -> None:
     code = (
-        "import sys\nfrom benchmarks.machine.gpu import GpuMonitor\n"
+        "import sys\nfrom benchmarks.machine.gpu_monitor import GpuMonitor\n"
         "watch = GpuMonitor('cpu')\n"
-        "print(watch.read_state(), watch.peak_bytes(), watch.measure_energy(lambda: 7, lambda: 8))\n"
-        "print(sorted({'pynvml', 'cuda'} & set(sys.modules)))"
+        "with watch.turn(): watch.note_state()\n"
+        "print(watch.read_state(), watch.read_memory(), watch.peak_bytes(), watch.conditions(), watch.last_state)\n"
+        "print(watch.measure_energy(lambda: 1 / 0), sorted({'pynvml', 'cuda'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "None None (7, None)\n[]\n"
+    assert done.stdout == "None None None None None\nNone []\n"
 
 
-def test_the_memory_peak_is_above_what_was_in_use_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, Card(used_bytes=steady(500, 700, 1900, 900)))
-    watch = GpuMonitor("cuda")
-    assert watch.peak_bytes() == 0
-    for _ in range(3):
-        assert watch.read_state() is not None
-    assert watch.peak_bytes() == 1400
+def test_a_missing_name_of_an_older_library_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that ``nvidia-ml-py`` or the driver's library lacks costs the value, never the row."""
+    double = installed(monkeypatch, Card(reasons=0x4))
+    for name in NAMES:
+        if name not in ("nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"):
+            monkeypatch.delattr(Nvml, name)
+    meter = Gauge(double, Card())
+    assert set(vars(meter.state()).values()) == {UNKNOWN, None, False}
+    assert meter.gpu().compute_mode is None
+    lists = (meter.processes(), meter.utilisation(), meter.utilisation_by_process(0), meter.power_limited_s())
+    assert lists == (None,) * 4
 
 
-def test_memory_that_is_not_told_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, Card(lacks=["MemoryInfo"]))
-    watch = GpuMonitor("cuda")
-    watch.read_state()
-    assert watch.peak_bytes() is None
+def test_a_reason_whose_name_the_library_lacks_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = installed(monkeypatch, Card())
+    monkeypatch.delattr(Nvml, "nvmlClocksEventReasonSwPowerCap")
+    assert Gauge(double, Card(reasons=0x4 | 0x8)).state().throttle == ("reason 0x4", "hardware slowdown")
 
 
-@pytest.mark.parametrize(("lasted", "repeated"), [(1.0, 0), (0.99, 1), (0.05, 10)])
-def test_energy_is_told_of_what_lasts_long_enough(
-    monkeypatch: pytest.MonkeyPatch, lasted: float, repeated: int
-) -> None:
-    """Each call after the work takes a tenth of a second."""
-    installed(monkeypatch, Card(energy_mj=steady(1_000_000, 1_050_000)))
-    now, calls = 0.0, list[str]()
-
-    def act(name: str, takes: float) -> str:
-        nonlocal now
-        now += takes
-        calls.append(name)
-        return name
-
-    found = GpuMonitor("cuda").measure_energy(lambda: act("work", lasted), lambda: act("more", 0.1), lambda: now)
-    assert found == ("work", 50.0)
-    assert calls == ["work"] + ["more"] * repeated
+def test_how_a_gpu_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(compute_mode=3, mig=1, clients=[7], persistence=0, ecc=0, power_limit_mw=500_000)
+    installed(monkeypatch, card)
+    (found,) = gpu.gpus()
+    assert (found.compute_mode, found.mig, found.mps, found.persistence, found.ecc) == (
+        EXCLUSIVE,
+        True,
+        True,
+        False,
+        False,
+    )
+    assert (found.power_limit_w, found.power_limit_default_w) == (500.0, 700.0)
+    installed(monkeypatch, Card(compute_mode=9))
+    assert gpu.gpus()[0].compute_mode == "mode 9"
 
 
-def test_energy_that_is_not_told_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, Card(lacks=["TotalEnergyConsumption"]))
-    more: list[int] = []
-    assert GpuMonitor("cuda").measure_energy(lambda: "done", lambda: more.append(1)) == ("done", None)
-    assert more == [], "there is nothing to wait for"
+def test_use_by_process_is_a_mean_of_the_samples_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The double adds an older sample, which does not count."""
+    double = installed(monkeypatch, Card())
+    meter = Gauge(double, Card(shares={7: [20, 40], 8: [5]}))
+    assert meter.utilisation_by_process(1000) == {7: pytest.approx(0.3), 8: 0.05}
+    assert Gauge(double, Card()).utilisation_by_process(1000) == {}
+    assert Gauge(double, Card(lacks=["ProcessUtilization"])).utilisation_by_process(1000) is None
+
+
+def test_a_driver_older_than_the_library_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mismatch(*_: object) -> None:
+        raise NVMLLibraryMismatchError("Unversioned function called")
+
+    monkeypatch.setattr(Nvml, "nvmlDeviceGetComputeRunningProcesses", mismatch)
+    assert Gauge(installed(monkeypatch, Card()), Card()).processes() is None
+
+
+def test_the_real_mismatch_is_no_nvml_error() -> None:
+    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    assert not issubclass(pynvml.NVMLLibraryMismatchError, pynvml.NVMLError)

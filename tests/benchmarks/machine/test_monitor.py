@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import helper
 
-from benchmarks.machine import disturbances as module_disturbances
-from benchmarks.machine import monitor
+from benchmarks.machine import gpu_disturbances, monitor
 from benchmarks.machine.disturbances import disturbances, find_invalidity, list_warnings
 from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_conditions import GpuConditions
 from benchmarks.machine.monitor import (
     Conditions,
     MachineMonitor,
@@ -182,7 +182,7 @@ def test_a_gpu_that_was_held_down_is_a_disturbance(slowdown: str) -> None:
 def test_every_slowdown_is_a_word_that_the_gpu_may_say() -> None:
     from benchmarks.machine import gpu
 
-    assert {*module_disturbances.GPU_SLOWDOWNS, module_disturbances.GPU_AT_LIMIT} <= {*gpu._REASONS.values()}
+    assert {*gpu_disturbances.SLOWDOWNS, gpu_disturbances.AT_LIMIT} <= {*gpu._REASONS.values()}
 
 
 def test_a_gpu_at_its_power_limit_is_a_warning() -> None:
@@ -190,6 +190,86 @@ def test_a_gpu_at_its_power_limit_is_a_warning() -> None:
     assert judge(QUIET, 2, limited, limited) == ()
     assert [warning.code for warning in list_warnings(QUIET, [1.0], (None, limited))] == ["gpu-power-limit"]
     assert list_warnings(QUIET, [1.0], (replace(GPU, throttle=None),)) == ()
+
+
+ON_GPU = GpuConditions(
+    wall_s=10.0,
+    sm_mhz=(1950, 1980),
+    throttle=("idle",),
+    power_limited_s=0.05,
+    thermal_limited_s=0.0,
+    foreign_share=0.0,
+    foreign_share_before=0.01,
+    processes=(),
+)
+"""A GPU that the run has for itself."""
+
+
+def on_gpu(**seen: object) -> Conditions:
+    """A quiet machine, and what was seen of its GPU."""
+    return replace(QUIET, gpu=replace(ON_GPU, **seen))  # type: ignore[arg-type]
+
+
+def test_a_gpu_of_its_own_has_no_disturbances() -> None:
+    assert judge(on_gpu(), 2, GPU, GPU) == ()
+    assert find_invalidity([on_gpu()], 2) is None
+    assert list_warnings(on_gpu(), [1.0], (GPU, GPU)) == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "code", "figures"),
+    [
+        ({"foreign_share": 0.37}, "gpu-others-busy", ("37 %", "limit 1 %")),
+        ({"foreign_share": None, "foreign_share_before": 0.37}, "gpu-others-busy", ("37 %",)),
+        ({"processes": ("python3 (7)",)}, "gpu-shared", ("python3 (7)",)),
+        ({"processes": ("a (1)", "b (2)", "c (3)", "d (4)", "e (5)")}, "gpu-shared", ("c (3)", "2 more")),
+        ({"sm_mhz": (1800, 1980)}, "gpu-clock-changed", ("1,800", "1,980", "5 %")),
+        ({"thermal_limited_s": 0.2}, "gpu-temperature", ("2 %", "limit 1 %")),
+        ({"throttle": ("idle", "power brake")}, "gpu-throttled", ("power brake",)),
+    ],
+)
+def test_each_disturbance_of_a_gpu_has_its_limit(seen: dict[str, object], code: str, figures: tuple[str, ...]) -> None:
+    wanted = judge(on_gpu(**seen), 2)
+    assert [reason.code for reason in wanted] == [code]
+    assert all(figure in wanted[0].sentence for figure in figures)
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        ({"foreign_share": 0.3}, "gpu-busy"),
+        ({"thermal_limited_s": 2.0}, "gpu-hot"),
+        ({"throttle": ("hardware slowdown",)}, "gpu-throttled"),
+    ],
+)
+def test_a_result_of_a_busy_or_hot_gpu_is_invalid(seen: dict[str, object], code: str) -> None:
+    reason = find_invalidity([on_gpu(**seen)], 2)
+    assert reason is not None
+    assert reason.code == code
+
+
+def test_a_little_use_of_a_gpu_disturbs_alone() -> None:
+    little = [on_gpu(foreign_share=0.3), *[on_gpu()] * 9]
+    assert find_invalidity(little, 2) is None
+    assert disturbances(little, 2)
+    assert find_invalidity([on_gpu(processes=("idle notebook (7)",))], 2) is None
+
+
+def test_power_that_held_the_clock_down_is_a_warning() -> None:
+    limited = on_gpu(power_limited_s=4.3, throttle=("power cap",))
+    assert judge(limited, 2) == ()
+    (warning,) = list_warnings(limited, [1.0])
+    assert (warning.code, "43 %" in warning.sentence) == ("gpu-power-limit", True)
+
+
+def test_a_gpu_whose_users_are_unknown_says_so() -> None:
+    unknown = on_gpu(foreign_share=None, foreign_share_before=None, processes=None)
+    assert [warning.code for warning in list_warnings(unknown, [1.0])] == ["gpu-others-unknown"]
+
+
+def test_conditions_of_a_processor_have_nothing_of_a_gpu() -> None:
+    assert "gpu" not in codec.encode(QUIET)
+    assert codec.loads(Conditions, codec.dumps(on_gpu())) == on_gpu()
 
 
 def test_samples_too_short_for_the_clock_are_a_warning() -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from benchmarks.machine import monitor
-from benchmarks.machine.gpu import GpuMonitor
+from benchmarks.machine.gpu_monitor import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
@@ -304,6 +305,12 @@ class Telling(Paced):
     """On a device with a clock of its own, by which a run takes half of the time."""
 
     def run_tensors(self, tensors: object) -> Arrays:
+        raise NotImplementedError
+
+    def queue(self, feeds: object, stream: object) -> NoReturn:
+        raise NotImplementedError
+
+    def empty_array(self, shape: object, dtype: object) -> NoReturn:
         raise NotImplementedError
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], float]:

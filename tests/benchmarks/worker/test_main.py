@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ import runtimes
 from benchmarks.accuracy import predictions
 from benchmarks.analysis.assembly import ResultContext, finish_result
 from benchmarks.analysis.figures import Figures
-from benchmarks.machine import gpu
+from benchmarks.machine import gpu_monitor
+from benchmarks.machine.gpu_monitor import GpuMemory
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome, Pipes, ProcessOutcomes, TurnPlan
 from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.samples import ProcessSamples
 from benchmarks.roofline.roof import count_layers
 from benchmarks.worker import __main__ as worker
+from benchmarks.worker import clocks
 from benchmarks.worker.__main__ import outcomes
 from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
@@ -33,7 +36,7 @@ from runtimes.errors import CompatibilityError, Reason
 from runtimes.protocol import Arrays, Layer, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.benchmarks import doubles
-from tests.benchmarks.nvml import Card, installed, steady
+from tests.benchmarks.nvml import TOTAL_BYTES, Card, installed, steady
 from tests.benchmarks.results import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
 
@@ -41,12 +44,15 @@ from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_
 class Told(Pipes):
     """The worker's end of a wire that has no other: it hears, and may take so many turns of its plan."""
 
+    lead_s = 0.0
+
     def __init__(self, job: Job, turns: int = 1) -> None:
         self._turn = TurnPlan(job.plan.duration_s, job.plan.min_samples, job.plan.max_samples)
         self._turns = turns
         self.steps: list[str] = []
         self.before_calls: list[str] | None = None
         self.said: list[tuple[str, float]] = []
+        self.gpu: GpuMemory | None = None
 
     def step(self, name: str) -> None:
         self.steps.append(name)
@@ -54,8 +60,10 @@ class Told(Pipes):
     def wait_for_start(self) -> None:
         self.before_calls = list(self.steps)
 
-    def report_open(self, peak_bytes: int) -> None:
+    def report_open(self, peak_bytes: int, gpu: GpuMemory | None = None) -> float:
         self.said.append(("opened", peak_bytes))
+        self.gpu = gpu
+        return self.lead_s
 
     def ready(self, usual_s: float) -> None:
         self.said.append(("ready", usual_s))
@@ -117,7 +125,7 @@ def test_its_turns_are_the_rounds_and_the_parent_hears_of_each(tmp_path: Path) -
 def test_only_the_first_process_tells_what_all_would(tmp_path: Path) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, number=1)
     outcome, steps = done(job, tmp_path)
-    assert (sat(outcome).image, outcome.arithmetic, outcome.energy_per_image_j) == (None, None, None)
+    assert (sat(outcome).image, outcome.arithmetic, outcome.energy) == (None, None, None)
     assert "profile" not in steps
 
 
@@ -189,7 +197,7 @@ def test_runs_that_do_nothing_get_no_number(tmp_path: Path, monkeypatch: pytest.
 def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def profile(path: str, feeds: Arrays, *options: object) -> tuple[Layer, ...]:
+    def profile(path: str, feeds: Arrays, *options: object, **_: object) -> tuple[Layer, ...]:
         asked.extend((path, feeds["input"].shape, *options))
         return tuple(Layer(f"{n}", (), "Conv", "int8" if n else "float32", True, None) for n in range(3))
 
@@ -201,7 +209,7 @@ def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> tuple[Layer, ...]:
+    def broken(*_: object, **__: object) -> tuple[Layer, ...]:
         raise RuntimeError("the profiler\nbroke")
 
     monkeypatch.setattr(runtimes, "profile", broken)
@@ -213,7 +221,7 @@ def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, mo
 
 
 def test_a_profiler_that_ends_the_process_takes_no_number(tmp_path: Path) -> None:
-    code = "import os, sys, runtimes; runtimes.profile = lambda *_: os.abort()\n"
+    code = "import os, sys, runtimes; runtimes.profile = lambda *_, **__: os.abort()\n"
     code += "from benchmarks.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
     folder = tmp_path / "job"
     folder.mkdir()
@@ -370,6 +378,12 @@ class OnADevice(fake.FakeSession):
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         raise NotImplementedError
 
+    def queue(self, feeds: object, stream: object) -> NoReturn:
+        raise NotImplementedError
+
+    def empty_array(self, shape: object, dtype: object) -> NoReturn:
+        raise NotImplementedError
+
     def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
         call = self.bind(arrays)
 
@@ -383,18 +397,21 @@ class OnADevice(fake.FakeSession):
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
     """The scripted backend on a scripted GPU."""
-    card = Card(used_bytes=steady(500, 800, 2500), energy_mj=steady(*range(0, 10**9, 50_000)))
+    card = Card(
+        used_bytes=steady(500, 800, 800, 900, 2500),
+        energy_mj=steady(*range(0, 10**9, 50_000)),
+        clocks_mhz=steady(1980, 1755, 210),
+    )
     installed(monkeypatch, card)
+    monkeypatch.setattr(gpu_monitor, "ENERGY_WARMUP_S", 0.0)
+    monkeypatch.setattr(gpu_monitor, "ENERGY_LEAST_S", 1e-9)
     monkeypatch.setattr(fake, "FakeSession", OnADevice)
     rows = tuple(replace(row, devices=("cpu", "cuda")) for row in registry.all_backends() if row.name == "fake")
     monkeypatch.setattr(registry, "all_backends", lambda: rows)
     return card
 
 
-def test_on_a_gpu_its_own_clock_and_its_state_are_told(
-    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.0)
+def test_on_a_gpu_its_own_clock_and_its_state_are_told(tmp_path: Path, on_a_gpu: Card) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
     outcome, steps = done(job, tmp_path)
     assert (outcome.status, outcome.reason) == ("ok", None)
@@ -406,9 +423,51 @@ def test_on_a_gpu_its_own_clock_and_its_state_are_told(
     assert outcome.gpu_before is not None
     assert outcome.gpu_after is not None
     assert (outcome.gpu_before.uuid, outcome.gpu_after.uuid) == (on_a_gpu.uuid, on_a_gpu.uuid)
-    assert (outcome.gpu_before.memory_used_bytes, outcome.gpu_after.memory_used_bytes) == (800, 2500)
-    assert outcome.device_peak_bytes == 300  # without what is bound for each feed
-    assert outcome.energy_per_image_j == pytest.approx(50.0 / 2)  # of one run, which the monitor asks for
+    assert (outcome.gpu_before.memory_used_bytes, outcome.gpu_after.memory_used_bytes) == (900, 2500)
+    assert outcome.device_peak_bytes == 300  # without what is bound for each feed, and without what others take then
+    assert outcome.energy is not None
+    assert (outcome.energy.energy_j, outcome.energy.runs) == (50.0, 1)
+
+
+def test_the_state_after_is_that_at_the_end_of_the_runs(tmp_path: Path, on_a_gpu: Card) -> None:
+    """When the parent asks for the end, the GPU is idle or works for another process."""
+    del on_a_gpu
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False), tmp_path)
+    assert outcome.gpu_after is not None
+    assert outcome.gpu_after.sm_mhz == 1755
+    conditions = sat(outcome).conditions
+    assert conditions is not None
+    assert conditions.gpu is not None
+    assert conditions.gpu.sm_mhz == (1755, 1755)
+
+
+def test_on_a_gpu_the_parent_hears_of_its_memory(tmp_path: Path, on_a_gpu: Card) -> None:
+    on_a_gpu.compute_mode = 3
+    told = Told(replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False))
+    list(outcomes(replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False), tmp_path / "p", told))
+    feeds_bytes = 16 * 2 * 3 * 8 * 8 * 4
+    assert told.gpu == GpuMemory(300, TOTAL_BYTES - 800, 2 * feeds_bytes, exclusive=True)
+
+
+def test_a_worker_that_leads_works_before_its_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(clocks, "repeat", lambda _, duration_s: asked.append(duration_s))
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False)
+    told = Told(job)
+    told.lead_s = 1.5
+    list(outcomes(job, tmp_path / "p", told))
+    assert asked == [1.5]
+
+
+def test_a_load_on_a_gpu_has_its_conditions(tmp_path: Path, on_a_gpu: Card) -> None:
+    on_a_gpu.processes = {os.getpid(): 1, 1 << 30: 1}
+    plan = ArrivalPlan("single-stream", duration_s=0.02)
+    job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False, number=1, load=plan)
+    outcome, _ = done(job, tmp_path)
+    assert outcome.load is not None
+    assert outcome.load.conditions is not None
+    assert outcome.load.conditions.gpu is not None
+    assert outcome.load.conditions.gpu.processes == (f"process {1 << 30}",)
 
 
 def test_a_library_that_cannot_be_timed_says_why(
@@ -424,7 +483,7 @@ def test_a_library_that_cannot_be_timed_says_why(
         def bind_timed(self, arrays: Arrays) -> None:  # type: ignore[override]  # noqa: ARG002
             return None
 
-    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.0)
+    monkeypatch.setattr(gpu_monitor, "ENERGY_LEAST_S", 0.0)
     monkeypatch.setattr(fake, "FakeSession", Waiting)
     job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
     outcome, _ = done(job, tmp_path)
@@ -439,7 +498,7 @@ def test_energy_is_of_all_runs_until_the_counter_moved(
     tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each run takes 5 ms and uses 3 J, however few are sampled."""
-    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.6)
+    monkeypatch.setattr(gpu_monitor, "ENERGY_LEAST_S", 0.6)
     made: list[None] = []
 
     class Using(OnADevice):
@@ -455,15 +514,13 @@ def test_energy_is_of_all_runs_until_the_counter_moved(
     outcome, _ = done(job, tmp_path)
     compute = sat(outcome).compute
     assert len(compute.samples_s) == 3
-    assert outcome.energy_per_image_j == pytest.approx(3.0 / 2)
+    assert outcome.energy is not None
+    assert outcome.energy.energy_j / outcome.energy.runs == pytest.approx(3.0)
     assert len(made) > len(compute.warmup_s) + 3 + 20
 
 
-def test_the_device_runs_no_more_often_than_the_host_clock_tells(
-    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_device_runs_no_more_often_than_the_host_clock_tells(tmp_path: Path, on_a_gpu: Card) -> None:
     del on_a_gpu
-    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.0)
     plan = replace(JOB.plan, duration_s=3600.0, min_samples=1, max_samples=4)
     job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False, plan=plan)
     outcome, _ = done(job, tmp_path)
@@ -475,7 +532,7 @@ def test_the_device_runs_no_more_often_than_the_host_clock_tells(
 def test_on_a_processor_there_is_nothing_of_a_gpu(tmp_path: Path) -> None:
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False), tmp_path)
     assert (sat(outcome).device, outcome.gpu_before, outcome.gpu_after) == (None, None, None)
-    assert (outcome.device_peak_bytes, outcome.energy_per_image_j) == (None, None)
+    assert (outcome.device_peak_bytes, outcome.energy) == (None, None)
 
 
 @pytest.mark.parametrize("wish", [True, False])
@@ -490,7 +547,7 @@ def test_the_wish_for_cuda_graphs_reaches_the_runtime(
 
     monkeypatch.setattr(runtimes, "open", noting)
     done(replace(JOB, artifact=str(artifact(tmp_path)), cuda_graphs=wish, streams=2), tmp_path)
-    assert seen[1:] == ["fake", "cpu", 1, wish, {"streams": 2}]
+    assert seen[1:] == ["fake", "cpu", 1, wish, {"streams": 2, "batch": 2}]
 
 
 def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from exporter.precision import recipe_search, slowdown
 from exporter.precision.calibration_images import Examples
 from exporter.precision.gate import announce_resolution
 from exporter.precision.recipe_search import Candidate, Quantisation, Rejection, export_calibrated
-from exporter.precision.recipes import RECIPES, CalibrationRecipe
+from exporter.precision.recipes import RECIPES, CalibrationRecipe, recipes_for
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Artifact, available_backends, codec
@@ -45,7 +45,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Notices]:
     notices, listener = recording()
     with pytest.MonkeyPatch.context() as patch:
         few = {name: RECIPES[name] for name in ("default", "more-images")}
-        patch.setattr(recipe_search, "RECIPES", few)
+        patch.setattr(recipe_search, "recipes_for", lambda _, __: few)
         patch.setattr(slowdown, "ROUND_S", 0.002)
         request = hard.hard_request(folder, out)
         onnx_file.export(request, listener, precision_spec=spec_for(folder / "images"))
@@ -157,6 +157,7 @@ class ScriptedGate:
     labelled: bool = True
     refused: str = ""
     title: str = ""
+    kept: tuple[str, ...] = ()
     records: tuple[Gate, ...] = ()
     tried: list[str] = field(default_factory=list)
 
@@ -228,7 +229,7 @@ def test_float_layers_double_on_the_recipe_that_came_closest() -> None:
     script = ScriptedGate({"histogram": 0.1, "histogram + 4 float layers": 0.0})
     script.run()
     steps = ["1 float layer", "2 float layers", "4 float layers"]
-    assert script.tried[:8] == list(RECIPES)
+    assert script.tried[:8] == list(recipes_for("int8", "cpu"))
     assert script.tried[8:] == ["layers of histogram", *(f"histogram + {step}" for step in steps)]
 
 

@@ -33,9 +33,9 @@ def test_tf32_is_fp32s_graph_under_another_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
-def test_tf32_alone_is_no_precision_of_a_processor(name: str) -> None:
+def test_two_precisions_are_none_of_a_processor(name: str) -> None:
     assert set(PRECISIONS[name].devices) <= {"cpu", "cuda"}
-    assert ("cpu" in PRECISIONS[name].devices) == (name != "tf32")
+    assert ("cpu" in PRECISIONS[name].devices) == (name not in ("tf32", "fp8"))
 
 
 def test_all_but_the_calibrated_precisions_have_a_float() -> None:

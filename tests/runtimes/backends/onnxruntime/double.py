@@ -7,6 +7,7 @@ the addresses that it was recorded with, whatever is bound; it takes one call at
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ import pytest
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.tensors import cuda, dlpack
 from runtimes.tensors.dlpack import DeviceTensor
+from tests.runtimes.backends.tensorrt.cudadouble import holds_capture_lock
 
 HANDLE = 4096
 """Of every stream."""
@@ -39,11 +41,15 @@ class Recorder:
         faults: what the real library would have answered wrongly or with an error.
         events: ``record`` for each event that was recorded.
         ordered: handle of the stream that a tensor's owner was told of, and in which thread.
+        waits: pairs of handles, the stream that was made to wait and the one that it waits for.
+        copies: the direction of each copy between memories that was queued.
         unloadable: what ``preload_dlls`` prints.
         gives: the provider that a session has in the end; else the one that was asked for.
         refuses: what opening a session raises.
+        used: the GPUs that were current where a session, an event or a run began.
         version: what the library calls itself.
         recording: threads that record a run at this moment: in no other may the library do anything.
+        unrecordable: whether another thread ends every recording.
     """
 
     opened: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
@@ -52,14 +58,19 @@ class Recorder:
     faults: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     ordered: list[tuple[int, int]] = field(default_factory=list)
+    waits: list[tuple[int, int]] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
     unloadable: str = ""
     gives: str | None = None
     refuses: Exception | None = None
+    used: set[int] = field(default_factory=set)
     version: str = onnxruntime.__version__
     recording: list[int] = field(default_factory=list)
+    unrecordable: bool = False
 
     def acts(self) -> None:
         """Something that allocates or waits, in this thread."""
+        self.used.add(current_ordinal())
         if any(thread != threading.get_ident() for thread in list(self.recording)):
             self.faults.append("call-during-capture")
 
@@ -92,11 +103,11 @@ class _Binding:
         self.real.bind_ortvalue_output(name, value)
 
     def bind_input(self, name: str, device: str, ordinal: int, kind: type, shape: Sequence[int], address: int) -> None:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         self.real.bind_input(name, "cpu", 0, kind, shape, address)
 
     def bind_output(self, name: str, device: str, ordinal: int) -> None:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         self.real.bind_output(name, "cpu", 0)
 
     def get_outputs(self) -> list[onnxruntime.OrtValue]:
@@ -109,7 +120,7 @@ class _OrtValue:
     def ortvalue_from_shape_and_type(
         shape: Sequence[int], kind: type, device: str, ordinal: int
     ) -> onnxruntime.OrtValue:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", 0)
 
 
@@ -143,6 +154,8 @@ class Double(ModuleType):
         self.recorder.acts()
         if not GPU_LOCK.locked():
             self.recorder.faults.append("opened-during-recording")
+        if int(options["device_id"]) != current_ordinal():
+            self.recorder.faults.append("callers-gpu-changed")
         self.recorder.opened.append((provider, options, settings.entries))
         if self.recorder.refuses is not None:
             raise self.recorder.refuses
@@ -203,6 +216,10 @@ class _Session:
     def _record(self, me: int) -> None:
         """Takes some time, in which other threads come by."""
         self._recorder.acts()
+        if not holds_capture_lock():
+            self._recorder.faults.append("capture-lock-not-held")
+        if self._recorder.unrecordable:
+            raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
         self._recorder.recording.append(me)
         time.sleep(1e-3)
         self._recorder.recording.remove(me)
@@ -216,29 +233,76 @@ def _entry(options: onnxruntime.RunOptions, key: str) -> str | None:
 
 
 class Stream:
-    """Of the device."""
+    """Of the device. Its copies are done at once."""
 
-    handle = HANDLE
+    def __init__(self, recorder: Recorder | None = None, handle: int = HANDLE) -> None:
+        self.handle = handle
+        self._recorder = recorder or Recorder()
+
+    def synchronize(self) -> None:
+        self._recorder.events.append(f"wait {self.handle}")
+
+    def within_device(self, target: int, source: int, size: int) -> None:
+        self._recorder.copies.append("within")
+        ctypes.memmove(target, source, size)
 
 
-@dataclass
+class _Buffer:
+    """Memory of the device or pinned, which is the host's."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._memory = ctypes.create_string_buffer(max(size_bytes, 1))
+        self.pointer = ctypes.addressof(self._memory)
+
+    def close(self) -> None:
+        """Of a buffer that is too many."""
+
+
 class _Event:
-    recorder: Recorder
+    def __init__(self, recorder: Recorder, timed: bool) -> None:
+        self._recorder, self._timed = recorder, timed
+        self._stream = 0
+        recorder.used.add(current_ordinal())
 
     def record(self, stream: Stream) -> None:
         assert isinstance(stream, Stream)
-        self.recorder.events.append("record")
-        self.recorder.runs.append("|")
+        self._stream = stream.handle
+        if self._timed:
+            self._recorder.events.append("record")
+            self._recorder.runs.append("|")
+
+    def delay(self, stream: Stream) -> None:
+        self._recorder.waits.append((stream.handle, self._stream))
+
+    def synchronize(self) -> None:
+        self._recorder.events.append("finished")
 
     def elapsed_s(self, since: _Event) -> float:
         assert since is not self
         return 0.25
 
 
+_THREAD = threading.local()
+
+
+def current_ordinal() -> int:
+    """The GPU that is current in the calling thread."""
+    return getattr(_THREAD, "ordinal", 0)
+
+
 @contextmanager
-def _current(ordinal: int) -> Iterator[None]:
-    assert ordinal == 0
-    yield
+def current(ordinal: int) -> Iterator[None]:
+    """As ``cuda.current``."""
+    before, _THREAD.ordinal = current_ordinal(), ordinal
+    try:
+        yield
+    finally:
+        _THREAD.ordinal = before
+
+
+def _device(ordinal: int = 0) -> cuda.Device:
+    return cuda.Device(ordinal, "NVIDIA Double", "9.0", "13.0", 1 << 30, f"uuid-{ordinal}")
 
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -249,9 +313,16 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
     recorder = Recorder()
     monkeypatch.setitem(sys.modules, "onnxruntime", Double(recorder, providers or (TENSORRT, CUDA)))
     monkeypatch.setattr(cuda, "missing", lambda: None)
-    monkeypatch.setattr(cuda, "current", _current)
-    monkeypatch.setattr(cuda, "Stream", Stream)
-    monkeypatch.setattr(cuda, "Event", lambda: _Event(recorder))
+    monkeypatch.setattr(cuda, "current", current)
+    monkeypatch.setattr(cuda, "count", lambda: 2)
+    monkeypatch.setattr(cuda, "device", _device)
+    monkeypatch.setattr(cuda, "Stream", lambda: Stream(recorder))
+    monkeypatch.setattr(cuda, "BorrowedStream", lambda handle: Stream(recorder, handle))
+    monkeypatch.setattr(cuda, "Event", lambda timed=True: _Event(recorder, timed))
+    monkeypatch.setattr(cuda, "DeviceBuffer", _Buffer)
+    monkeypatch.setattr(cuda, "copy_to_host", ctypes.memmove)
+    monkeypatch.setattr(cuda, "synchronize_device", lambda: recorder.events.append("wait device"))
+    monkeypatch.setattr(cuda, "PinnedBuffer", _Buffer)
 
     def ordered(tensor: DeviceTensor, stream: int) -> None:
         assert tensor.pointer

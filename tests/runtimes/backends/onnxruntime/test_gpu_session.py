@@ -88,6 +88,24 @@ def test_every_answer_is_its_own(recorder: double.Recorder, twice: Artifact) -> 
     session.close()
 
 
+@pytest.mark.parametrize("caller", [0, 1])
+def test_it_runs_on_its_gpu_and_leaves_the_callers(recorder: double.Recorder, twice: Artifact, caller: int) -> None:
+    with double.current(caller):
+        session = open_session(twice, replace(GPU, device_index=1))
+        np.testing.assert_array_equal(session.run({"x": rows(1, 2)})["y"], 2 * rows(1, 2))
+        in_thread = threading.Thread(target=session.run, args=({"x": rows(3)},))
+        in_thread.start()
+        in_thread.join()
+        session.bind({"x": rows(1)})()
+        timed = session.bind_timed({"x": rows(1)})
+        assert timed is None or timed() == 0.25
+        session.close()
+        assert double.current_ordinal() == caller
+    assert (recorder.used, recorder.faults) == ({1}, [])
+    assert [options["device_id"] for _, options, _ in recorder.opened] == ["1"]
+    assert session.description.device == "cuda:1"
+
+
 def test_what_it_is_asked_for(recorder: double.Recorder, twice: Artifact) -> None:
     session = open_session(twice)
     ((provider, told, entries),) = recorder.opened
@@ -199,13 +217,17 @@ def tensor(array: Array, device: int = 0) -> DeviceTensor:
     return DeviceTensor(Owner(), array.ctypes.data, array.shape, str(array.dtype), device)
 
 
-def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Recorder, twice: Artifact) -> None:
-    session = open_session(twice)
+@pytest.mark.parametrize(("graphs", "runs", "copies"), [(True, "replayed", 3), (False, "plain", 0)])
+def test_tensors_are_read_in_place_or_replayed_from_a_copy(
+    recorder: double.Recorder, twice: Artifact, graphs: bool, runs: str, copies: int
+) -> None:
+    session = open_session(twice, replace(GPU, cuda_graphs=graphs))
     for values in ((1, 2, 3), (4, 5, 6), (7,)):
         array = rows(*values)
         answers = session.run_tensors({"x": tensor(array)})
         np.testing.assert_array_equal(answers["y"], 2 * array)
-    assert recorder.runs == ["plain"] * 3
+    assert recorder.runs == [runs] * 3
+    assert recorder.copies == ["within"] * copies
     assert recorder.ordered == [(double.HANDLE, threading.get_ident())] * 3
     asked: list[int] = []
 
@@ -221,6 +243,95 @@ def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Rec
     with refuses(InputError, "tensor-on-other-gpu", "'x'", "GPU 1", "GPU 0"):
         session.run_tensors({"x": tensor(rows(1), device=1)})
     session.close()
+
+
+CALLER = 7
+"""The handle of a stream of the caller."""
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("stream", [None, CALLER])
+def test_queued_outputs_stay_and_are_ordered(
+    recorder: double.Recorder, twice: Artifact, graphs: bool, stream: int | None
+) -> None:
+    session = open_session(twice, replace(GPU, cuda_graphs=graphs))
+    kept = []
+    for values in ((1, 2), (3, 4), (5, 6)):
+        array = rows(*values)
+        for feeds in ({"x": array}, {"x": tensor(array)}):
+            recorder.waits.clear()
+            kept.append((session.queue(feeds, stream)["y"], 2 * array))
+            ordered = [(double.HANDLE, CALLER), (CALLER, double.HANDLE)]
+            assert recorder.waits == ([] if stream is None else ordered)
+    assert recorder.ordered == ([(double.HANDLE, threading.get_ident())] * 3 if stream is None else [])
+    assert {run[-1] for run in recorder.runs} == {"+"}  # none waits for the device
+    for output, expected in kept:
+        assert (output.shape, output.dtype, output.device) == ((2, 4), "float32", 0)
+        np.testing.assert_array_equal(np.asarray(output), expected)
+    assert recorder.faults == []
+    session.close()
+    np.testing.assert_array_equal(np.asarray(kept[0][0]), kept[0][1])
+
+
+def test_host_arrays_are_not_copied_over_queued_ones(recorder: double.Recorder, twice: Artifact) -> None:
+    session = open_session(twice)
+    wait = f"wait {double.HANDLE}"
+    session.run({"x": rows(1)})
+    session.queue({"x": tensor(rows(2))}, CALLER)
+    assert wait not in recorder.events
+    session.queue({"x": rows(3)}, CALLER)
+    assert recorder.events.count(wait) == 1
+    session.run({"x": rows(4)})
+    assert recorder.events.count(wait) == 2
+    session.run({"x": rows(5)})
+    assert recorder.events.count(wait) == 2
+    session.queue({"x": rows(6)}, None)
+    session.close()
+    assert recorder.events.count(wait) == 3
+
+
+def test_memory_of_outputs_is_used_again(recorder: double.Recorder, twice: Artifact) -> None:
+    session = open_session(twice)
+    first = session.queue({"x": rows(1)}, CALLER)["y"]
+    pointer = first.pointer
+    assert session.queue({"x": rows(1)}, CALLER)["y"].pointer != pointer
+    first.owner.delay(CALLER)
+    del first
+    again = session.queue({"x": rows(2)}, CALLER)["y"]
+    assert again.pointer == pointer
+    again.owner.delay(99)  # a reader of another stream, of which nothing is known later
+    del again
+    assert session.queue({"x": rows(3)}, CALLER)["y"].pointer != pointer
+    assert (99, double.HANDLE) in recorder.waits
+    session.close()
+
+
+def test_queued_batches_above_the_most_are_whole(recorder: double.Recorder, twice: Artifact) -> None:
+    whole = open_session(twice)
+    session = OnnxRuntimeDeviceSession(
+        whole._model,
+        whole.description,
+        double.Stream(recorder),  # type: ignore[arg-type]
+        Running(False, max_batch=3),
+    )
+    for count in (1, 3, 4, 7):
+        array = rows(*range(count))
+        for feeds in ({"x": array}, {"x": tensor(array)}):
+            np.testing.assert_array_equal(np.asarray(session.queue(feeds, None)["y"]), 2 * array)
+    with refuses(InputError, "tensor-on-other-gpu"):
+        session.queue({"x": tensor(rows(1), device=1)}, None)
+    session.close()
+    whole.close()
+
+
+@pytest.mark.usefixtures("recorder")
+def test_page_locked_arrays_own_their_memory(twice: Artifact) -> None:
+    session = open_session(twice)
+    array = session.empty_array((2, 4), "float32")
+    assert (array.shape, array.dtype.name) == ((2, 4), "float32")
+    session.close()
+    array[:] = 5
+    assert array.sum() == 40
 
 
 def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twice: Artifact) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
+import numpy as np
 import pytest
 
 from runtimes import Artifact
 from runtimes.backends.onnxruntime import backend as onnxrt
-from runtimes.backends.onnxruntime import profiling
+from runtimes.backends.onnxruntime import bound_tensors, gpu_session, profiling
+from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.protocol import Layer, Options
 from tests.runtimes.backends.onnxruntime import double
@@ -17,9 +20,21 @@ from tests.runtimes.backends.onnxruntime.test_gpu_session import open_session, r
 __all__ = ["recorder", "twice"]
 
 
-def of_two(twice: Artifact, lock: bool) -> None:
+def of_two(twice: Artifact) -> None:
     """Two sessions at once, which record a run at every turn."""
+    _run_together([open_session(twice) for _ in range(2)], twice)
+
+
+def of_two_without_locks(twice: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (bound_tensors, gpu_session):
+        monkeypatch.setattr(module, "capture_lock", contextlib.nullcontext)
     sessions = [open_session(twice) for _ in range(2)]
+    for session in sessions:
+        session._calls._lock = threading.Lock()
+    _run_together(sessions, twice)
+
+
+def _run_together(sessions: list[OnnxRuntimeDeviceSession], twice: Artifact) -> None:
     barrier = threading.Barrier(3)
 
     def ask(number: int) -> None:
@@ -32,9 +47,6 @@ def of_two(twice: Artifact, lock: bool) -> None:
         for _ in range(5):
             open_session(twice).close()
 
-    if not lock:
-        for session in sessions:
-            session._calls._lock = threading.Lock()
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
     threads.append(threading.Thread(target=come_and_go))
     for thread in threads:
@@ -45,11 +57,37 @@ def of_two(twice: Artifact, lock: bool) -> None:
         session.close()
 
 
-@pytest.mark.parametrize("lock", [True, False])
-def test_the_gpu_rests_while_another_session_records(recorder: double.Recorder, twice: Artifact, lock: bool) -> None:
-    """And with a lock for each session, the double sees it."""
-    of_two(twice, lock)
-    assert (recorder.faults == []) == lock
+def test_the_gpu_rests_while_another_session_records(recorder: double.Recorder, twice: Artifact) -> None:
+    of_two(twice)
+    assert recorder.faults == []
+
+
+def test_the_double_sees_sessions_that_share_no_lock(
+    recorder: double.Recorder, twice: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_two_without_locks(twice, monkeypatch)
+    assert recorder.faults
+
+
+def test_a_spoiled_recording_is_a_run_without_one(
+    recorder: double.Recorder, twice: Artifact, said: list[tuple[str, str]]
+) -> None:
+    session = open_session(twice)
+    recorder.unrecordable = True
+    for value in (1, 2, 3):
+        np.testing.assert_array_equal(session.run({"x": rows(value)})["y"], 2 * rows(value))
+    timed = session.bind_timed({"x": rows(4)})
+    assert timed is not None
+    assert timed() == 0.25
+    assert set(recorder.runs) == {"plain", "plain+", "|"}
+    assert [code for code, _ in said] == ["graph-not-recorded"]
+    assert session.description.unrecorded_batches == (1,)
+    recorder.unrecordable = False
+    session.run({"x": rows(1, 2)})
+    assert recorder.runs[-1] == "replayed"
+    session.close()
+    assert session.description.unrecorded_batches == (1,)
+    assert recorder.faults == []
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -57,6 +95,7 @@ def test_a_profile_on_the_gpu_waits_for_its_turn(
     onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     held: list[bool] = []
+    double.installed(monkeypatch)
 
     def profile(*_: object) -> tuple[Layer, ...]:
         held.append(GPU_LOCK.locked())

@@ -15,6 +15,7 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runtimes.backends.pytorch import cuda_session
+from tests.runtimes.backends.tensorrt.cudadouble import holds_capture_lock
 
 CPU = torch.device("cpu")
 
@@ -34,13 +36,18 @@ CPU = torch.device("cpu")
 @dataclass
 class Recorder:
     """What was done. ``events`` names it in order; ``faults`` is what no GPU would forgive, ``pools`` the
-    memory that each recording was given."""
+    memory that each recording was given, ``unrecordable`` whether another thread ends every recording, ``devices`` the
+    numbers of the GPUs of sessions."""
 
     events: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     pools: list[object] = field(default_factory=list)
     recordings: dict[object, weakref.WeakSet[Graph]] = field(default_factory=dict)
+    waits: list[tuple[int, int]] = field(default_factory=list)
+    readers: list[int] = field(default_factory=list)
+    unrecordable: bool = False
+    devices: list[int] = field(default_factory=list)
 
 
 class Stream:
@@ -57,6 +64,13 @@ class Stream:
         self._recorder.events.append("synchronize")
         if self.recording:
             self._recorder.faults.append("wait-during-recording")
+
+    def wait_stream(self, stream: Stream) -> None:
+        self._recorder.waits.append((self.cuda_stream, stream.cuda_stream))
+
+    def wait_event(self, event: Event) -> None:
+        assert event.stream is not None
+        self._recorder.waits.append((self.cuda_stream, event.stream.cuda_stream))
 
 
 class Pending:
@@ -83,16 +97,20 @@ class Event:
     """A point in a stream; every two are 2 ms apart."""
 
     def __init__(self, recorder: Recorder, enable_timing: bool) -> None:
-        assert enable_timing
         self._recorder = recorder
+        self._timed = enable_timing
+        self.stream: Stream | None = None
 
-    def record(self) -> None:
-        self._recorder.events.append("event")
+    def record(self, stream: Stream | None = None) -> None:
+        self.stream = stream
+        self._recorder.events.append("event" if self._timed else "mark")
 
     def synchronize(self) -> None:
         self._recorder.events.append("synchronize")
 
-    def elapsed_time(self, _: Event) -> float:
+    def elapsed_time(self, other: Event) -> float:
+        assert self._timed
+        assert other._timed
         return 2.0
 
 
@@ -140,7 +158,7 @@ class Graph:
 def installed(patch: pytest.MonkeyPatch) -> Recorder:
     """Puts the double in the place of ``torch.cuda``; what is done through it is recorded."""
     recorder = Recorder()
-    plain = torch.empty
+    plain, handles = torch.empty, itertools.count()
 
     @contextmanager
     def current(stream: Stream) -> Iterator[None]:
@@ -163,6 +181,10 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         recorder.recordings[pool].add(graph)
         assert capture_error_mode == "thread_local"
         recorder.events.append("record")
+        if not holds_capture_lock():
+            recorder.faults.append("capture-lock-not-held")
+        if recorder.unrecordable:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
         if any(other.recording for other in recorder.streams):
             recorder.faults.append("concurrent-recordings")
         stream.recording = True
@@ -180,21 +202,46 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
     def device(_: torch.device) -> Iterator[None]:
         yield
 
+    def device_of(index: int) -> torch.device:
+        recorder.devices.append(index)
+        return CPU
+
     def empty(*size: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
         if pin_memory:
             recorder.events.append("pin")
         return plain(*size, **options)
 
+    known: dict[int, Stream] = {}
+
+    def of_handle(handle: int) -> Stream:
+        if handle not in known:
+            known[handle] = Stream(recorder)
+            recorder.streams.remove(known[handle])  # the caller's own
+            known[handle].cuda_stream = handle
+        return known[handle]
+
+    def current_stream(_: object = None) -> Stream:
+        me = threading.get_ident()
+        return next((stream for stream in reversed(recorder.streams) if me in stream.users), of_handle(0))
+
+    def record_stream(_: torch.Tensor, stream: Stream) -> None:
+        recorder.readers.append(stream.cuda_stream)
+
+    patch.setattr(torch.Tensor, "record_stream", record_stream)
     patch.setattr(torch, "empty", empty)
-    patch.setattr(cuda_session, "current_device", lambda: CPU)
+    patch.setattr(cuda_session, "device_of", device_of)
     for name, value in {
         "is_available": lambda: True,
         "current_device": lambda: 0,
+        "device_count": lambda: 2,
         "Stream": lambda: Stream(recorder),
-        "Event": lambda enable_timing: Event(recorder, enable_timing),
+        "Event": lambda enable_timing=False: Event(recorder, enable_timing),
+        "ExternalStream": lambda handle, device: of_handle(handle),  # noqa: ARG005
+        "current_stream": current_stream,
+        "default_stream": lambda _: of_handle(0),
         "CUDAGraph": lambda: Graph(recorder),
         "graph": recording,
-        "graph_pool_handle": lambda: (0, len(recorder.streams)),
+        "graph_pool_handle": lambda: (0, next(handles)),
         "stream": current,
         "device": device,
         "synchronize": lambda: recorder.events.append("synchronize"),

@@ -23,6 +23,7 @@ from runtimes.backends.pytorch.cuda_session import CudaTorchSession, Execution
 from runtimes.backends.pytorch.streams import Lanes, TorchLane
 from runtimes.errors import ArtifactError, DeviceLostError, InputError, ResourceError, RexportError
 from runtimes.protocol import Array, Description, DeviceSession
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.refusals import refuses
 from tests.runtimes.backends.pytorch.double import CPU, Pending, Recorder, installed
@@ -215,7 +216,7 @@ def test_bound_runs_are_recorded_anew_when_the_others_have_gone(pt2_artifact: Ar
 
 def test_the_double_finds_a_pool_without_recordings(recorder: Recorder) -> None:
     lane = TorchLane()
-    with lane.current():
+    with lane.current(), capture_lock():
         lane.record(lambda: torch.ones(1), CPU)
         lane._anchor = None
         gc.collect()
@@ -264,7 +265,9 @@ def on_device(values: Tensor) -> tuple[dict[str, DeviceTensor], list[int]]:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-def test_a_tensor_of_the_device_is_read_where_it_lies(pt2_artifact: Artifact, recorder: Recorder, graphs: bool) -> None:
+def test_a_tensor_of_the_device_is_not_copied_to_the_host(
+    pt2_artifact: Artifact, recorder: Recorder, graphs: bool
+) -> None:
     seen: list[int] = []
 
     def call(x: Tensor) -> Tensor:
@@ -275,9 +278,12 @@ def test_a_tensor_of_the_device_is_read_where_it_lies(pt2_artifact: Artifact, re
     values = torch.from_numpy(feeds["input"])
     tensors, taken = on_device(values)
     session = make_session(pt2_artifact, call, lambda _: graphs)
-    np.testing.assert_array_equal(session.run_tensors(tensors)["logits"], expected(feeds))
-    assert set(seen) == set(taken) == {values.data_ptr()}
-    assert recorder.events.count("record") == 0
+    for _ in range(3):
+        np.testing.assert_array_equal(session.run_tensors(tensors)["logits"], expected(feeds))
+    assert set(taken) == {values.data_ptr()}
+    assert (values.data_ptr() in seen) is not graphs  # a recorded run reads a copy, and is replayed
+    assert recorder.events.count("record") == 2 * graphs  # the first keeps the pool
+    assert recorder.events.count("replay") == 3 * graphs
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -302,6 +308,72 @@ def test_the_double_finds_who_has_the_wrong_stream_waited_for(recorder: Recorder
     assert pending.memory.isnan().all()
     pending.__dlpack__(stream=lane.stream.cuda_stream)
     assert pending.memory.tolist() == [1, 1]
+
+
+CALLER = 77
+"""The handle of a stream of the caller."""
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize(("stream", "home"), [(None, 0), (1, 0), (CALLER, CALLER)])
+def test_queued_outputs_stay_and_are_ordered(
+    pt2_artifact: Artifact, recorder: Recorder, graphs: bool, stream: int | None, home: int
+) -> None:
+    session = make_session(pt2_artifact, recorded=lambda _: graphs)
+    kept = []
+    for seed in range(3):
+        feeds = images(2, seed)
+        tensors, taken = on_device(torch.from_numpy(feeds["input"]))
+        for given in (feeds, tensors):
+            recorder.waits.clear()
+            kept.append((session.queue(given, stream)["logits"], expected(feeds)))
+            lane = recorder.streams[0].cuda_stream
+            assert recorder.waits == [(lane, home), (home, lane)]
+        assert len(taken) == (1 if stream is not None else 2)  # without a stream, the owner is told of the lane
+    assert recorder.events.count("replay") == (6 if graphs else 0)
+    for output, answer in kept:
+        assert (output.shape, output.dtype, output.device) == ((2, 10), "float32", 0)
+        np.testing.assert_array_equal(np.asarray(output), answer)
+    assert recorder.faults == []
+    session.close()
+    np.testing.assert_array_equal(np.asarray(kept[0][0]), kept[0][1])
+
+
+def test_readers_of_an_output_are_known_to_pytorch(pt2_artifact: Artifact, recorder: Recorder) -> None:
+    session = make_session(pt2_artifact)
+    output = session.queue(images(1), CALLER)["logits"]
+    lane = recorder.streams[0].cuda_stream
+    recorder.waits.clear()
+    for stream in (CALLER, -1):
+        output.__dlpack__(stream=stream)
+    assert (recorder.waits, recorder.readers) == ([], [])
+    output.__dlpack__(stream=99)
+    output.__dlpack__()
+    assert recorder.waits == [(99, lane), (0, lane)]
+    assert recorder.readers == [99, 0]
+    session.close()
+
+
+def test_staging_memory_is_not_overwritten_while_it_is_read(pt2_artifact: Artifact, recorder: Recorder) -> None:
+    session = make_session(pt2_artifact)
+    for act, waits in ((lambda: session.queue(images(1), None), 1), (lambda: session.run(images(1)), 2)):
+        session.queue(images(1), None)
+        before = recorder.events.count("synchronize")
+        act()
+        assert recorder.events.count("synchronize") == before + waits  # the second for its own output
+    session.queue(images(1), None)
+    recorder.events.clear()
+    session.close()
+    assert recorder.events == ["synchronize", "empty_cache"]
+
+
+@pytest.mark.usefixtures("recorder")
+def test_page_locked_inputs_own_their_memory(pt2_artifact: Artifact) -> None:
+    session = make_session(pt2_artifact)
+    array = session.empty_array((2, 3), "uint8")
+    session.close()
+    array[:] = 7
+    assert (array.shape, array.dtype.name, int(array.sum())) == ((2, 3), "uint8", 42)
 
 
 @pytest.mark.usefixtures("recorder")
@@ -399,3 +471,21 @@ def test_threads_are_set_for_each_call(pt2_artifact: Artifact, monkeypatch: pyte
     monkeypatch.setattr(torch, "set_num_threads", asked_for.append)
     session.run(images(1))
     assert asked_for == [ABOUT.threads]
+
+
+def test_a_spoiled_recording_is_a_run_without_one(
+    pt2_artifact: Artifact, recorder: Recorder, said: list[tuple[str, str]]
+) -> None:
+    session = make_session(pt2_artifact, recorded=lambda _: True)
+    recorder.unrecordable = True
+    for seed in range(3):
+        np.testing.assert_array_equal(session.run(images(2, seed))["logits"], expected(images(2, seed)))
+    session.bind(images(2))()
+    assert [code for code, _ in said] == ["graph-not-recorded"]
+    assert session.description.unrecorded_batches == (2,)
+    assert recorder.events.count("record") == 2  # the lane's and the bound one's
+    assert "replay" not in recorder.events
+    recorder.unrecordable = False
+    session.run(images(3))
+    assert recorder.events.count("replay") == 1
+    assert recorder.faults == []

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from runtimes import Artifact
 from runtimes.backends.pytorch.backend import load_program
 from runtimes.backends.pytorch.program import bind_weights, set_weight_layout
+from runtimes.devices import DeviceName
 
 
 class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -45,7 +46,7 @@ class Everything(nn.Module):
 
 
 def test_the_same_operators_run_without_the_module(pt2_artifact: Artifact) -> None:
-    program = load_program(pt2_artifact, "cpu")
+    program = load_program(pt2_artifact, DeviceName("cpu"))
     call, module = bind_weights(program), program.module()
     images = torch.from_numpy(pt2_artifact.vectors().inputs)
     with torch.inference_mode():
@@ -64,7 +65,7 @@ def test_all_kinds_of_weights_and_several_outputs_are_bound() -> None:
 
 
 def test_a_layout_holds_for_what_is_bound_later(pt2_artifact: Artifact) -> None:
-    program = load_program(pt2_artifact, "cpu")
+    program = load_program(pt2_artifact, DeviceName("cpu"))
     images = torch.from_numpy(pt2_artifact.vectors().inputs)
     before = bind_weights(program)
     set_weight_layout(program, torch.channels_last)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from typing import Any
 import cuda.bindings.runtime as real
 
 from runtimes.protocol import Arrays
+from runtimes.tensors import capture
 from tests.runtimes.backends.tensorrt.devicememory import Memory
 
 COPY_S = 1e-4
@@ -49,6 +52,9 @@ class Recorder:
         devices: how many GPUs there are.
         gpu, compute_capability: what they are.
         driver: the CUDA version that the driver runs, as CUDA writes it: 13000 is 13.0.
+        compute_mode: which processes may use the GPUs.
+        used: the GPUs that were current when a function was called, by its name.
+        contexts: the GPUs on which a context was created.
         cuda: the double of the CUDA runtime.
     """
 
@@ -64,6 +70,9 @@ class Recorder:
     gpu: str = "NVIDIA Double"
     compute_capability: tuple[int, int] = (9, 0)
     driver: int = 13000
+    compute_mode: Any = real.cudaComputeMode.cudaComputeModeDefault
+    used: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    contexts: set[int] = field(default_factory=set)
     cuda: CudaDouble = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,10 +112,14 @@ class CudaDouble:
     """Stands for the module: each function has the true one's name and arguments, and gives its error code first."""
 
     cudaError_t = real.cudaError_t
+    cudaComputeMode = real.cudaComputeMode
+    cudaDeviceAttr = real.cudaDeviceAttr
     cudaMemcpyKind = real.cudaMemcpyKind
     cudaStreamCaptureMode = real.cudaStreamCaptureMode
     cudaStreamNonBlocking = real.cudaStreamNonBlocking
     cudaEventDefault = real.cudaEventDefault
+    cudaEventDisableTiming = real.cudaEventDisableTiming
+    cudaEventWaitDefault = real.cudaEventWaitDefault
     cudaHostAllocDefault = real.cudaHostAllocDefault
     __spec__ = real.__spec__
     __name__ = real.__name__
@@ -116,8 +129,9 @@ class CudaDouble:
         self.memory = Memory(recorder.fault)
         self._lock = threading.RLock()
         self._numbers = itertools.count(0x1000, 0x10)
-        self._queues: dict[int, _Queue] = {}
+        self._queues: dict[int, _Queue] = {DEFAULT_STREAM: _Queue()}
         self._events: dict[int, tuple[_Queue, list[float]] | None] = {}
+        self._untimed: set[int] = set()
         self._graphs: dict[int, list[Work]] = {}
         self._launchable: dict[int, list[Work]] = {}
         self._current = threading.local()
@@ -129,11 +143,22 @@ class CudaDouble:
         """The code that the call is to fail with, or success; one call at a time."""
         with self._lock:
             self._recorder.calls.append(name)
+            self._recorder.used[name].add(self.ordinal())
+            if name in _CONTEXT_MAKERS:
+                self._recorder.contexts.add(self.ordinal())
             planned = self._recorder.codes.get(name)
             code = self._lost or (planned.pop(0) if planned else OK)
             if code.name in FATAL:
                 self._lost = code
             yield self._keep(code)
+
+    @contextmanager
+    def _exclusive(self, name: str) -> Iterator[Code]:
+        """As ``_called``, of what records, or ends the recording of another library in another thread."""
+        if not holds_capture_lock():
+            self._recorder.fault(f"capture-lock-not-held: {name}")
+        with self._called(name) as code:
+            yield code
 
     def _keep(self, code: Code) -> Code:
         """The code, which a thread's next ``cudaGetLastError`` gives if it is an error."""
@@ -143,6 +168,19 @@ class CudaDouble:
 
     # Devices
 
+    def ordinal(self) -> int:
+        """The GPU that is current in the calling thread: that of its context, else the one that was set."""
+        stack = getattr(self._current, "stack", [])
+        return stack[-1] if stack else getattr(self._current, "ordinal", 0)
+
+    def push(self, ordinal: int) -> None:
+        """Makes the context of a GPU current in the calling thread."""
+        self._current.__dict__.setdefault("stack", []).append(ordinal)
+
+    def pop(self) -> int:
+        """Makes the context before that current again."""
+        return int(self._current.stack.pop())
+
     def cudaGetDeviceCount(self) -> Result:
         with self._called("cudaGetDeviceCount") as code:
             if code == OK and not self._recorder.devices:
@@ -151,12 +189,23 @@ class CudaDouble:
 
     def cudaGetDevice(self) -> Result:
         with self._called("cudaGetDevice") as code:
-            return code, getattr(self._current, "ordinal", 0)
+            return code, self.ordinal()
 
     def cudaSetDevice(self, device: int) -> Result:
         with self._called("cudaSetDevice") as code:
+            if code == OK and device >= self._recorder.devices:
+                return (real.cudaError_t.cudaErrorInvalidDevice,)
+            stack = getattr(self._current, "stack", [])
+            if stack:  # it replaces the context that is current
+                stack[-1] = device
             self._current.ordinal = device
+            self._recorder.contexts.add(device)  # since CUDA 12
             return (code,)
+
+    def cudaDeviceGetAttribute(self, attr: Any, device: int) -> Result:  # noqa: ARG002
+        with self._called("cudaDeviceGetAttribute") as code:
+            assert attr == real.cudaDeviceAttr.cudaDevAttrComputeMode
+            return code, int(self._recorder.compute_mode) if code == OK else None
 
     def cudaDriverGetVersion(self) -> Result:
         with self._called("cudaDriverGetVersion") as code:
@@ -170,6 +219,7 @@ class CudaDouble:
             found.name = self._recorder.gpu.encode().ljust(256, b"\0")
             found.major, found.minor = self._recorder.compute_capability
             found.totalGlobalMem = self._recorder.memory_bytes
+            ctypes.memmove(found.uuid.getPtr(), gpu_uuid(device).bytes, 16)
             return code, found if code == OK else None
 
     def cudaGetErrorString(self, error: Code) -> Result:
@@ -183,25 +233,41 @@ class CudaDouble:
     # Memory
 
     def cudaMalloc(self, size: int) -> Result:
-        with self._called("cudaMalloc") as code:
+        with self._exclusive("cudaMalloc") as code:
             if code == OK and self._capturing():
                 code = real.cudaError_t.cudaErrorStreamCaptureUnsupported
             if code == OK and self.memory.used_bytes + size > self._recorder.memory_bytes:
                 code = real.cudaError_t.cudaErrorMemoryAllocation
             return code, self.memory.take(size, "device") if code == OK else None
 
+    def cudaMemGetInfo(self) -> Result:
+        with self._called("cudaMemGetInfo") as code:
+            if code == OK and not self._recorder.devices:
+                code = real.cudaError_t.cudaErrorNoDevice
+            free = self._recorder.memory_bytes - self.memory.used_bytes
+            return code, free if code == OK else None, self._recorder.memory_bytes
+
     def cudaFree(self, devPtr: int) -> Result:
-        with self._called("cudaFree") as code:
+        with self._exclusive("cudaFree") as code:
             self.memory.give(devPtr, "device")
             return (code,)
 
     def cudaHostAlloc(self, size: int, flags: int) -> Result:  # noqa: ARG002
-        with self._called("cudaHostAlloc") as code:
+        with self._exclusive("cudaHostAlloc") as code:
             return code, self.memory.take(size, "host") if code == OK else None
 
     def cudaFreeHost(self, ptr: int) -> Result:
-        with self._called("cudaFreeHost") as code:
+        with self._exclusive("cudaFreeHost") as code:
             self.memory.give(ptr, "host")
+            return (code,)
+
+    def cudaMemcpy(self, dst: int, src: int, count: int, kind: Any) -> Result:
+        """To memory of the host that need not be pinned."""
+        with self._called("cudaMemcpy") as code:
+            if kind != real.cudaMemcpyKind.cudaMemcpyDeviceToHost:
+                self._recorder.fault("copy-not-to-host")
+            if code == OK and self.memory.holds(src, count, "device"):
+                ctypes.memmove(dst, src, count)
             return (code,)
 
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: int) -> Result:
@@ -245,6 +311,15 @@ class CudaDouble:
                 self._drain(queue)
             return (code,)
 
+    def cudaDeviceSynchronize(self) -> Result:
+        with self._called("cudaDeviceSynchronize") as code:
+            if any(queue.captured is not None for queue in self._queues.values()):
+                self._recorder.fault("device-wait-during-recording")
+            if code == OK:
+                for queue in self._queues.values():
+                    self._drain(queue)
+            return (code,)
+
     def queue(self, stream: int, work: Work) -> None:
         """Puts work into the stream, or into what is recorded from it."""
         with self._lock:
@@ -276,18 +351,22 @@ class CudaDouble:
 
     def _drain(self, queue: _Queue) -> None:
         while queue.work:
-            work = queue.work.pop(0)
-            work.run()
-            queue.clock_s += work.duration_s
-        queue.thread = None
+            self._do_next(queue)
+
+    def _do_next(self, queue: _Queue) -> None:
+        work = queue.work.pop(0)
+        work.run()
+        queue.clock_s += work.duration_s
+        if not queue.work:
+            queue.thread = None
 
     # Events
 
     def cudaEventCreateWithFlags(self, flags: int) -> Result:
         with self._called("cudaEventCreateWithFlags") as code:
-            if flags & real.cudaEventDisableTiming:
-                self._recorder.fault("event-without-time")
             number = next(self._numbers)
+            if flags & real.cudaEventDisableTiming:
+                self._untimed.add(number)
             self._events[number] = None
             return code, real.cudaEvent_t(number) if code == OK else None
 
@@ -308,11 +387,27 @@ class CudaDouble:
         with self._called("cudaEventSynchronize") as code:
             found = self._events[int(event)]
             if code == OK and found is not None:
-                self._drain(found[0])
+                self._reach(*found)
             return (code,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: Any, flags: int) -> Result:
+        with self._called("cudaStreamWaitEvent") as code:
+            found = self._events[int(event)]
+            if flags != real.cudaEventWaitDefault:
+                self._recorder.fault("wait-with-flags")
+            if code == OK and found is not None:
+                self.queue(stream, Work(lambda: self._reach(*found), 0.0))
+            return (code,)
+
+    def _reach(self, queue: _Queue, times: list[float]) -> None:
+        """Does the work of a queue as far as an event in it."""
+        while queue.work and not times:
+            self._do_next(queue)
 
     def cudaEventElapsedTime(self, start: Any, end: Any) -> Result:
         with self._called("cudaEventElapsedTime") as code:
+            if self._untimed & {int(start), int(end)}:
+                self._recorder.fault("event-without-time")
             first, last = self._events[int(start)], self._events[int(end)]
             if first is None or last is None:
                 return real.cudaError_t.cudaErrorInvalidResourceHandle, None
@@ -323,7 +418,7 @@ class CudaDouble:
     # Graphs
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> Result:
-        with self._called("cudaStreamBeginCapture") as code:
+        with self._exclusive("cudaStreamBeginCapture") as code:
             queue = self._queues[int(stream)]
             if mode != real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal:
                 self._recorder.fault("recording-not-thread-local")
@@ -375,13 +470,29 @@ class CudaDouble:
     def left(self) -> dict[str, int]:
         """How much of each kind is still there: nothing, when all has been given back."""
         kinds = {
-            "streams": len(self._queues),
+            "streams": len(self._queues) - 1,
             "events": len(self._events),
             "graphs": len(self._graphs) + len(self._launchable),
             "blocks": len(self.memory),
         }
         return {kind: count for kind, count in kinds.items() if count}
 
+
+def holds_capture_lock() -> bool:
+    """Whether this thread may record and allocate."""
+    return bool(capture.capture_lock()._lock._is_owned())  # type: ignore[attr-defined]
+
+
+def gpu_uuid(ordinal: int) -> uuid.UUID:
+    """The identifier of the double's GPU with this number."""
+    return uuid.UUID(int=0xD0B1E << 64 | ordinal)
+
+
+_CONTEXT_MAKERS = ("cudaMalloc", "cudaHostAlloc", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags")
+"""Functions that create a context on the current GPU if it has none."""
+
+DEFAULT_STREAM = 1
+"""CUDA's number of the default stream, which is always there."""
 
 FATAL = ("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable")
 """Of the codes that a test plans, those after which every call fails."""

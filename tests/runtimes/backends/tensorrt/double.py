@@ -18,8 +18,9 @@ from __future__ import annotations
 import importlib.machinery
 import sys
 import threading
+import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -32,8 +33,9 @@ from runtimes import codec
 from runtimes.backends.tensorrt.session import EngineSession
 from runtimes.errors import ArtifactError
 from runtimes.protocol import Description
-from tests.runtimes.backends.tensorrt.cudadouble import Recorder, Work
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, Work, holds_capture_lock
 from tests.runtimes.backends.tensorrt.devicememory import ALIGNMENT
+from tests.runtimes.backends.tensorrt.driverdouble import install
 from tests.runtimes.backends.tensorrt.networks import NETWORK as NETWORK
 from tests.runtimes.backends.tensorrt.networks import Network as Network
 from tests.runtimes.backends.tensorrt.networks import compute, use_scratch
@@ -64,8 +66,7 @@ def installed(
     and only what runs engines is replaced; with ``tensorrt`` there is a module of that name, whose builder is
     TensorRT-RTX's.
     """
-    recorder = Recorder()
-    patch.setitem(sys.modules, "cuda.bindings.runtime", recorder.cuda)
+    recorder = install(patch, Recorder())
     library = Library(recorder, flavor == "rtx", network)
     module: ModuleType = tensorrt_rtx
     if flavor == "tensorrt":
@@ -74,9 +75,38 @@ def installed(
         module.__dict__.update(__name__="tensorrt", __version__=VERSION, Builder=Builder)
         module.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)
         patch.setitem(sys.modules, "tensorrt", module)
+        _keep_times(patch)
     for kind in (Runtime, Refitter, OnnxParserRefitter):
         patch.setattr(module, kind.__name__, type(kind.__name__, (kind,), {"_library": library}))
     return recorder
+
+
+def _keep_times(patch: pytest.MonkeyPatch) -> None:
+    """Makes TensorRT-RTX take back the timing caches that it gave, without its warnings: it times nothing."""
+    config, cache, given = tensorrt_rtx.IBuilderConfig, tensorrt_rtx.ITimingCache, set[bytes]()
+
+    def quietly(call: Callable[..., Any]) -> Callable[..., Any]:
+        def quiet(*arguments: Any) -> Any:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*Timing cache operations are no-ops", DeprecationWarning)
+                return call(*arguments)
+
+        return quiet
+
+    create, serialise = quietly(config.create_timing_cache), quietly(cache.serialize)
+
+    def create_timing_cache(self: Any, serialized_timing_cache: bytes) -> Any:
+        return create(self, b"" if serialized_timing_cache in given else serialized_timing_cache)
+
+    def serialize(self: Any) -> Any:
+        content = serialise(self)
+        given.add(bytes(content))
+        return content
+
+    patch.setattr(config, "create_timing_cache", create_timing_cache)
+    patch.setattr(cache, "serialize", serialize)
+    for kind, name in ((config, "set_timing_cache"), (config, "get_timing_cache"), (cache, "combine")):
+        patch.setattr(kind, name, quietly(getattr(kind, name)))
 
 
 def session(
@@ -154,7 +184,7 @@ class ICudaEngine:
         self.num_io_tensors = len(self._specs)
         self.num_optimization_profiles = len(network.profiles)
         self.num_layers = len(network.layers)
-        self.refittable = network.stripped
+        self.refittable = network.stripped or network.refittable
         self.name = "double"
         self.profiling_verbosity = tensorrt_rtx.ProfilingVerbosity.DETAILED
 
@@ -181,12 +211,23 @@ class ICudaEngine:
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
 
+    def create_serialization_config(self) -> ISerializationConfig:
+        return ISerializationConfig()
+
+    def serialize_with_config(self, arg0: ISerializationConfig) -> bytes | None:
+        self._library.recorder.calls.append("serialize_with_config")
+        if tensorrt_rtx.SerializationFlag.INCLUDE_REFIT not in arg0._flags:
+            self._library.recorder.fault("serialised-for-good")
+        return plan(self._network) if self._refitted else None
+
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig(self._library.recorder)
 
     def create_execution_context(self, strategy: Any = None) -> IExecutionContext | None:
         """As both of its overloads: ``strategy`` may be a runtime config."""
         self._library.recorder.calls.append("create_execution_context")
+        if not holds_capture_lock():
+            self._library.recorder.fault("context-made-without-lock")
         if self._library.recorder.cuda._capturing():
             self._library.recorder.fault("context-made-during-recording")
         if isinstance(strategy, IRuntimeConfig):
@@ -231,6 +272,17 @@ class IRuntimeConfig:
 
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
         self._strategy = strategy
+
+
+class ISerializationConfig:
+    """What is written of an engine."""
+
+    def __init__(self) -> None:
+        self._flags: set[Any] = set()
+
+    def set_flag(self, flag: Any) -> bool:
+        self._flags.add(flag)
+        return True
 
 
 class EngineInspector:

@@ -25,6 +25,7 @@ class Network:
     information: str = '{"Layers": []}'
     layers: tuple[str, ...] = ()
     stripped: bool = False
+    refittable: bool = False
 
     def scratch_for(self, images: int | None) -> int:
         """What intermediate results of so many images take, in proportion; ``scratch_bytes`` for the largest batch."""

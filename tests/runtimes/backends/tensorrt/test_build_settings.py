@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtimes.artifacts.manifest import Profile
-from runtimes.backends.tensorrt.build_settings import Settings, parse_profile, parse_size, parse_target
+from runtimes.backends.tensorrt.build_settings import Settings, parse_profile, parse_size, parse_target, settings_of
 from runtimes.backends.tensorrt.flavors import FLAVORS
 from runtimes.errors import UsageError
 from tests.refusals import refuses
+from tests.runtimes.backends.tensorrt.engines import ENGINE
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -25,6 +27,10 @@ pytest.importorskip("tensorrt_rtx")
         ({"hardware_compat": "ampere"}, "hardware-compat-unknown", ("'ampere'", "none, ampere+, same-cc")),
         ({"profiles": (Profile(1, 2, 3), Profile(1, 2, 3))}, "setting-given-twice", ("profile",)),
         ({"targets": ("8.6", "8.6")}, "setting-given-twice", ("compute capability",)),
+        ({"tiling": "deep"}, "tiling-unknown", ("'deep'", "none, fast, moderate, full")),
+        ({"aux_streams": -1}, "count-too-small", ("streams", "least 0", "not -1")),
+        ({"avg_timing": 0}, "count-too-small", ("averaged runs", "least 1", "not 0")),
+        ({"refit": True, "strip_weights": True}, "refit-excludes-strip", ()),
     ],
 )
 def test_what_no_library_takes_is_refused_at_once(fields: dict[str, Any], code: str, values: tuple[str, ...]) -> None:
@@ -38,6 +44,7 @@ def test_what_no_library_takes_is_refused_at_once(fields: dict[str, Any], code: 
         ("rtx", {"hardware_compat": "ampere+"}, "setting-unsupported", ("TensorRT-RTX", "hardware compatibility")),
         ("rtx", {"version_compat": True}, "setting-unsupported", ("TensorRT-RTX", "later versions")),
         ("rtx", {"timing_cache": Path("x")}, "setting-unsupported", ("TensorRT-RTX", "timing cache")),
+        ("rtx", {"avg_timing": 2}, "setting-unsupported", ("TensorRT-RTX", "averages")),
         ("rtx", {"targets": ("9.0",)}, "compute-capability-unsupported", ("TensorRT-RTX", "9.0", "7.5, 8.0")),
         ("rtx", {"targets": ("8.6", "8.7")}, "compute-capability-unsupported", ("TensorRT-RTX", "8.7")),
         ("tensorrt", {"targets": ("8.6",)}, "setting-unsupported", ("TensorRT", "another GPU", "flavor rtx")),
@@ -61,6 +68,28 @@ def test_what_a_library_lacks_is_refused(
 def test_what_a_library_has_passes(flavor: str, fields: dict[str, Any]) -> None:
     settings = Settings(**fields)
     assert settings.check(FLAVORS[flavor]) is settings
+
+
+def test_settings_come_back_from_the_record_of_an_engine() -> None:
+    changed: dict[str, Any] = {
+        "profiles": (Profile(1, 2, 3),),
+        "tf32": True,
+        "opt_level": 2,
+        "workspace_bytes": 1 << 30,
+        "hardware_compat": "ampere+",
+        "version_compat": True,
+        "targets": ("8.6",),
+        "aux_streams": 0,
+        "tiling": "full",
+        "avg_timing": 4,
+        "sparse_weights": True,
+    }
+    for extra in ("refit", "strip_weights"):
+        settings = Settings(**changed | {extra: True})
+        names = {"strip_weights": "stripped", "refit": "refittable"}
+        record = replace(ENGINE, **{names.get(name, name): value for name, value in vars(settings).items() if value})
+        assert settings_of(replace(record, aux_streams=0)) == settings
+    assert {field.name for field in fields(Settings)} == {*changed, "refit", "strip_weights", "timing_cache"}
 
 
 @pytest.mark.parametrize(

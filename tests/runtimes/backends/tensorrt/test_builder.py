@@ -33,11 +33,24 @@ from runtimes.errors import (
 )
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import graphs
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder
+from tests.runtimes.backends.tensorrt.driverdouble import install
 
 trt = pytest.importorskip("tensorrt_rtx")
 
 RTX = FLAVORS["rtx"]
 STAND_IN = replace(FLAVORS["tensorrt"], module="tensorrt_rtx", magic=b"vtrt", least=(1, 5))
+
+
+@pytest.mark.parametrize(("index", "current"), [(None, 0), (1, 1)])
+def test_the_thread_of_a_build_has_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: int | None, current: int
+) -> None:
+    recorder = install(monkeypatch, Recorder(devices=2))
+    seen: list[int] = []
+    monkeypatch.setattr(builder._Build, "run", lambda _: seen.append(recorder.cuda.ordinal()))
+    build(tmp_path / "any.onnx", Settings(), RTX, device_index=index)
+    assert seen == [current]
 
 
 class Spy:
@@ -136,6 +149,21 @@ def test_settings_reach_the_builder(spy: Spy, tmp_path: Path) -> None:
         trt.ComputeCapability.SM121,
     ]
     assert all(config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED for config in spy.configs)
+
+
+def test_the_settings_of_the_search_reach_the_builder(spy: Spy, tmp_path: Path) -> None:
+    spy.gives = lambda: b"vtrt and more"
+    path = graphs.relu(tmp_path / "relu.onnx")
+    build(path, Settings(aux_streams=3, tiling="full", sparse_weights=True, avg_timing=5, refit=True), STAND_IN)
+    _build_engine(path)
+    rich, plain = spy.configs
+    assert [config.tiling_optimization_level for config in (rich, plain)] == [
+        trt.TilingOptimizationLevel.FULL,
+        trt.TilingOptimizationLevel.NONE,
+    ]
+    assert (rich.max_aux_streams, rich.avg_timing_iterations) == (3, 5)
+    for name in ("SPARSE_WEIGHTS", "REFIT"):
+        assert [config.get_flag(getattr(trt.BuilderFlag, name)) for config in (rich, plain)] == [True, False]
 
 
 def test_the_settings_of_tensorrt_reach_the_builder(spy: Spy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,10 +285,12 @@ def test_memory_that_runs_out_is_told(gives: Callable[[], object], code: str, sp
         _build_engine(graphs.relu(tmp_path / "relu.onnx"))
 
 
-def test_a_plan_must_begin_as_the_librarys_do(spy: Spy, tmp_path: Path) -> None:
+def test_a_plan_of_unknown_first_bytes_is_a_warning(spy: Spy, tmp_path: Path, said: list[tuple[str, str]]) -> None:
     spy.gives = lambda: b"ptrt0123"
-    with refuses(ArtifactError, "engine-not-recognised", b"ptrt0".hex(" ")):
-        _build_engine(graphs.relu(tmp_path / "relu.onnx"))
+    assert bytes(_build_engine(graphs.relu(tmp_path / "relu.onnx")).plan) == b"ptrt0123"
+    ((code, sentence),) = said
+    assert code == "engine-not-recognised"
+    assert b"ptrt0".hex(" ") in sentence
     spy.gives = lambda: b""
     with refuses(CompatibilityError, "engine-not-buildable", "no reason"):
         _build_engine(graphs.relu(tmp_path / "relu.onnx"))

@@ -134,14 +134,17 @@ def test_the_hint_builds_the_same_engine_again(tmp_path: Path, monkeypatch: pyte
     double.installed(monkeypatch)
     folder = tmp_path / "with space"
     folder.mkdir()
-    artifact = publish_script_engine(folder, opt_level=5, workspace_bytes=1 << 30, version_compat=True, gpu="another")
+    search: dict[str, Any] = {"refittable": True, "sparse_weights": True, "aux_streams": 0, "tiling": "fast"}
+    settings: dict[str, Any] = {"opt_level": 5, "workspace_bytes": 1 << 30, "version_compat": True, "avg_timing": 8}
+    artifact = publish_script_engine(folder, **settings, **search, gpu="another")
     with refuses(CompatibilityError, "engine-of-other-gpu") as caught:
         runtimes.open(artifact.path, device="cuda", backend="tensorrt")
     assert caught.value.hint is not None
     command = caught.value.hint.partition(": ")[2]
     assert shlex.split(command) == [
         *("rexport", "tensorrt", str(folder / "scripted.onnx"), "--flavor", "tensorrt", "--profile", "1:4:8"),
-        *("--opt-level", "5", "--workspace", str(1 << 30), "--version-compat"),
+        *("--opt-level", "5", "--workspace", str(1 << 30), "--version-compat", "--refit"),
+        *("--sparse-weights", "--aux-streams", "0", "--tiling", "fast", "--avg-timing", "8"),
         *("-o", str(artifact.path), "--force"),
     ]
 

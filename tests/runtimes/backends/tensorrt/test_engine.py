@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from runtimes import Artifact, TensorSpec, files
+from runtimes import Artifact, TensorSpec, codec, files
+from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.formats import FORMATS
 from runtimes.backends.tensorrt import engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
@@ -64,6 +65,18 @@ def test_bytes_that_changed_since_the_digest_was_checked_do_not(recorder: Record
     with refuses(IntegrityError, "engine-digest-mismatch", "again: rexport tensorrt"):
         load_engine(artifact)
     assert recorder.deserialised == []
+
+
+def test_unknown_first_bytes_are_the_librarys_to_judge(recorder: Recorder, tmp_path: Path) -> None:
+    artifact = publish_script_engine(tmp_path)
+    artifact.path.write_bytes(double.plan(NETWORK, b"????"))
+    changed = replace(manifest_of(artifact), sha256=files.sha256_of(artifact.path))
+    manifest_path(artifact.path).write_text(codec.dumps(changed), encoding="utf-8")
+    load_engine(Artifact.read(artifact.path))
+    assert [plan[:4] for plan in recorder.deserialised] == [b"????"]
+    artifact.path.write_bytes(double.plan(NETWORK, b"!!!!"))
+    with refuses(IntegrityError, "file-digest-mismatch"):
+        Artifact.read(artifact.path)
 
 
 def test_anothers_plan_under_a_manifest_of_this_library(recorder: Recorder, tmp_path: Path) -> None:

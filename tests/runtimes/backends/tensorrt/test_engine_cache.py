@@ -49,6 +49,11 @@ OTHER_SETTINGS: dict[str, Any] = {
     "version_compat": True,
     "strip_weights": True,
     "targets": ("8.6",),
+    "aux_streams": 0,
+    "tiling": "full",
+    "avg_timing": 4,
+    "sparse_weights": True,
+    "refit": True,
 }
 
 

@@ -19,16 +19,18 @@ import runtimes
 from runtimes import Artifact, TensorSpec, codec
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt import build_on_open
 from runtimes.backends.tensorrt import open as opening
 from runtimes.backends.tensorrt.flavors import FLAVORS
-from runtimes.errors import CheckFailedError, CompatibilityError, IntegrityError
+from runtimes.errors import CheckFailedError, CompatibilityError, InputError, IntegrityError, UsageError
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Arrays, DeviceSession
 from runtimes.runtime import example
 from runtimes.tensors import cuda
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
-from tests.runtimes.backends.tensorrt.cudadouble import Recorder
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, gpu_uuid
+from tests.runtimes.backends.tensorrt.devicememory import DeviceArray
 from tests.runtimes.backends.tensorrt.engines import GPU, manifest_of, publish_script_engine
 from tests.runtimes.backends.tensorrt.networks import NETWORK, Network
 from tests.samples import copied
@@ -77,6 +79,32 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
     means = images.reshape(11, -1).mean(axis=1, dtype=np.float64)
     np.testing.assert_allclose(logits, means[:, None] * np.arange(1, 11), rtol=1e-5, atol=1e-6)
     assert recorder.count("execute_async_v3") > 0
+
+
+@pytest.mark.parametrize("caller", [0, 2])
+def test_an_engine_runs_on_its_gpu_alone(recorder: Recorder, tmp_path: Path, caller: int) -> None:
+    """The caller's current GPU stays, and no other gets a context."""
+    recorder.devices = 3
+    recorder.cuda._current.ordinal = caller
+    artifact = publish_script_engine(tmp_path)
+    images = np.random.default_rng(1).standard_normal((3, 3, 8, 8), np.float32)
+    with runtimes.open(artifact.path, device="cuda:1") as runtime:
+        for _ in range(3):
+            runtime.infer({"input": images})
+        runtime.infer({"input": DeviceArray(recorder.cuda.memory, images, ordinal=1)})
+        with refuses(InputError, "tensor-on-other-device", "device 0", "cuda:1"):
+            runtime.infer({"input": DeviceArray(recorder.cuda.memory, images)})
+        runtime.bind({"input": images})()
+        timed = runtime.bind_timed({"input": images})
+        assert timed is not None
+        assert timed() > 0
+        assert (runtime.description.device, runtime.description.gpu_uuid) == ("cuda:1", str(gpu_uuid(1)))
+        assert recorder.cuda.ordinal() == caller
+    asked = {"cudaGetDeviceCount", "cudaGetDevice", "cudaGetDeviceProperties", "cudaDeviceGetAttribute"}
+    used = {name: where for name, where in recorder.used.items() if name not in {*asked, "cudaDriverGetVersion"}}
+    assert {"cudaMalloc", "cudaGraphLaunch", "cudaEventRecord", "cudaFree"} <= used.keys()
+    assert {name for name, where in used.items() if where != {1}} == set()
+    assert recorder.contexts == {1}
 
 
 def test_an_engine_that_says_nothing_of_its_layers(recorder: Recorder, tmp_path: Path) -> None:
@@ -220,6 +248,52 @@ def test_an_engine_is_built_on_first_use_and_kept(
         np.testing.assert_array_equal(runtime.infer(example(runtime))["logits"], first)
     assert len(heard) == 1
     assert place.stat().st_mtime_ns == built
+
+
+def test_an_engine_for_one_batch_has_its_own_entry(building: tuple[Recorder, Path], onnx_artifact: Artifact) -> None:
+    _, folder = building
+    for batch in (None, 4, 4, 32):
+        with runtimes.open(onnx_artifact.path, "tensorrt", "cuda", batch=batch) as runtime:
+            assert runtime.infer(example(runtime))["logits"].shape == (1, 10)
+        runtimes.profile(onnx_artifact.path, backend="tensorrt", device="cuda", batch=batch)
+    found = [manifest_of(Artifact.read(place)).engine for place in entries(folder)]
+    profiles = {profile for engine in found if engine is not None for profile in engine.profiles}
+    assert profiles == {Profile(1, 8, 64), Profile(4, 4, 4), Profile(32, 32, 32)}
+    assert len(found) == 3
+
+
+def test_a_graph_of_a_fixed_batch_keeps_it(onnx_artifact: Artifact) -> None:
+    manifest = manifest_of(onnx_artifact)
+    fixed = replace(manifest, inputs=(TensorSpec("input", "float32", (2, 3, 32, 32)),))
+    assert build_on_open._profiles(onnx_artifact, 4) == (Profile(4, 4, 4),)
+    assert build_on_open._profiles(replace(onnx_artifact, manifest=fixed), 4) == ()
+
+
+def test_a_batch_below_one_is_refused(onnx_artifact: Artifact) -> None:
+    with refuses(UsageError, "batch-out-of-range", "not 0"):
+        runtimes.open(onnx_artifact.path, batch=0)
+
+
+def test_builds_on_first_use_share_their_timing_cache(
+    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[tuple[str, str]]
+) -> None:
+    recorder, folder = building
+
+    def build_anew(batch: int) -> Path:
+        with runtimes.open(onnx_artifact.path, "tensorrt", "cuda", batch=batch):
+            (cache,) = folder.glob("*.timing")
+        return cache
+
+    cache = build_anew(1)
+    assert build_anew(2) == cache
+    content = cache.read_bytes()
+    cache.write_bytes(b"junk")
+    assert build_anew(3) == cache
+    assert cache.read_bytes() == content
+    assert [code for code, _ in heard if code != "engine-being-built"] == ["timing-cache-replaced"]
+    recorder.driver = 13010
+    with runtimes.open(onnx_artifact.path, "tensorrt", "cuda", batch=1):
+        assert len(list(folder.glob("*.timing"))) == 2
 
 
 def test_tf32_is_allowed_where_the_artifact_allows_it(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runtimes.backends.tensorrt import timing_cache
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import build
 from runtimes.backends.tensorrt.flavors import FLAVORS
@@ -93,6 +94,21 @@ def test_an_unwritable_cache_is_refused_before_the_build(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with refuses(ResourceError, "file-access-failed", "write into"):
         _build(tmp_path, tmp_path / "file" / "times")
+
+
+def test_a_cache_that_cannot_be_written_costs_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
+) -> None:
+    cache = tmp_path / "times"
+
+    def full(*_: object) -> None:
+        raise ResourceError("the disk is full", code="disk-full", path=cache)
+
+    monkeypatch.setattr(timing_cache, "save", full)
+    assert build(graphs.relu(tmp_path / "relu.onnx"), Settings(timing_cache=cache), STAND_IN).plan.nbytes
+    ((code, sentence),) = said
+    assert code == "timing-cache-not-saved"
+    assert str(cache) in sentence
 
 
 def test_a_cache_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
