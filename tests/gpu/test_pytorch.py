@@ -1,4 +1,4 @@
-"""What holds for PyTorch on a real GPU: its settings, its memory, its layout, and the backends that compile for minutes."""
+"""What holds for PyTorch on a GPU: its settings, its memory, its layout, and the backends that compile for minutes."""
 
 from __future__ import annotations
 
