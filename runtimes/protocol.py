@@ -249,6 +249,8 @@ class Backend:
         reference: Whether all other backends are compared with this one.
         for_tests: Whether the backend exists only for tests. Lists for users leave it out.
         caches_models: Whether ``Options.model_cache`` has an effect.
+        prepares_batches: The devices on which the first run of each batch size takes seconds, because the backend
+            compiles or searches algorithms for it. A benchmark then uses no other batch size than the measured one.
         named_only: Whether a benchmark measures it only if it is named, because it compiles a network for minutes.
     """
 
@@ -265,4 +267,5 @@ class Backend:
     reference: bool = False
     for_tests: bool = False
     caches_models: bool = False
+    prepares_batches: tuple[str, ...] = ()
     named_only: bool = False

@@ -211,7 +211,7 @@ def runtime_options(device: Callable[[Any], Any] = device_option) -> Callable[[F
         backend_option(
             "backends",
             multiple=True,
-            default="all that open the model, but for inductor",
+            default="all that open the model, but for those that compile for minutes",
             help="Backend that runs the model, as onnxruntime (ort) or openvino (ov); repeatable.",
         ),
         device,

@@ -34,6 +34,7 @@ from scripts.figures import (
     overhead,
     precision,
     preprocessing,
+    pytorch_calls,
     servers,
     serving,
     training,
@@ -45,6 +46,7 @@ from scripts.figures.setting import Figure, FigureSettings
 FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "help": overhead.first_help,
     "overhead": overhead.overhead,
+    "pytorch-calls": pytorch_calls.pytorch_calls,
     "startup": overhead.startup,
     "export": overhead.export,
     "bundled": overhead.measure_bundled,
