@@ -11,7 +11,7 @@ import click
 from exporter.commands import engine_options as engineoptions
 from exporter.commands import terminal
 from exporter.commands.checkpoint_options import SELECTED, selection_of, selection_options
-from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, stack_options
+from exporter.commands.command import DATA, MEASURING, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.label import label_command
@@ -329,8 +329,8 @@ def inspect(
 @cli.command(
     heading=USE,
     examples=(
-        "rexport explain resnet20.onnx",
         "rexport explain resnet20.onnx --backend openvino --data fashion-mnist",
+        "rexport explain resnet50.engine --by layer --find-deviation",
     ),
 )
 @artifact_argument
@@ -351,6 +351,12 @@ def inspect(
 @DATA.option(
     "--images", type=click.IntRange(1), default=32, metavar="N", help="Maximum number of images taken from --data."
 )
+@MEASURING.option(
+    "--find-deviation",
+    is_flag=True,
+    help="Builds more engines, which show the values of blocks, and names the first block where the engine departs "
+    "from its ONNX file. Needs a GPU.",
+)
 @backend_options
 @OUTPUT.option(
     "--by", type=NameChoice(("stage", "block", "layer")), default="block", help="Level of detail of the table."
@@ -363,7 +369,8 @@ def explain(
     """Show the time and the error of each block of ARTIFACT.
 
     The time comes from the profiler of the backend, with the precision that each layer was executed in. The error is
-    measured against the same network in fp32.
+    measured against the same network in fp32. An engine shows its kernels with --by layer; its errors are those of the
+    ONNX file that it was built from.
     """
     require_device(options["device"])
     with terminal.reserve_stdout(), terminal.listening() as listener:

@@ -22,3 +22,11 @@ def milliseconds(seconds: float | None) -> str:
 def count(number: int, noun: str) -> str:
     """Return ``number`` with its ``noun``, for example ``1 thread`` or ``1,000 rows``. The plural ends in s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(share: float | None) -> str:
+    """Return a ``share`` in per cent with three digits: ``6.01``, ``0.0329``, ``<0.001``, or ``inf`` for ``None``."""
+    if share is None:
+        return "inf"
+    value = 100 * share
+    return "<0.001" if 0 < value < 0.001 else "0" if value == 0 else f"{value:#.3g}".rstrip(".")

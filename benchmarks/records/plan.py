@@ -29,8 +29,6 @@ own."""
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """The limits of the number of processes of each configuration, if none is requested. The time budget decides."""
 
-DEVICES = ("cpu", "cuda")
-"""The devices, as ``runtimes.open`` takes them."""
 
 STREAMS = (1, 2, 4)
 """The numbers of calls at the same time for which the throughput of a GPU is measured, if none are requested."""

@@ -16,6 +16,8 @@ import numpy as np
 
 import runtimes
 from exporter.data.dataset import open_dataset
+from exporter.explain import engine_source
+from exporter.explain.engine_deviation import EngineDeviation, measure_deviation
 from exporter.explain.profile_summary import Execution, bits, execution
 from exporter.network import ExportListener
 from exporter.precision import layer_errors
@@ -24,6 +26,7 @@ from exporter.precision.layer_errors import GraphInputs, StageError
 from runtimes import Artifact, Runtime, codec
 from runtimes.errors import (
     ArtifactError,
+    BackendUnavailableError,
     CheckFailedError,
     CompatibilityError,
     IntegrityError,
@@ -60,6 +63,7 @@ class ExplanationRequest:
         data: The images for the comparison, as for ``exporter.data.dataset.open_dataset``. ``None`` means the test
             vectors.
         images: The largest number of images from ``data``.
+        find_deviation: Whether engines are built that show where the values of an engine depart from its ONNX graph.
     """
 
     path: Path
@@ -69,6 +73,7 @@ class ExplanationRequest:
     against: Path | None = None
     data: str | None = None
     images: int = DEFAULT_IMAGES
+    find_deviation: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class Explanation:
         no_execution: The reason why ``execution`` is missing.
         errors: The errors against fp32.
         no_errors: The reason why ``errors`` is missing.
+        deviation: Where the values of the engine depart from its ONNX graph, if the request asks for it.
+        no_deviation: The reason why ``deviation`` is missing although the request asks for it.
     """
 
     artifact: str
@@ -113,6 +120,8 @@ class Explanation:
     no_execution: Reason | None
     errors: Errors | None
     no_errors: Reason | None
+    deviation: EngineDeviation | None = None
+    no_deviation: Reason | None = None
 
 
 def explain(question: ExplanationRequest, listener: ExportListener) -> Explanation:
@@ -136,19 +145,27 @@ def explain(question: ExplanationRequest, listener: ExportListener) -> Explanati
     listener.step("profiling")
     executed, no_execution = _execution(artifact, precision, question)
     errors, no_errors = _errors(artifact, precision, question, listener)
+    deviation, no_deviation = _deviation(artifact, executed, question, listener)
     if no_execution is not None and no_errors is not None:
         raise CompatibilityError(
             f"nothing can be explained: no execution profile: {no_execution}; no comparison with fp32: {no_errors}",
             code="nothing-to-explain",
             path=question.path,
         )
-    return Explanation(str(question.path), precision, executed, no_execution, errors, no_errors)
+    return Explanation(
+        str(question.path), precision, executed, no_execution, errors, no_errors, deviation, no_deviation
+    )
 
 
 def as_json(explanation: Explanation) -> str:
     """Return an explanation as a JSON object. Each reason becomes its sentence, with its code as another field."""
     fields = codec.encode(explanation)
-    for name, reason in (("no_execution", explanation.no_execution), ("no_errors", explanation.no_errors)):
+    reasons = (
+        ("no_execution", explanation.no_execution),
+        ("no_errors", explanation.no_errors),
+        ("no_deviation", explanation.no_deviation),
+    )
+    for name, reason in reasons:
         fields |= {name: reason and reason.sentence, f"{name}_code": reason and reason.code}
     return codec.dumps(fields, indent=2)
 
@@ -169,6 +186,10 @@ def _execution(
             description = runtime.description
     except _IMPOSSIBLE as error:
         return None, _reason(error)
+    except BackendUnavailableError as error:
+        if artifact.format.name != "engine" or question.backend is not None:
+            raise
+        return None, _reason(error)  # an engine without its GPU still has the layers of its ONNX file
     try:
         layers = runtimes.profile(artifact, None, description.backend, description.device, description.threads)
     except (UsageError, *_IMPOSSIBLE) as error:
@@ -193,11 +214,17 @@ def _open_runtime(artifact: Artifact, question: ExplanationRequest) -> Runtime:
 def _errors(
     artifact: Artifact, precision: str, question: ExplanationRequest, listener: ExportListener
 ) -> tuple[Errors | None, Reason | None]:
-    """Return the errors against fp32, or the reason why there are none. A wrong option of the user raises an error."""
-    if artifact.format.name != "onnx":
-        return None, Reason("layers-hidden", f"the layers of a .{artifact.format.name} file cannot be inspected")
+    """Return the errors against fp32, or the reason why there are none. A wrong option of the user raises an error.
+
+    The layers of an engine are those of the ONNX file that it was built from.
+    """
+    try:
+        source = engine_source.onnx_of(artifact)
+    except _IMPOSSIBLE as error:
+        return None, _reason(error)
     if question.against is not None:
-        return _compare_layers(artifact, _read_reference(artifact, question.against), question, listener), None
+        reference = _read_reference(source, question.against)
+        return _compare_layers(artifact, source, reference, question, listener), None
     if bits(precision) >= 32:
         return None, Reason(
             "already-fp32", "the artifact is fp32 itself (--against FILE compares it with another fp32 file)"
@@ -209,11 +236,34 @@ def _errors(
         )
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return _compare_layers(
-                artifact, _export_reference(artifact, Path(folder), listener), question, listener
-            ), None
+            reference = _export_reference(source, Path(folder), listener)
+            return _compare_layers(artifact, source, reference, question, listener), None
     except (CheckFailedError, *_IMPOSSIBLE) as error:
         return None, _reason(error, "; --against FILE names its fp32 file")
+
+
+def _deviation(
+    artifact: Artifact,
+    executed: Execution | None,
+    question: ExplanationRequest,
+    listener: ExportListener,
+) -> tuple[EngineDeviation | None, Reason | None]:
+    """Return where the engine departs from its ONNX graph if the request asks for it, or the reason why not."""
+    if not question.find_deviation:
+        return None, None
+    if executed is None:
+        return None, Reason("engine-not-run", "the engine did not run here, so its values are unknown")
+    try:
+        flavor = engine_source.flavor_of(artifact, executed.description)
+        source = engine_source.onnx_of(artifact)
+        typed = _graph(source)
+        examples = _examples(source, source, question)
+        batches = [pair.typed for pair in _images(examples, _is_raw(typed), _is_raw(typed), _batch(typed))]
+        listener.step("building engines that show the values of blocks")
+        with engine_source.opened_engines(source, flavor, max(map(len, batches))) as open_engine:
+            return measure_deviation(typed, batches, engine_source.limit_of(_precision(source)), open_engine), None
+    except _IMPOSSIBLE as error:
+        return None, _reason(error)
 
 
 def _read_reference(artifact: Artifact, path: Path) -> Artifact:
@@ -256,11 +306,11 @@ def _export_reference(artifact: Artifact, folder: Path, listener: ExportListener
 
 
 def _compare_layers(
-    artifact: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
+    artifact: Artifact, source: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
 ) -> Errors:
     listener.step("comparing the layers with fp32")
-    examples = _examples(artifact, reference, question)
-    typed, exact = _graph(artifact), _graph(reference)
+    examples = _examples(source, reference, question)
+    typed, exact = _graph(source), _graph(reference)
     batch = _batch(typed, exact)
     images = _images(examples, _is_raw(typed), _is_raw(exact), batch)
     comparison = layer_errors.compare(typed, exact, images, question.threads)
@@ -278,11 +328,11 @@ def _compare_layers(
 def _measure_output_error(
     artifact: Artifact, examples: Examples, raw: bool, batch: int, expected: Array, question: ExplanationRequest
 ) -> float | None:
-    """Return the error of the artifact's outputs on the explained backend."""
+    """Return the error of the artifact's outputs on the explained backend; of an engine, those of the engine."""
     try:
         with _open_runtime(artifact, question) as runtime:
             logits = logits_of(runtime, examples.feeds(0, len(examples), raw), batch)
-    except _IMPOSSIBLE:
+    except (BackendUnavailableError, *_IMPOSSIBLE):
         return None  # the reason is reported for the missing execution
     with np.errstate(over="ignore", invalid="ignore"):
         difference = np.square(logits - expected, dtype=np.float64).sum()

@@ -51,6 +51,7 @@ class ExecutedPart:
         share: The share of the network's time, 0 to 1, or ``None``.
         remarks: The remarks, the most expensive first.
         blocks: The blocks of a stage. Empty if the stage is its only block.
+        steps: The executed steps in their order, of a block or of a stage without blocks.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ExecutedPart:
     share: float | None
     remarks: tuple[ProfileRemark, ...]
     blocks: tuple[ExecutedPart, ...] = ()
+    steps: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ def _part(
         share=_share(duration, total),
         remarks=_remarks((kind, layer) for _, layer, kind in steps if kind is not None),
         blocks=blocks,
+        steps=() if blocks else tuple(layers),
     )
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from exporter.document.blocks import Document, Legend, Sentence, Table, TableColumn, TableRow
+from exporter.explain import engine_tables
 from exporter.explain.explanation import Errors, Explanation
 from exporter.explain.profile_summary import ExecutedPart, Execution, ProfileRemark
-from exporter.format import count, milliseconds
+from exporter.format import count, milliseconds, percent
 from exporter.precision.layer_errors import BlockError, LayerError, StageError
 
 Detail: TypeAlias = Literal["stage", "block", "layer"]
@@ -73,13 +74,19 @@ def _stage_rows(
 
 
 def explanation_document(explanation: Explanation, detail: Detail) -> Document:
-    """Return a document with the table for an ``explanation``, down to ``detail``, the legend and the verdict."""
-    verdicts = map(Sentence, verdict(explanation))
+    """Return a document with the table for an ``explanation``, down to ``detail``, the legend and the verdict.
+
+    For the layers of an engine, a second table has the kernels. A third has the deviation of the blocks, if known.
+    """
+    lines = (*verdict(explanation), *deviation_verdict(explanation))
+    kernels = engine_tables.kernel_table(explanation.execution) if detail == "layer" else None
+    deviation = engine_tables.deviation_table(explanation.deviation)
     blocks = (
         Sentence(_title(explanation), "headline"),
         _table(explanation, detail),
+        *(table for table in (kernels, deviation) if table is not None),
         Legend(tuple(_legend(explanation))),
-        *verdicts,
+        *map(Sentence, lines),
     )
     return Document("rexport explain", blocks)
 
@@ -150,14 +157,6 @@ def _module(name: str, prefix: str) -> str:
     return short.rpartition("/")[0] or short
 
 
-def percent(share: float | None) -> str:
-    """Return a ``share`` in per cent with three digits: ``6.01``, ``0.0329``, ``<0.001``, or ``inf`` for ``None``."""
-    if share is None:
-        return "inf"
-    value = 100 * share
-    return "<0.001" if 0 < value < 0.001 else "0" if value == 0 else f"{value:#.3g}".rstrip(".")
-
-
 def _legend(explanation: Explanation) -> Iterator[tuple[str, str]]:
     if explanation.execution is not None:
         yield "ms", "the time of one run under the library's profiler, which itself takes time"
@@ -166,6 +165,11 @@ def _legend(explanation: Explanation) -> Iterator[tuple[str, str]]:
         yield "error", f"the RMS of the differences from {errors.reference}, relative to its RMS, on {errors.images}"
         yield "new error", "the error if the block or layer receives fp32 values; for a stage, its worst block"
         yield "as written", f"each step of the graph is computed separately, with {errors.runtime}"
+    if explanation.deviation is not None:
+        yield (
+            "deviation",
+            "the RMS of the differences of the engine from its ONNX graph as written, relative to its RMS",
+        )
 
 
 def verdict(explanation: Explanation) -> tuple[str, str]:
@@ -178,6 +182,23 @@ def verdict(explanation: Explanation) -> tuple[str, str]:
     )
     second = f"no comparison with fp32: {explanation.no_errors}" if errors is None else _format_errors(errors)
     return first, second
+
+
+def deviation_verdict(explanation: Explanation) -> tuple[str, ...]:
+    """Return one line on the deviation of an engine from its ONNX graph, or none if it was not asked for."""
+    if explanation.no_deviation is not None:
+        return (f"no deviation of the engine: {explanation.no_deviation}",)
+    found = explanation.deviation
+    if found is None:
+        return ()
+    output, marked, limit = (percent(share) for share in (found.output, found.marked_output, found.limit))
+    text = f"the outputs of the engine deviate by {output} % from its ONNX graph (limit {limit} %)"
+    engines = count(found.engines, "engine")
+    if found.first is None:
+        why = f", and {marked} % with all blocks shown" if output != marked else ""
+        return (f"{text}{why}; no block is beyond the limit ({engines} built)",)
+    how = "found by bisection, because the deviation vanishes when all blocks are shown" if found.bisected else "shown"
+    return (f"{text}; the first block beyond the limit is {found.first}, {how} ({engines} built)",)
 
 
 def _format_execution(ran: Execution, precision: str) -> str:

@@ -71,6 +71,30 @@ def expose_values(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelPr
     return result
 
 
+def mark_values(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of a graph with more outputs, which are the given values as float32. Its own outputs stay.
+
+    Args:
+        graph: The graph.
+        values: The names of values of a float type.
+    """
+    import onnx
+    from onnx import helper
+
+    result = onnx.ModelProto()
+    result.CopyFrom(graph)
+    for value in values:
+        marked = marked_name(value)
+        result.graph.node.append(helper.make_node("Cast", [value], [marked], marked, to=onnx.TensorProto.FLOAT))
+        result.graph.output.append(helper.make_tensor_value_info(marked, onnx.TensorProto.FLOAT, None))
+    return result
+
+
+def marked_name(value: str) -> str:
+    """Return the name of the output that shows a value in a graph of ``mark_values``."""
+    return f"{value}/marked"
+
+
 def value_types(graph: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     """Return the types and shapes of the values in a graph, as far as they follow from its input."""
     import onnx

@@ -104,7 +104,7 @@ def _missing(why: str) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"the recipe modelopt needs NVIDIA ModelOpt, and {why}",
         code="modelopt-missing",
-        hint="pip install 'nvidia-modelopt[onnx]' in an environment of its own: it replaces onnx and onnxruntime",
+        hint="pip install 'rexport[modelopt]'",
     )
 
 

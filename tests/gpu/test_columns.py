@@ -1,4 +1,4 @@
-"""The columns of a GPU on a real one: times without the launch, concurrent calls, copies, and kernels by their names."""
+"""The columns of a GPU on a real one: times without the launch, concurrent calls, copies, and names of kernels."""
 
 from __future__ import annotations
 

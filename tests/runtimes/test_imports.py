@@ -135,9 +135,13 @@ LIBRARIES = {
     "tensorrt-rtx": ("tensorrt_rtx ", "tensorrt-rtx"),
     "onnxruntime-tensorrt": ("onnxruntime ", "gpu"),
     "onnxruntime": ("onnxruntime ", "cpu"),
+    "onnxruntime-rtx": ("onnxruntime ", "cpu"),
     "openvino": ("openvino ", "openvino"),
     "pytorch": ("torch ", "export"),
+    "pytorch-cudagraphs": ("torch ", "export"),
     "inductor": ("torch ", "export"),
+    "inductor-max-autotune": ("torch ", "export"),
+    "torch-tensorrt": ("torch ", "export"),
 }
 """Each backend's library, and the extra that installs it."""
 

@@ -35,10 +35,15 @@ _NO_LIBRARIES = "Please install TensorRT libraries"
 _NOT_RECORDABLE = "cannot use the graph capture feature"
 
 
+def message_of(error: Exception) -> str:
+    """Return the first line of a message of ONNX Runtime, without the places in its source code."""
+    return _SOURCE.sub("", str(error).split("\n")[0])
+
+
 def translate_error(error: Exception, artifact: Artifact | None) -> RexportError:
     """Return rexport's error for an exception of ONNX Runtime. ``artifact`` is the artifact being opened, if any."""
     path = None if artifact is None else artifact.path
-    text = _SOURCE.sub("", str(error).split("\n")[0])
+    text = message_of(error)
     lower = text.lower()
     memory = "out of memory" in lower or ("memory" in lower and "alloc" in lower)
     version = type(error).__name__ == "NotImplemented" or any(word in text for word in _VERSIONS)
@@ -74,6 +79,27 @@ def is_not_loaded(error: Exception, load_failures: tuple[str, ...]) -> bool:
     """
     required = any(_REQUIRED.search(line) for line in load_failures)
     return _NO_LIBRARIES in str(error) or (required and _ON_PROCESSOR in str(error))
+
+
+def check_tf32(artifact: Artifact, provider: str) -> tuple[str, ...]:
+    """Return the types of a graph, for a provider that always computes float32 in TensorFloat-32.
+
+    Args:
+        artifact: The artifact.
+        provider: The name of the provider in sentences.
+
+    Raises:
+        CompatibilityError: The graph is in float32, and the artifact does not allow TensorFloat-32.
+    """
+    kinds = onnxfile.graph(artifact.path).arithmetic
+    if kinds == ("float32",) and not artifact.allows_tf32:
+        raise CompatibilityError(
+            f"{provider} computes float32 in TensorFloat-32, which this artifact does not allow",
+            code="provider-needs-tf32",
+            path=artifact.path,
+            hint="choose another backend, or export the model with the option --precision tf32 of rexport",
+        )
+    return kinds
 
 
 def translate_opening_error(error: Exception, artifact: Artifact, provider: str) -> RexportError:

@@ -28,8 +28,8 @@ def list_arithmetic(graph: OnnxGraph, device: str, tf32: bool = False) -> tuple[
     """
     if device != "cpu":
         wide = "tfloat32" if tf32 else "float32"
-        kinds = {"float16" if kind == "float8" else kind for kind in graph.arithmetic}
-        return tuple(sorted({wide if kind in ("int8", "float32") else kind for kind in kinds}))
+        between = {"float8": "float16", "int8": wide, "float32": wide}
+        return tuple(sorted({between.get(kind, kind) for kind in graph.arithmetic}))
     half = "float32" if platform.machine() in _WITHOUT_HALF else "float16"
     kinds = [
         "float32" if kind == "int8" and not _runs_in_integers(node, graph) else kind

@@ -23,10 +23,10 @@ from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.onnxruntime import session_factory
+from runtimes.backends.onnxruntime.errors import check_tf32
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider, add_profile
 from runtimes.errors import (
     BackendUnavailableError,
-    CompatibilityError,
     Reason,
     quote,
 )
@@ -105,14 +105,7 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE
     from runtimes.tensors import cuda
 
-    kinds = onnxfile.graph(artifact.path).arithmetic
-    if kinds == ("float32",) and not artifact.allows_tf32:
-        raise CompatibilityError(
-            "ONNX Runtime's TensorRT provider computes float32 in TensorFloat-32, which this artifact does not allow",
-            code="provider-needs-tf32",
-            path=artifact.path,
-            hint="choose another backend, or export the model with the option --precision tf32 of rexport",
-        )
+    kinds = check_tf32(artifact, "ONNX Runtime's TensorRT provider")
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(
@@ -121,8 +114,10 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     session_factory.import_library(TensorrtProvider.name)
     # The smallest batch stays 1: the provider does not run a batch below the profile.
     profile = DEFAULT_PROFILE if options.batch is None else Profile(1, options.batch, options.batch)
-    folders = _claim_folders(artifact, _load_tensorrt(), profile)
+    folders = _claim_folders(artifact, _load_tensorrt(), profile, options.device_index)
     provider = TensorrtProvider(
+        device_id=options.device_index,
+        trt_max_workspace_size=options.gpu_mem_limit,
         trt_engine_cache_enable=True,
         trt_engine_cache_path=folders.engines,
         trt_timing_cache_enable=True,
@@ -136,7 +131,7 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
             artifact,
             options,
             with_profile,
-            lambda session: session_factory.describe_session(session, BACKEND.name, options.device, precision),
+            lambda session: session_factory.describe_session(session, BACKEND.name, options, precision),
             max_batch=None if with_profile is provider else profile.most,
         )
 
@@ -163,13 +158,14 @@ class _Folders:
             yield
 
 
-def _claim_folders(artifact: Artifact, tensorrt: str, profile: Profile) -> _Folders:
-    """Return the folders of the cache for an artifact on this GPU with these libraries.
+def _claim_folders(artifact: Artifact, tensorrt: str, profile: Profile, device_index: int) -> _Folders:
+    """Return the folders of the cache for an artifact on a GPU with these libraries.
 
     Args:
         artifact: The artifact.
         tensorrt: The version of TensorRT.
         profile: The batch sizes that the engines are built for.
+        device_index: The number of the GPU.
     """
     import onnxruntime
 
@@ -177,7 +173,7 @@ def _claim_folders(artifact: Artifact, tensorrt: str, profile: Profile) -> _Fold
     from runtimes.backends.tensorrt.build_settings import Settings
     from runtimes.tensors import cuda
 
-    gpu = cuda.device()
+    gpu = cuda.device(device_index)
     key = engine_cache.Key(
         flavor=TensorrtProvider.name,
         version=f"{onnxruntime.__version__} {tensorrt}",

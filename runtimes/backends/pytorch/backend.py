@@ -1,19 +1,21 @@
 """The backend for eager PyTorch: programs of ``torch.export`` (``.pt2``), executed operator by operator.
 
-On CUDA, programs in half precision run with channels last, the layout of tensor cores.
+On CUDA, cuDNN searches the fastest algorithms for each of the first batch sizes, and the memory layout is the faster of
+two: half precision runs with channels last, and for float32 both are measured when the program is opened.
 """
 
 from __future__ import annotations
 
-import functools
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.pytorch.session import TorchSession, translate_error
+from runtimes.backends.pytorch.session import TorchSession, input_spec, translate_error
+from runtimes.devices import CPU, DeviceName
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -29,17 +31,23 @@ if TYPE_CHECKING:
     from runtimes.backends.pytorch.session import Call
 
 
-def check_gpu() -> None:
-    """Check that PyTorch can use a GPU.
+def check_gpu(index: int = 0) -> None:
+    """Check that PyTorch can use the GPU with this number.
 
     Raises:
-        BackendUnavailableError: PyTorch was built without CUDA, or finds no GPU.
+        BackendUnavailableError: PyTorch was built without CUDA, or finds no such GPU.
     """
     with importing("torch", "export"):
         import torch
 
     if torch.cuda.is_available():
-        return
+        if index < (there := torch.cuda.device_count()):
+            return
+        raise BackendUnavailableError(
+            f"PyTorch {torch.__version__} finds {there} CUDA devices, and none with the number {index}",
+            code="pytorch-lacks-gpu-number",
+            hint=f"choose a number from 0 to {there - 1}",
+        )
     if torch.version.cuda is None:
         raise BackendUnavailableError(
             f"PyTorch {torch.__version__} was built without CUDA",
@@ -53,8 +61,15 @@ def check_gpu() -> None:
     )
 
 
-def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgram:
-    """Load the exported program of an artifact on a device, ``cpu`` or ``cuda``.
+def load_program(
+    artifact: Artifact, device: DeviceName, gpu_mem_limit: int | None = None
+) -> torch.export.ExportedProgram:
+    """Load the exported program of an artifact on a device.
+
+    Args:
+        artifact: The artifact.
+        device: The device.
+        gpu_mem_limit: The memory in bytes that PyTorch may use on the GPU in this process, or ``None`` for no change.
 
     Raises:
         BackendUnavailableError: PyTorch cannot be imported, or the device is missing.
@@ -64,8 +79,11 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
     with importing("torch", "export"):
         import torch
 
-    if device == "cuda":
-        check_gpu()
+    if device.kind != CPU:
+        check_gpu(device.index)
+        if gpu_mem_limit is not None:
+            total = torch.cuda.get_device_properties(device.index).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_mem_limit / total), device.index)
     try:
         with warnings.catch_warnings():
             # Users cannot act on deprecations inside torch.export.load.
@@ -73,11 +91,16 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
             with files.open_regular(artifact.path) as file:
                 program = torch.export.load(file)
         # With the number of the device: a graph that asserts "cuda" rejects a tensor on "cuda:0".
-        return program if device == "cpu" else move_program(program, f"{device}:{torch.cuda.current_device()}")
+        return program if device.kind == CPU else move_program(program, device.numbered)
     except torch.OutOfMemoryError as error:
         raise translate_error(error) from error
     except Exception as error:
         text = quote(str(error).split("\n")[0] or type(error).__name__)
+        if "busy or unavailable" in text:
+            from runtimes.tensors import cuda
+
+            # CUDA's words, for example if another process has the GPU for itself
+            raise cuda.unavailable_error(device.index, text) from error
         raise ArtifactError(
             f"PyTorch {torch.__version__} cannot read the file: {text}",
             code="pytorch-cannot-read",
@@ -113,7 +136,7 @@ def describe(
     return Description(
         backend=backend,
         version=torch.__version__,
-        device=options.device,
+        device=str(options.device_name),
         provider=provider,
         precision=" ".join(sorted({_arithmetic(dtype, artifact, options) for dtype in _types(program)})),
         threads=options.threads,
@@ -135,44 +158,69 @@ def _arithmetic(dtype: torch.dtype, artifact: Artifact, options: Options) -> str
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    return _session(load_program(artifact, options.device), artifact, options, lambda module: module)
+    return open_eager(BACKEND.name, artifact, options)
 
 
-def _session(
-    program: torch.export.ExportedProgram,
-    artifact: Artifact,
-    options: Options,
-    make_call: Callable[[torch.fx.GraphModule], Call],
-) -> TorchSession:
-    """Return a session that runs ``make_call(module)`` for the module of the program."""
-    import torch
+def open_eager(backend: str, artifact: Artifact, options: Options, record: bool = False) -> TorchSession:
+    """Open a program that is executed operator by operator.
 
-    module, provider = program.module(), "eager"
-    if options.device == "cpu":
-        return TorchSession(make_call(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
-    from runtimes.backends.pytorch.cuda_session import CudaTorchSession
+    Args:
+        backend: The name of the backend.
+        artifact: The artifact of the program.
+        options: The options of the user.
+        record: Whether runs on CUDA are recorded as CUDA graphs.
+    """
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
+    from runtimes.backends.pytorch.program import bind_weights
 
-    if _types(program) <= {torch.float16, torch.bfloat16}:
-        # Convolutions pass the layout of their weights on to all following operators.
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in place
-        provider = "eager channels-last"
-    return CudaTorchSession(make_call(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
+    description = describe(backend, "eager", program, artifact, options)
+    if options.device != CPU:
+        description = _set_layout(program, artifact, description)
+    if not record:
+        return _make_session(bind_weights(program), artifact, description, options)
+    from runtimes.backends.pytorch.batch_sizes import FirstBatches
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
+
+    description = replace(description, provider=f"{description.provider} CUDA graphs")
+    execution = Execution(FirstBatches().admit, f"{SEARCH} and {GRAPHS}")
+    return CudaTorchSession(bind_weights(program), artifact, description, execution, options.device_index)
 
 
-def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    program = load_program(artifact, options.device)
+def _set_layout(program: torch.export.ExportedProgram, artifact: Artifact, description: Description) -> Description:
+    """Give the program on CUDA the faster layout, and return the description that says so."""
+    from runtimes.backends.pytorch.layout import set_faster_layout
+
+    layout = set_faster_layout(program, input_spec(artifact), artifact.allows_tf32)
+    provider = f"{description.provider} channels-last" if layout.channels_last else description.provider
+    return replace(description, provider=provider, notes=layout.notes)
+
+
+def profile_eager(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
+    """Run a program operator by operator and return the operators, as ``Backend.profile``."""
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
+    description = describe(BACKEND.name, "eager", program, artifact, options)
+    if options.device != CPU:
+        description = _set_layout(program, artifact, description)
     layers: list[Layer] = []
-    timed = functools.partial(
-        _time_operators,
+    timed = _time_operators(
+        program.module(),
         synchronize=_synchronize_function(options.device),
         layers=layers,
         precision_of=lambda dtype: _arithmetic(dtype, artifact, options),
     )
-    session = _session(program, artifact, options, timed)
+    session = _make_session(timed, artifact, description, options)
     session.run(arrays)  # allocates memory
     layers.clear()
     session.run(arrays)
     return tuple(layers)
+
+
+def _make_session(call: Call, artifact: Artifact, description: Description, options: Options) -> TorchSession:
+    if options.device == CPU:
+        return TorchSession(call, artifact, description)
+    from runtimes.backends.pytorch.cuda_session import CudaTorchSession
+
+    return CudaTorchSession(call, artifact, description, device_index=options.device_index)
 
 
 def _synchronize_function(device: str) -> Callable[[], None]:
@@ -236,7 +284,7 @@ BACKEND = Backend(
     priority=30,
     missing=lambda: missing_library("torch", "export"),
     open=_open,
-    profile=_profile,
+    profile=profile_eager,
     check_gpu=check_gpu,
     reference=True,
 )

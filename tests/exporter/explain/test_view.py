@@ -8,7 +8,8 @@ from exporter.document.blocks import Table
 from exporter.document.terminal import as_text
 from exporter.explain.explanation import Errors, Explanation
 from exporter.explain.profile_summary import Execution, execution
-from exporter.explain.view import Detail, explanation_document, percent, rows, verdict
+from exporter.explain.view import Detail, explanation_document, rows, verdict
+from exporter.format import percent
 from exporter.precision.layer_errors import BlockError, LayerError, StageError
 from runtimes import Description
 from runtimes.errors import Reason

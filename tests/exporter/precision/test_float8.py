@@ -18,12 +18,13 @@ import runtimes
 from exporter.data.dataset import noise
 from exporter.models.variants import Variant
 from exporter.network import ExportRequest, prepare
+from exporter.precision import float8
 from exporter.precision.float8 import LARGEST, SMALLEST_NORMAL, layers_without_gain, quantise_to_float8
 from exporter.precision.recipes import RECIPES
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, tensorrt_engine
 from exporter.targets.tensorrt_engine import EngineRequest
-from runtimes import Artifact
+from runtimes import Artifact, files
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.errors import CompatibilityError, UsageError
 from runtimes.onnx import graph as onnxfile
@@ -153,6 +154,32 @@ def test_biases_survive_onnx_runtimes_steps(graph: onnx_library.ModelProto) -> N
         assert (np.abs(bias) / steps < 65_504).all()
         checked += 1
     assert checked == 4
+
+
+def test_our_runtime_keeps_biases_of_small_scales(
+    exported: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs of others have such scales. Plain ONNX Runtime computes something else from them."""
+    monkeypatch.setattr(float8, "_least_scale", lambda *_: np.zeros(1))
+    model = quantise_to_float8(float_graph(), images(), RECIPES["default"])
+    for node in model.graph.node:
+        if node.op_type == "Conv" and len(node.input) > 2:
+            bias = tensors_of(model)[node.input[2]]
+            bias.CopyFrom(numpy_helper.from_array(np.full(bias.dims, 2, np.float16), bias.name))
+    settings, feeds = onnxruntime.SessionOptions(), {"input": images(2)}
+    settings.log_severity_level = 4
+    plain = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=CPU).run(None, feeds)[0]
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    right = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=CPU).run(None, feeds)[0]
+    path = tmp_path / "small.onnx"
+    onnx_library.save(model, path)
+    assert exported.manifest is not None
+    manifest = replace(exported.manifest, sha256=files.sha256_of(path))
+    with runtimes.open_artifact(replace(exported, path=path, manifest=manifest), "onnxruntime") as runtime:
+        ours = runtime.infer(feeds)["logits"]
+    size = np.sqrt(np.square(right).mean())
+    assert np.sqrt(np.square(ours - right).mean()) < 0.05 * size
+    assert not np.sqrt(np.square(plain - right).mean()) < 0.25 * size
 
 
 def test_layers_that_gain_nothing_stay_in_floats() -> None:

@@ -69,6 +69,7 @@ def test_a_row_is_whole(backend: Backend) -> None:
     assert set(backend.formats) <= set(FORMATS)
     assert backend.devices
     assert set(backend.devices) <= {"cpu", "cuda"}
+    assert set(backend.prepares_batches) <= set(backend.devices)
     assert backend.name == backend.name.lower()
     assert [row.name for row in ALL].count(backend.name) == 1
     missing = backend.missing()
@@ -238,7 +239,7 @@ def test_wrong_requests_are_refused_before_anything_opens(backend: Backend, samp
     for threads in (0, -1):
         with refuses(UsageError, "threads-out-of-range", threads):
             runtimes.open(path, backend.name, threads=threads)
-    with refuses(UsageError, "backend-lacks-device", "'tpu'"):
+    with refuses(UsageError, "device-unknown", "'tpu'"):
         runtimes.open(path, backend.name, device="tpu")
     with refuses(UsageError, "backend-unknown", "'tensorflow'", "one of", "onnxruntime"):
         runtimes.open(path, "tensorflow")

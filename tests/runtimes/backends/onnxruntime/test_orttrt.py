@@ -36,7 +36,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> double.Recorder
     """A GPU, ONNX Runtime, TensorRT 10, and a cache of the test's own."""
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", lambda: "101601")
-    monkeypatch.setattr(cuda, "device", lambda: cuda.Device(0, "A GPU", "9.0", "13.0", 1 << 30))
+    monkeypatch.setattr(cuda, "device", lambda _=0: cuda.Device(0, "A GPU", "9.0", "13.0", 1 << 30))
     return double.installed(monkeypatch)
 
 
@@ -177,7 +177,7 @@ def test_engines_of_other_weights_lie_in_another_folder(
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", lambda: "101300")
     assert folder_of(recorder, Artifact.read(half)) != first
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", lambda: "101601")
-    monkeypatch.setattr(cuda, "device", lambda: cuda.Device(0, "Another GPU", "9.0", "13.0", 1 << 30))
+    monkeypatch.setattr(cuda, "device", lambda _=0: cuda.Device(0, "Another GPU", "9.0", "13.0", 1 << 30))
     assert folder_of(recorder, Artifact.read(half)) != first
 
 

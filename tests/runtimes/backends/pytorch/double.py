@@ -6,6 +6,7 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 - a recorded run is not executed, and what it leaves in its output is no number until it is replayed;
 - a replay reads and writes the very tensors of the recording, and needs its stream to be current;
 - a replay has the arithmetic of its recording, and kernels that of the moment of their launch;
+- nothing more is recorded in a pool whose recordings have all gone;
 - a tensor that has still to be computed is waited for by the stream that its owner is told of, if that is another than
   the current one.
 
@@ -14,7 +15,9 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 
 from __future__ import annotations
 
+import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,15 +36,18 @@ CPU = torch.device("cpu")
 @dataclass
 class Recorder:
     """What was done. ``events`` names it in order; ``faults`` is what no GPU would forgive, ``pools`` the
-    memory that each recording was given, ``unrecordable`` whether another thread ends every recording."""
+    memory that each recording was given, ``unrecordable`` whether another thread ends every recording, ``devices`` the
+    numbers of the GPUs of sessions."""
 
     events: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     pools: list[object] = field(default_factory=list)
+    recordings: dict[object, weakref.WeakSet[Graph]] = field(default_factory=dict)
     waits: list[tuple[int, int]] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
     unrecordable: bool = False
+    devices: list[int] = field(default_factory=list)
 
 
 class Stream:
@@ -152,7 +158,7 @@ class Graph:
 def installed(patch: pytest.MonkeyPatch) -> Recorder:
     """Puts the double in the place of ``torch.cuda``; what is done through it is recorded."""
     recorder = Recorder()
-    plain = torch.empty
+    plain, handles = torch.empty, itertools.count()
 
     @contextmanager
     def current(stream: Stream) -> Iterator[None]:
@@ -170,6 +176,9 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         graph: Graph, pool: tuple[int, int] | None, stream: Stream, capture_error_mode: str
     ) -> Iterator[None]:
         recorder.pools.append(pool)
+        if not recorder.recordings.setdefault(pool, weakref.WeakSet([graph])):
+            recorder.faults.append("pool-without-recordings")
+        recorder.recordings[pool].add(graph)
         assert capture_error_mode == "thread_local"
         recorder.events.append("record")
         if not holds_capture_lock():
@@ -192,6 +201,10 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
     @contextmanager
     def device(_: torch.device) -> Iterator[None]:
         yield
+
+    def device_of(index: int) -> torch.device:
+        recorder.devices.append(index)
+        return CPU
 
     def empty(*size: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
         if pin_memory:
@@ -216,10 +229,11 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
 
     patch.setattr(torch.Tensor, "record_stream", record_stream)
     patch.setattr(torch, "empty", empty)
-    patch.setattr(cuda_session, "current_device", lambda: CPU)
+    patch.setattr(cuda_session, "device_of", device_of)
     for name, value in {
         "is_available": lambda: True,
         "current_device": lambda: 0,
+        "device_count": lambda: 2,
         "Stream": lambda: Stream(recorder),
         "Event": lambda enable_timing=False: Event(recorder, enable_timing),
         "ExternalStream": lambda handle, device: of_handle(handle),  # noqa: ARG005
@@ -227,7 +241,7 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         "default_stream": lambda _: of_handle(0),
         "CUDAGraph": lambda: Graph(recorder),
         "graph": recording,
-        "graph_pool_handle": lambda: (0, len(recorder.streams)),
+        "graph_pool_handle": lambda: (0, next(handles)),
         "stream": current,
         "device": device,
         "synchronize": lambda: recorder.events.append("synchronize"),
