@@ -1,4 +1,4 @@
-"""Where the values of an engine depart from its ONNX graph, by marking values as outputs and building engines again.
+"""The deviation of an engine's values from its ONNX graph, by marking values as outputs and building engines again.
 
 The method is that of Polygraphy. An engine fuses layers and hides the values between them. An additional output shows a
 value, but also ends a fusion there, so the error that is sought may vanish. Therefore:

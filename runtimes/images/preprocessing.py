@@ -313,7 +313,15 @@ def _from_content(content: bytes, max_pixels: int) -> Pixels:
 
 
 def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
-    """Read the header of an image and check its size, without decoding the pixels."""
+    """Read the header of an image and check its size, without decoding the pixels.
+
+    Args:
+        content: The content of the file.
+        max_pixels: The largest number of pixels that is accepted.
+
+    Raises:
+        InputError: The image has more pixels, or the file is not a readable image.
+    """
     module = _pillow()
     try:
         image = module.open(io.BytesIO(content), formats=FORMATS)

@@ -128,7 +128,14 @@ class OutputMemory:
         return block
 
     def share(self, spec: TensorSpec, shape: tuple[int, ...], block: OutputBlock, run: QueuedRun) -> DeviceOutput:
-        """Return a block that ``run`` writes as an output. The block comes back when the output is gone."""
+        """Return a block as an output. The block comes back when the output is gone.
+
+        Args:
+            spec: The output of the model.
+            shape: The shape of the values in the block.
+            block: Memory that holds at least these values.
+            run: The run that writes the block.
+        """
         owner = CudaOutput(block, run)
         weakref.finalize(owner, self._returned.append, block).atexit = False
         return DeviceOutput(block.buffer.pointer, shape, spec.dtype, run.device, owner)
@@ -185,14 +192,14 @@ class OutputMemory:
 
 
 def follow(later: cuda.BorrowedStream, earlier: cuda.BorrowedStream) -> None:
-    """Make later work of a stream wait for the work that is queued on another stream. The call does not block."""
+    """Make later work of the stream ``later`` wait for the work that is queued on ``earlier``, without blocking."""
     marker = cuda.Event(timed=False)
     marker.record(earlier)
     marker.delay(later)
 
 
 def mark_end(run_stream: cuda.Stream, stream: int | None) -> cuda.Event:
-    """Queue and return an event after a run. The caller's ``stream``, if there is one, waits for it."""
+    """Queue and return an event on ``run_stream``. The caller's ``stream``, if there is one, waits for the event."""
     finished = cuda.Event(timed=False)
     finished.record(run_stream)
     if stream is not None:

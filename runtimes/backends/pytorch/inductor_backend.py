@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runtimes.backends.pytorch.session import Call, Outputs
 
 CODE = "code for their size"
-"""What compiled programs have for the first batch sizes, and not for others."""
+"""A part of the preparation that compiled programs get for their first batch sizes, and not for others."""
 
 
 def missing_compiler() -> Reason | None:
