@@ -260,7 +260,7 @@ def _deviation(
         examples = _examples(source, source, question)
         batches = [pair.typed for pair in _images(examples, _is_raw(typed), _is_raw(typed), _batch(typed))]
         listener.step("building engines that show the values of blocks")
-        with engine_source.opened_engines(source, flavor, max(map(len, batches))) as open_engine:
+        with engine_source.engine_opener(source, flavor, max(map(len, batches))) as open_engine:
             return measure_deviation(typed, batches, engine_source.limit_of(_precision(source)), open_engine), None
     except _IMPOSSIBLE as error:
         return None, _reason(error)

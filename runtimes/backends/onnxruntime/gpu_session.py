@@ -24,7 +24,7 @@ from runtimes.tensors.device_clock import time_run
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.output_memory import OutputMemory, follow
-from runtimes.tensors.pinned import pinned_array
+from runtimes.tensors.pinned import allocate_pinned_array
 from runtimes.tensors.spec import Array, Arrays
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class OnnxRuntimeDeviceSession:
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of this ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
-        return self._calls.call_here(lambda: pinned_array(shape, dtype, self._model.ordinal))
+        return self._calls.call_here(lambda: allocate_pinned_array(shape, dtype, self._model.ordinal))
 
     def close(self) -> None:
         """Free the session of the library, after queued runs have finished."""
