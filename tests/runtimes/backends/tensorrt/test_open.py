@@ -92,8 +92,10 @@ def test_a_limit_of_memory_is_one_of_calls_at_a_time(recorder: Recorder, tmp_pat
             session = runtime._session
             assert isinstance(session, EngineSession)
             assert {pool._limit for pool in session._pools} == {calls}
+    recorder.calls.clear()
     with refuses(ResourceError, "gpu-memory-limit-too-small", f"{fixed_bytes + call_bytes:,} bytes"):
         runtimes.open(artifact.path, device="cuda", gpu_mem_limit=fixed_bytes)
+    assert recorder.count("cudaMalloc") == 0
 
 
 @pytest.mark.parametrize("caller", [0, 2])
