@@ -453,7 +453,7 @@ def test_a_warning_is_seen_where_nobody_set_up_logging(
     code = "import sys, runtimes; runtimes.open(sys.argv[1], device='auto').close()"
     done = python("-W", "error", "-c", code, str(onnx_artifact.path))
     assert (done.code, done.stdout) == (0, "")
-    steps = ("tensorrt: ", "onnxruntime on cuda: ")
+    steps = ("tensorrt: ", "onnxruntime-rtx: ")
     (_, first), (_, last) = fallbacks("resnet20 in fp32", "onnxruntime", steps)
     lines = done.stderr.splitlines()  # one for each step
     assert lines[0].startswith(first)

@@ -128,4 +128,5 @@ BACKEND = Backend(
     profile=_profile,
     check_gpu=lambda: session_factory.import_library(CudaProvider.name),
     aliases=("ort",),
+    prepares_batches=("cuda",),
 )

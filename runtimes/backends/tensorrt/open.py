@@ -66,6 +66,7 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         provider=device.name,
         precision=_precision(loaded, artifact),
         threads=1,
+        compiled=str(artifact.path),
     )
     session = EngineSession(
         library=loaded.library,

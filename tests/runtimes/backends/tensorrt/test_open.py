@@ -82,7 +82,8 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
     assert recorder.count("execute_async_v3") > 0
 
 
-def test_a_limit_of_memory_is_one_of_calls_at_a_time(recorder: Recorder, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("recorder")
+def test_a_limit_of_memory_is_one_of_calls_at_a_time(tmp_path: Path) -> None:
     artifact = publish_script_engine(tmp_path)
     image_bytes = 4 * (3 * 8 * 8 + 10)
     call_bytes = sum(NETWORK.scratch_for(row.most) + row.most * image_bytes for row in NETWORK.profiles)
@@ -114,7 +115,7 @@ def test_an_engine_runs_on_its_gpu_alone(recorder: Recorder, tmp_path: Path, cal
         runtime.bind({"input": images})()
         timed = runtime.bind_timed({"input": images})
         assert timed is not None
-        assert timed() > 0
+        assert timed().device_s > 0
         assert (runtime.description.device, runtime.description.gpu_uuid) == ("cuda:1", str(gpu_uuid(1)))
         assert recorder.cuda.ordinal() == caller
     asked = {"cudaGetDeviceCount", "cudaGetDevice", "cudaGetDeviceProperties", "cudaDeviceGetAttribute"}
