@@ -90,7 +90,7 @@ def test_the_vectors_are_answered_in_true_float32(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
-@pytest.mark.parametrize("row", map(_row, ON_GPU))
+@pytest.mark.parametrize("row", [_row(backend) for backend in ON_GPU])
 def test_other_precisions_answer_within_their_tolerance(row: Backend, samples: Samples, precision: str) -> None:
     artifact = samples.of(row.formats, precision)
     with runtimes.open(artifact.path, row.name, "cuda") as opened:
@@ -295,6 +295,31 @@ def test_an_address_that_is_filled_anew_is_read_anew(runtime: Runtime) -> None:
         feeds = images(3, seed)
         tensor.copy_(torch.from_numpy(feeds["input"]))
         assert_near(runtime.infer({"input": tensor})["logits"], logits(runtime, feeds))
+
+
+def test_a_recording_that_another_library_ends_costs_no_answer(backend: Backend, samples: Samples) -> None:
+    """A thread that knows no lock waits for the whole device again and again, which ends the recordings of others."""
+    driver = pytest.importorskip("cuda.bindings.runtime")
+    done = threading.Event()
+
+    def wait_for_the_device() -> None:
+        with cuda.current(0):
+            while not done.is_set():
+                driver.cudaDeviceSynchronize()
+                driver.cudaGetLastError()
+
+    with runtimes.open(samples.of(backend.formats, "fp32").path, backend.name, "cuda") as opened:
+        disturber = threading.Thread(target=wait_for_the_device)
+        disturber.start()
+        try:
+            found = [[logits(opened, images(batch)) for batch in (1, 2, 3)] for _ in range(4)]
+            opened.bind(images(2))()
+        finally:
+            done.set()
+            disturber.join()
+    for later in found[1:]:
+        for before, after in zip(found[0], later, strict=True):
+            assert_near(after, before)
 
 
 def test_backends_record_beside_each_other(samples: Samples) -> None:
