@@ -76,6 +76,6 @@ class TorchOutput:
 
 
 def share(spec: TensorSpec, tensor: Tensor, device: int, finished: torch.cuda.Event, stream: Any) -> DeviceOutput:
-    """Return a ``tensor`` on ``device`` as an output; ``finished`` and ``stream`` are as for ``TorchOutput``."""
+    """Return a ``tensor`` on ``device`` as output ``spec``; ``finished`` and ``stream`` as for ``TorchOutput``."""
     owner = TorchOutput(tensor, finished, stream)
     return DeviceOutput(tensor.data_ptr(), tuple(tensor.shape), spec.dtype, device, owner)
