@@ -26,7 +26,7 @@ class Decoder(Protocol):
     version: str
 
     def decode(self, contents: Sequence[bytes], stream: int) -> list[object | None]:
-        """Queue the decoding of files, as ``decoding.JpegDecoder.decode``."""
+        """Queue the decoding of ``contents`` on ``stream``, as ``decoding.JpegDecoder.decode``."""
 
 
 @dataclass(frozen=True)

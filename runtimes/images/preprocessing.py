@@ -313,7 +313,15 @@ def _from_content(content: bytes, max_pixels: int) -> Pixels:
 
 
 def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
-    """Read the header of an image and check its size, without decoding the pixels."""
+    """Read the header of an image and check its size, without decoding the pixels.
+
+    Args:
+        content: The content of the file.
+        max_pixels: The number of pixels, at most.
+
+    Raises:
+        InputError: The content is no image, or the image is too large.
+    """
     module = _pillow()
     try:
         image = module.open(io.BytesIO(content), formats=FORMATS)

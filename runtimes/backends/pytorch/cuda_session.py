@@ -125,7 +125,7 @@ class CudaTorchSession(TorchSession):
         return tensor
 
     def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
-        """Queue a run of the program, as ``DeviceSession.queue``.
+        """Queue a run of the program on ``feeds``, ordered on ``stream``, as ``DeviceSession.queue``.
 
         Raises:
             InputError: The tensor is on another GPU than the program.
@@ -153,7 +153,7 @@ class CudaTorchSession(TorchSession):
         return {spec.name: share(spec, outputs[spec.name], device, finished, home) for spec in self.outputs}
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
+        """Return an array of ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
         with translate_errors(), torch.cuda.device(self._device):
             array: Array = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
