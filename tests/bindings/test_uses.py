@@ -106,6 +106,8 @@ WRONG = {
     "given": (BOUND + "b = native.io_binding()\n    b.bind_inputs()", "name-missing", "IOBinding.bind_inputs"),
     "keyword of a method": (BOUND + "native.run(None, {}, options=1)", "call-misfit", "['options']"),
     "new method": (BOUND + "native.release_captured_graph(1)", "1.24.1: name-missing", "release_captured_graph"),
+    "getattr": ('getattr(nvml, "nvmlDeviceGetRepairStatus")', "12.535.77: name-missing", "RepairStatus"),
+    "getattr of nothing": ('getattr(nvml, "nvmlDeviceGetRepairs", None)', "name-missing", "nvmlDeviceGetRepairs"),
     "option": ("o.add_run_config_entry('gpu_graph_di', '1')", "option-missing", "gpu_graph_di"),
     "self": (
         "import onnxruntime\nclass A:\n    def f(self): self.n.runn()\n"
@@ -139,7 +141,9 @@ import torch.nn.functional as F
 def run(native: onnxruntime.InferenceSession, layer: nn.Module, x: torch.Tensor, *sizes) -> None:
     properties = call(runtime, "device", "cudaGetDeviceProperties", 0)
     print(properties.major, f"cudaError{name}", layer.anything, torch.__file__)
-    getattr(nvml, "nvmlDeviceGetName", None)
+    getattr(nvml, "nvmlDeviceGetName")
+    getattr(nvml, "nvmlDeviceGetRepairStatus", None)
+    hasattr(nvml, "nvmlDeviceGetRepairStatus")
     runtime.cudaMalloc(*sizes)
     F.relu(x, inplace=True).data_ptr()
     with torch.cuda.graph(torch.cuda.CUDAGraph(), pool=None, stream=None):

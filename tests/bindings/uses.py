@@ -44,7 +44,8 @@ class Use:
     """One name that the source takes.
 
     ``name`` is a qualified name of the library, ``call`` how it is called, as (positional, keywords), if it is. An
-    ``option`` is a text that the library compares with.
+    ``option`` is a text that the library compares with. What the code asks for under a condition, with ``hasattr`` or
+    with a default for ``getattr``, is ``optional``: one release has to have it.
     """
 
     line: int
@@ -52,6 +53,7 @@ class Use:
     name: str
     call: Call | None = None
     option: bool = False
+    optional: bool = False
 
 
 _OF_ALL = ("__doc__", "__file__", "__name__", "__path__", "__spec__")
@@ -71,7 +73,10 @@ def problems(source: str, surfaces: Surfaces, only: Mapping[str, set[str]] | Non
     """
     found = []
     for use in dict.fromkeys(uses(source, surfaces)):
-        for version, surface in surfaces[use.library].items():
+        releases = surfaces[use.library]
+        if use.optional and not all(list(_wrong(use, surface)) for surface in releases.values()):
+            continue
+        for version, surface in releases.items():
             if version in (only or {}).get(use.name, {version}):
                 found += [f"line {use.line}: {use.library} {version}: {words}" for words in _wrong(use, surface)]
     return found
@@ -173,18 +178,23 @@ class _Reader(ast.NodeVisitor):
             self._add(node.lineno, value, call)
         else:
             self.visit(node.func)
-        self._texts(node)
+        texts = self._texts(node)
         for argument in (*node.args, *node.keywords):
-            self.visit(argument)
+            if argument not in texts:
+                self.visit(argument)
 
-    def _texts(self, node: ast.Call) -> None:
-        """A name as text, with the arguments that follow it; ``getattr`` calls nothing."""
-        calls = ast.unparse(node.func).rpartition(".")[2] not in ("getattr", "hasattr")
+    def _texts(self, node: ast.Call) -> list[ast.expr]:
+        """Take the names that are written as texts, each with the arguments after it; ``getattr`` calls nothing."""
+        function = ast.unparse(node.func).rpartition(".")[2]
+        optional = function == "hasattr" or (function == "getattr" and len(node.args) > 2)
+        texts: list[ast.expr] = []
         for number, one in enumerate(node.args):
             if isinstance(one, ast.Constant) and (value := _by_beginning(str(one.value))) is not None:
                 rest = node.args[number + 1 :]
-                plain = calls and not any(isinstance(other, ast.Starred) for other in rest)
-                self._add(one.lineno, value, (len(rest), ()) if plain else None)
+                called = function not in ("getattr", "hasattr") and not any(isinstance(x, ast.Starred) for x in rest)
+                self._add(one.lineno, value, (len(rest), ()) if called else None, optional)
+                texts.append(one)
+        return texts
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str) and (value := _by_beginning(node.value)) is not None:
@@ -200,13 +210,13 @@ class _Reader(ast.NodeVisitor):
         if value is not None:
             self._add(node.lineno, value, call)
 
-    def _add(self, line: int, value: str, call: Call | None) -> None:
+    def _add(self, line: int, value: str, call: Call | None, optional: bool = False) -> None:
         library, root = _library(value)
         name = value.replace("()", "")
         if (library is not None and root.startswith(f"{name}.")) or name == root:
             return  # a part of the module's own name
         if library is not None:
-            self.found.append(Use(line, library, _short(library, name), call))
+            self.found.append(Use(line, library, _short(library, name), call, optional=optional))
 
     def _named(self, node: ast.Attribute) -> str | None:
         """The full name of an attribute."""

@@ -35,10 +35,15 @@ _NO_LIBRARIES = "Please install TensorRT libraries"
 _NOT_RECORDABLE = "cannot use the graph capture feature"
 
 
+def message_of(error: Exception) -> str:
+    """Return the first line of a message of ONNX Runtime, without the places in its source code."""
+    return _SOURCE.sub("", str(error).split("\n")[0])
+
+
 def translate_error(error: Exception, artifact: Artifact | None) -> RexportError:
     """Return rexport's error for an exception of ONNX Runtime. ``artifact`` is the artifact being opened, if any."""
     path = None if artifact is None else artifact.path
-    text = _SOURCE.sub("", str(error).split("\n")[0])
+    text = message_of(error)
     lower = text.lower()
     memory = "out of memory" in lower or ("memory" in lower and "alloc" in lower)
     version = type(error).__name__ == "NotImplemented" or any(word in text for word in _VERSIONS)

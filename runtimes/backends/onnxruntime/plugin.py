@@ -7,6 +7,7 @@ import threading
 from types import ModuleType
 from typing import Any
 
+from runtimes.backends.onnxruntime.errors import message_of
 from runtimes.backends.onnxruntime.providers import RtxProvider
 from runtimes.errors import BackendUnavailableError, quote
 
@@ -47,7 +48,7 @@ def _register(onnxruntime: ModuleType, provider: RtxProvider) -> None:
         onnxruntime.register_execution_provider_library(provider.name, plugin.get_library_path())
     except Exception as error:  # the library's own exceptions, and those of the plugin's package
         raise BackendUnavailableError(
-            f"{provider.name} cannot be loaded: {quote(error)}",
+            f"{provider.name} cannot be loaded: {quote(message_of(error))}",
             code="plugin-not-loadable",
             hint=f"pip install --upgrade {provider.package}, and install an NVIDIA driver for CUDA 13",
         ) from error

@@ -6,7 +6,8 @@ whenever a file is opened, which takes seconds. The kernels that are compiled fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +18,11 @@ from runtimes.backends.onnxruntime import batches, session_factory
 from runtimes.backends.onnxruntime.backend import OnnxRuntimeSession
 from runtimes.backends.onnxruntime.errors import check_tf32
 from runtimes.backends.onnxruntime.providers import RtxProvider, add_profile
+from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.errors import CompatibilityError, Reason
 from runtimes.libraries import missing_library
 from runtimes.protocol import Backend, Description, Options
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Arrays
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ def _missing() -> Reason | None:
 class RtxSession(OnnxRuntimeSession):
     """A session of the plugin. Batches above the profile are run in parts.
 
+    A run may allocate memory on the GPU, so no other session records meanwhile.
+
     Args:
         session: The session of the library.
         description: The description of what runs.
@@ -55,25 +60,46 @@ class RtxSession(OnnxRuntimeSession):
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model, as ``Session.run``."""
-        return batches.join([super(RtxSession, self).run(part) for part in self._parts(arrays)])
+        with _alone():
+            return batches.join([super(RtxSession, self).run(part) for part in self._parts(arrays)])
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the model on the arrays, as ``Session.bind``."""
         calls = [super(RtxSession, self).bind(part) for part in self._parts(arrays)]
 
         def run_once() -> None:
-            for call in calls:
-                call()
+            with _alone():
+                for call in calls:
+                    call()
 
         return run_once
+
+    def close(self) -> None:
+        """Free the session of the library."""
+        with _alone():
+            super().close()
 
     def _parts(self, arrays: Arrays) -> list[Arrays]:
         return batches.split(arrays, len(arrays[self.inputs[0].name]), self._max_batch)
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let no other session of this process record on a GPU in the ``with`` block."""
+    with GPU_LOCK, capture_lock():
+        yield
+
+
 def _open(artifact: Artifact, options: Options) -> RtxSession:
     from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE
 
+    if options.device_index:
+        raise CompatibilityError(
+            f"ONNX Runtime's TensorRT-RTX provider uses the first GPU only, not {options.device_name}",
+            code="plugin-first-gpu-only",
+            path=artifact.path,
+            hint=f"set CUDA_VISIBLE_DEVICES={options.device_index} and choose the device cuda",
+        )
     kinds = check_tf32(artifact, "ONNX Runtime's TensorRT-RTX provider")
     if artifact.manifest is None:
         raise CompatibilityError(
@@ -85,7 +111,8 @@ def _open(artifact: Artifact, options: Options) -> RtxSession:
     profile = DEFAULT_PROFILE if options.batch is None else Profile(1, options.batch, options.batch)
     plain = RtxProvider(nv_runtime_cache_path=_claim_folder())
     provider = add_profile(plain, artifact.manifest.inputs, profile)
-    session = session_factory.open_session(artifact, provider, options.threads)
+    with _alone():
+        session = session_factory.open_session(artifact, provider, options.threads)
     precision = " ".join("tfloat32" if kind == "float32" else kind for kind in kinds) or "as in the graph"
     description = session_factory.describe_session(session, BACKEND.name, options, precision)
     return RtxSession(session, replace(description, notes=(_COPIES,)), None if provider is plain else profile.most)

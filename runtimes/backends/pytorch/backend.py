@@ -61,8 +61,15 @@ def check_gpu(index: int = 0) -> None:
     )
 
 
-def load_program(artifact: Artifact, device: DeviceName) -> torch.export.ExportedProgram:
+def load_program(
+    artifact: Artifact, device: DeviceName, gpu_mem_limit: int | None = None
+) -> torch.export.ExportedProgram:
     """Load the exported program of an artifact on a device.
+
+    Args:
+        artifact: The artifact.
+        device: The device.
+        gpu_mem_limit: The memory in bytes that PyTorch may use on the GPU in this process, or ``None`` for no change.
 
     Raises:
         BackendUnavailableError: PyTorch cannot be imported, or the device is missing.
@@ -74,6 +81,9 @@ def load_program(artifact: Artifact, device: DeviceName) -> torch.export.Exporte
 
     if device.kind != CPU:
         check_gpu(device.index)
+        if gpu_mem_limit is not None:
+            total = torch.cuda.get_device_properties(device.index).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_mem_limit / total), device.index)
     try:
         with warnings.catch_warnings():
             # Users cannot act on deprecations inside torch.export.load.
@@ -160,7 +170,7 @@ def open_eager(backend: str, artifact: Artifact, options: Options, record: bool 
         options: The options of the user.
         record: Whether runs on CUDA are recorded as CUDA graphs.
     """
-    program = load_program(artifact, options.device_name)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
     from runtimes.backends.pytorch.program import bind_weights
 
     description = describe(backend, "eager", program, artifact, options)
@@ -193,7 +203,7 @@ def profile_eager(artifact: Artifact, options: Options, arrays: Arrays) -> tuple
         options: The options of the user.
         arrays: The inputs by name.
     """
-    program = load_program(artifact, options.device_name)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
     description = describe(BACKEND.name, "eager", program, artifact, options)
     if options.device != CPU:
         description = _set_layout(program, artifact, description)

@@ -20,8 +20,9 @@ from runtimes.backends.pytorch.outputs import caller_stream, share, translate_er
 from runtimes.backends.pytorch.session import TorchSession
 from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Recording, TorchLane
 from runtimes.errors import InputError, Reason
-from runtimes.protocol import Description
+from runtimes.protocol import Description, RunTimes
 from runtimes.tensors.capture import capture_lock, warn_unrecorded
+from runtimes.tensors.device_clock import time_run
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
 from runtimes.tensors.spec import Array, Arrays
@@ -169,8 +170,8 @@ class CudaTorchSession(TorchSession):
 
         return run_once
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """Return a function that runs the program and returns the device time, as ``DeviceSession.bind_timed``.
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
+        """Return a function that runs the program and returns its times, as ``DeviceSession.bind_timed``.
 
         Without a recording, Python launches kernels one by one, and the device may be idle between them. The idle time
         is included.
@@ -179,13 +180,13 @@ class CudaTorchSession(TorchSession):
         with torch.cuda.device(self._device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
-        def run_once() -> float:
+        def read_clocks() -> float:
+            end.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+
+        def run_once() -> RunTimes:
             with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
-                start.record()
-                launch()
-                end.record()
-                end.synchronize()
-                return float(start.elapsed_time(end)) / 1e3
+                return time_run(launch, start.record, end.record, read_clocks)
 
         return run_once
 

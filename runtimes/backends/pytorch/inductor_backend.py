@@ -115,7 +115,7 @@ def open_compiled(
         options: The options of the user.
         mode: A mode of ``torch.compile``, or ``None`` for its default.
     """
-    program = load_program(artifact, options.device_name)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
 
     with warnings.catch_warnings():
         # Compiling imports this module. Users cannot act on its deprecations.

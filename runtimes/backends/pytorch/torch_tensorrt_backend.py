@@ -68,7 +68,7 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
         # Users cannot act on deprecations inside the library.
         warnings.simplefilter("ignore")
         importlib.import_module("torch_tensorrt")
-    program = load_program(artifact, options.device_name)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
     from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
     from runtimes.backends.pytorch.program import bind_weights
 

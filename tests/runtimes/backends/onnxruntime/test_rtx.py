@@ -21,6 +21,7 @@ from runtimes import Artifact
 from runtimes.artifacts.manifest import TF32
 from runtimes.backends.onnxruntime import rtx_backend
 from runtimes.backends.onnxruntime.providers import RtxProvider
+from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.errors import BackendUnavailableError, CompatibilityError
 from runtimes.protocol import DeviceSession, Options
 from tests.refusals import refuses
@@ -130,9 +131,30 @@ def test_true_float32_and_files_without_shapes_are_refused(
 ) -> None:
     with refuses(CompatibilityError, "provider-needs-tf32", "--precision tf32"):
         rtx_backend.BACKEND.open(onnx_artifact, GPU)
+    with refuses(CompatibilityError, "plugin-first-gpu-only", "cuda:1", "CUDA_VISIBLE_DEVICES"):
+        rtx_backend.BACKEND.open(onnx_artifact, replace(GPU, device_index=1))
     with refuses(CompatibilityError, "plugin-needs-manifest"):
         rtx_backend.BACKEND.open(Artifact.read(graphs.written(tmp_path / "twice.onnx")), GPU)
+    with refuses(CompatibilityError, "plugin-first-gpu-only", "cuda:1", "CUDA_VISIBLE_DEVICES=1"):
+        rtx_backend.BACKEND.open(onnx_artifact, replace(GPU, device_index=1))
     assert plugin.registered == []
+
+
+def test_nobody_records_while_it_runs(plugin: Plugin, allowed: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+    real = onnxruntime.InferenceSession.run
+
+    def run(*given: Any) -> Any:
+        held.append(GPU_LOCK.locked())
+        return real(*given)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", run)
+    session = rtx_backend.BACKEND.open(allowed, GPU)
+    session.run({"input": np.zeros((1, 3, 32, 32), np.float32)})
+    assert held == [True]
+    assert not GPU_LOCK.locked()
+    assert plugin.added
+    session.close()
 
 
 def test_a_plugin_that_cannot_be_loaded(plugin: Plugin, allowed: Artifact) -> None:

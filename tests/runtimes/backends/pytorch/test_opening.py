@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import cuda.bindings.runtime as real
@@ -265,6 +266,20 @@ def test_a_session_is_on_the_gpu_of_its_number(
         session = row.open(make("fp32"), Options("cuda", 1, device_index=index))
         assert session.description.device == ("cuda:1" if index else "cuda")
     assert recorder.devices == [1, 0]
+
+
+def test_the_limit_is_a_share_of_the_gpus_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    shares: list[tuple[float, int]] = []
+    card = SimpleNamespace(total_memory=8 << 30)
+    monkeypatch.setattr(torch_library.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(
+        torch_library.cuda, "set_per_process_memory_fraction", lambda share, index: shares.append((share, index))
+    )
+    monkeypatch.setattr(pytorch, "move_program", lambda program, _: program)
+    for limit in (None, 2 << 30, 16 << 30):
+        pytorch.load_program(make("fp32"), DeviceName("cuda", 1), limit)
+    assert shares == [(0.25, 1), (1.0, 1)]
 
 
 def test_a_gpu_of_another_process_is_no_broken_file(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
