@@ -196,7 +196,13 @@ def _set_layout(program: torch.export.ExportedProgram, artifact: Artifact, descr
 
 
 def profile_eager(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    """Run a program operator by operator and return the operators, as ``Backend.profile``."""
+    """Run a program operator by operator and return the operators, as ``Backend.profile``.
+
+    Args:
+        artifact: The artifact of the program.
+        options: The options of the user.
+        arrays: The inputs by name.
+    """
     program = load_program(artifact, options.device_name, options.gpu_mem_limit)
     description = describe(BACKEND.name, "eager", program, artifact, options)
     if options.device != CPU:

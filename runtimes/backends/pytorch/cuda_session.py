@@ -35,10 +35,10 @@ LANES = 4
 
 
 SEARCH = "the search of cuDNN for the fastest algorithms"
-"""What every program has for the first batch sizes."""
+"""The preparation of every program for the first batch sizes."""
 
 GRAPHS = "CUDA graphs"
-"""What programs have for the first batch sizes if their runs are recorded."""
+"""The preparation for the first batch sizes of programs whose runs are recorded."""
 
 HALF_PRECISIONS = {"float16", "bfloat16"}
 """The precisions that settings for float32 do not change."""
