@@ -329,7 +329,6 @@ def inspect(
 @cli.command(
     heading=USE,
     examples=(
-        "rexport explain resnet20.onnx",
         "rexport explain resnet20.onnx --backend openvino --data fashion-mnist",
         "rexport explain resnet50.engine --by layer --find-deviation",
     ),

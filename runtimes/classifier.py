@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ from runtimes.images.spec import MAX_PIXELS, Preprocessing
 from runtimes.network_io import CAM, FEATURES, LOGITS, NetworkInput, find_outputs
 from runtimes.runtime import Runtime
 from runtimes.tensors.spec import Arrays, TensorSpec
+
+if TYPE_CHECKING:
+    from runtimes.device_images.preparation import DevicePreparation
+
+PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
+
+DECODERS = (PILLOW, NVIMGCODEC)
+"""The names of the decoders of JPEG files."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +101,13 @@ class Classifier:
         preprocessing: The preparation of images for the network. A network that takes raw pixels (uint8, channels last)
             orders the channels and normalises itself.
         names: One name for each class. Without names, classes are called ``class 7``.
+        decoder: The decoder of JPEG files: ``pillow`` on the host, or ``nvimgcodec`` on the GPU.
 
     Raises:
         ArtifactError: The network is not an image classifier.
         ModelMismatchError: The preprocessing or the names do not fit the network.
+        UsageError: The decoder is unknown, or does not suit the network.
+        BackendUnavailableError: The decoder is not installed.
 
     Example:
         Print the three most probable classes of an image:
@@ -106,7 +117,9 @@ class Classifier:
                     print(f"{label.name}: {label.probability:.1%}")
     """
 
-    def __init__(self, runtime: Runtime, preprocessing: Preprocessing, names: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, runtime: Runtime, preprocessing: Preprocessing, names: tuple[str, ...] | None, decoder: str = PILLOW
+    ) -> None:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.names = names
@@ -115,6 +128,27 @@ class Classifier:
         classes = self._outputs[LOGITS].shape[1] if LOGITS in self._outputs else None
         if isinstance(classes, int):
             self._check_names(classes)
+        self._device_preparation = None if decoder == PILLOW else self._prepare_on_device(decoder)
+
+    def _prepare_on_device(self, decoder: str) -> DevicePreparation:
+        """Return the preparation of images on the GPU of the runtime."""
+        if decoder not in DECODERS:
+            raise UsageError(
+                f"decoder must be one of {', '.join(DECODERS)}, not {quote(decoder)!r}", code="decoder-unknown"
+            )
+        device = self.runtime.description.device
+        if not device.startswith("cuda") or self._input.spec.dtype != "uint8":
+            raise UsageError(
+                f"decoder {decoder} needs a network on a GPU that takes raw pixels, but the input is "
+                f"{self._input.spec} on {device}",
+                code="decoder-needs-raw-pixels-on-gpu",
+                hint="export with the option --input raw of rexport, and open with device='cuda'",
+            )
+        from runtimes.device_images.decoding import JpegDecoder
+        from runtimes.device_images.preparation import DevicePreparation
+
+        index = int(device.partition(":")[2] or 0)
+        return DevicePreparation(self.preprocessing, JpegDecoder(index), f"cuda:{index}", self._input.batch)
 
     @classmethod
     def open(
@@ -126,8 +160,10 @@ class Classifier:
         *,
         streams: int | None = None,
         model_cache: str | os.PathLike[str] | None = None,
+        gpu_mem_limit: int | None = None,
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] | None = None,
+        decoder: str = PILLOW,
     ) -> Classifier:
         """Open the artifact at ``path`` for images.
 
@@ -141,9 +177,14 @@ class Classifier:
             threads: As for ``runtimes.open``.
             streams: As for ``runtimes.open``.
             model_cache: As for ``runtimes.open``.
+            gpu_mem_limit: As for ``runtimes.open``.
             preprocessing: The preparation of images, in place of the manifest's. A model needs it that has neither a
                 manifest nor, as the ONNX files of rexport have, a description in its metadata.
             labels: The names of the classes, in place of the manifest's.
+            decoder: The decoder of JPEG files for ``predict`` and ``embed``. ``pillow`` decodes on the host.
+                ``nvimgcodec`` decodes and resizes on the GPU, for a network on a GPU that takes raw pixels. Its pixels
+                differ from Pillow's by a few levels: ``runtimes.decoder_agreement.compare_decoders`` tells whether
+                predictions change. Other images, and all other methods, use Pillow.
 
         Returns:
             A classifier, which the caller closes. A ``with`` statement closes it.
@@ -155,7 +196,9 @@ class Classifier:
             ArtifactError: The network is not an image classifier; or as for ``runtimes.open``.
             RexportError: As for ``runtimes.open``.
         """
-        runtime = opening.open(path, backend, device, threads, streams=streams, model_cache=model_cache)
+        runtime = opening.open(
+            path, backend, device, threads, streams=streams, model_cache=model_cache, gpu_mem_limit=gpu_mem_limit
+        )
         try:
             known = runtime.artifact.manifest or read_embedded(runtime.artifact)
             if isinstance(known, Embedded) and (preprocessing is None or labels is None):
@@ -173,10 +216,16 @@ class Classifier:
                     code="preprocessing-required",
                     hint="pass preprocessing=runtimes.Preprocessing(...)",
                 )
-            return cls(runtime, preprocessing, None if labels is None else tuple(labels))
+            return cls(runtime, preprocessing, None if labels is None else tuple(labels), decoder)
         except BaseException:
             runtime.close()
             raise
+
+    @property
+    def decoder(self) -> str:
+        """The decoder of JPEG files, for example ``pillow``, or ``nvimgcodec 0.9.0`` with its version."""
+        device = self._device_preparation
+        return PILLOW if device is None else f"{NVIMGCODEC} {device.decoder.version}"
 
     @property
     def batch(self) -> int | None:
@@ -409,8 +458,14 @@ class Classifier:
 
     def _run(self, images: Iterator[Image], batch: int, name: str) -> Generator[NDArray[Any], None, None]:
         """Yield an output for one batch of images after the other."""
-        output = self._require(name).name
-        with closing(prefetch.prefetch(images, self._input.batch or batch, self._pixels)) as batches:
+        output, size, device = self._require(name).name, self._input.batch or batch, self._device_preparation
+        if device is not None:
+            with closing(prefetch.prefetch(images, size, device.read)) as batches:
+                for sources in batches:
+                    feeds = {self._input.spec.name: device.prepare(sources)}
+                    yield self.runtime.infer(feeds)[output][: len(sources)]
+            return
+        with closing(prefetch.prefetch(images, size, self._pixels)) as batches:
             for pixels in batches:
                 yield self._infer(np.stack(pixels))[output][: len(pixels)]
 

@@ -31,6 +31,7 @@ def open(
     streams: int | None = None,
     model_cache: str | os.PathLike[str] | None = None,
     batch: int | None = None,
+    gpu_mem_limit: int | None = None,
 ) -> Runtime:
     """Open the artifact at ``path`` for inference.
 
@@ -61,6 +62,10 @@ def open(
             what is run.
         batch: The only batch size that is expected. TensorRT builds the engine of an ONNX file for it, instead of for
             batches of 1 to 64. Other batch sizes still work, but are slower. Other backends ignore it.
+        gpu_mem_limit: The memory in bytes that the model may use on the GPU. ONNX Runtime limits its arena, which holds
+            weights and tensors, but not the memory of CUDA's libraries. TensorRT runs fewer calls at a time. PyTorch
+            has one limit for each GPU in the whole process, which the last model sets. The default is no limit;
+            backends on the CPU ignore it.
 
     Returns:
         A runtime, which the caller closes. A ``with`` statement closes it.
@@ -70,7 +75,8 @@ def open(
         ArtifactError: The file is not a model, is damaged, or needs a manifest that is missing.
         CompatibilityError: This machine or the installed libraries cannot run the artifact.
         BackendUnavailableError: A library or the device is missing.
-        UsageError: The backend or device is unknown, or ``threads``, ``streams`` or ``batch`` is out of range.
+        UsageError: The backend or device is unknown, or ``threads``, ``streams``, ``batch`` or
+            ``gpu_mem_limit`` is out of range.
 
     Example:
         Run one batch of zeros:
@@ -84,7 +90,8 @@ def open(
 
     def open_once(artifact: Artifact) -> Runtime:
         candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
-        return _open_first(artifact, tuple(_complete(each, streams, model_cache, batch) for each in candidates))
+        completed = (_complete(each, streams, model_cache, batch) for each in candidates)
+        return _open_first(artifact, tuple(_limit_memory(each, gpu_mem_limit) for each in completed))
 
     return _retry_until_unchanged(path, open_once, Runtime.close)
 
@@ -110,6 +117,19 @@ def _complete(
             code="streams-out-of-range",
         )
     return candidate._replace(options=replace(options, streams=streams))
+
+
+def _limit_memory(candidate: BackendCandidate, gpu_mem_limit: int | None) -> BackendCandidate:
+    """Return the candidate with the limit of the GPU's memory.
+
+    Raises:
+        UsageError: The limit is not positive.
+    """
+    if gpu_mem_limit is not None and gpu_mem_limit < 1:
+        raise UsageError(
+            f"gpu_mem_limit must be at least 1 byte, not {gpu_mem_limit}", code="gpu-memory-limit-out-of-range"
+        )
+    return candidate._replace(options=replace(candidate.options, gpu_mem_limit=gpu_mem_limit))
 
 
 def _check_batch(batch: int | None) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runtimes.devices import DeviceName
 from runtimes.errors import Reason
+from runtimes.tensors.device_clock import RunTimes
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "Feeds",
     "Layer",
     "Options",
+    "RunTimes",
     "Session",
     "TensorSpec",
     "summarise_precisions",
@@ -56,6 +58,8 @@ class Description:
         notes: Facts about this library that a reader of its figures must know.
         gpu: The model of the GPU, for example ``NVIDIA H200``; ``None`` on the CPU and without cuda-bindings.
         gpu_uuid: The unique identifier of the GPU or MIG device, without a prefix; ``None`` as for ``gpu``.
+        compiled: The path of the file that the backend compiled from the artifact and runs, or of the artifact if it is
+            compiled already; ``None`` for a backend without such files.
     """
 
     backend: str
@@ -69,6 +73,7 @@ class Description:
     notes: tuple[Reason, ...] = ()
     gpu: str | None = None
     gpu_uuid: str | None = None
+    compiled: str | None = None
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -131,6 +136,8 @@ class Options:
         batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
             opened builds it for this batch size; other batch sizes still work. Others ignore this option.
         device_index: The number of the GPU, by which all libraries of this process know it.
+        gpu_mem_limit: The memory in bytes that the model may use on the GPU, or ``None`` for no limit. Backends on the
+            CPU ignore this option.
     """
 
     device: str
@@ -140,6 +147,7 @@ class Options:
     model_cache: Path | None = None
     batch: int | None = None
     device_index: int = 0
+    gpu_mem_limit: int | None = None
 
     @property
     def device_name(self) -> DeviceName:
@@ -210,11 +218,11 @@ class DeviceSession(Session, Protocol):
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array in page-locked host memory, without initial values. The array owns its memory."""
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float] | None:
-        """Copy the arrays to the device once and return a function that runs the model and returns the device time.
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes] | None:
+        """Copy the arrays to the device once and return a function that runs the model and returns its times.
 
-        Each call returns the seconds between two events on the device, right before and right after the run. Copies
-        and the work of the host are not included. Otherwise the function behaves like that of ``bind``.
+        Each call runs the model twice and times the second run, as ``device_clock.time_run``. Copies are not included.
+        Otherwise the function behaves like that of ``bind``.
 
         The result is ``None`` if the library waits for the device in each run: the time between two events would then
         include the wait of the host.
@@ -241,6 +249,8 @@ class Backend:
         reference: Whether all other backends are compared with this one.
         for_tests: Whether the backend exists only for tests. Lists for users leave it out.
         caches_models: Whether ``Options.model_cache`` has an effect.
+        prepares_batches: The devices on which the first run of each batch size takes seconds, because the backend
+            compiles or searches algorithms for it. A benchmark then uses no other batch size than the measured one.
         named_only: Whether a benchmark measures it only if it is named, because it compiles a network for minutes.
     """
 
@@ -257,4 +267,5 @@ class Backend:
     reference: bool = False
     for_tests: bool = False
     caches_models: bool = False
+    prepares_batches: tuple[str, ...] = ()
     named_only: bool = False

@@ -13,7 +13,7 @@ from runtimes.artifacts.artifact import Artifact
 from runtimes.async_calls import AsyncCalls
 from runtimes.devices import parse_device
 from runtimes.errors import InputError, UsageError
-from runtimes.protocol import Description, DeviceSession, Session
+from runtimes.protocol import Description, DeviceSession, RunTimes, Session
 from runtimes.running_calls import RunningCalls
 from runtimes.tensors.device_output import DeviceOutput, copy_outputs_to_host, empty_device_outputs
 from runtimes.tensors.dlpack import DeviceTensor, SupportsDLPack
@@ -316,11 +316,12 @@ class Runtime:
 
         return run_once
 
-    def bind_timed(self, feeds: Feeds) -> Callable[[], float] | None:
-        """Copy ``feeds`` to the device once and return a function that runs the model and returns the device time.
+    def bind_timed(self, feeds: Feeds) -> Callable[[], RunTimes] | None:
+        """Copy ``feeds`` to the device once and return a function that runs the model and returns its times.
 
-        Each call returns the seconds between two events in the queue of the device, without copies and without the
-        work of the host. Otherwise the function behaves like that of ``bind``.
+        Each call runs the model twice and times the second run by the clock of the device: the first run keeps the
+        device busy until the host has queued the second one. Copies are not included. Otherwise the function behaves
+        like that of ``bind``.
 
         Args:
             feeds: Input arrays by name.
@@ -341,7 +342,7 @@ class Runtime:
         if call is None:
             return None
 
-        def run_once() -> float:
+        def run_once() -> RunTimes:
             with self._calls:
                 return call()
 
@@ -396,8 +397,8 @@ def _do_nothing() -> None:
     """Stand in for a bound run of a batch of 0 images."""
 
 
-def _no_time() -> float:
-    return 0.0
+def _no_time() -> RunTimes:
+    return RunTimes(0.0, 0.0)
 
 
 def example(runtime: Runtime) -> Arrays:

@@ -115,6 +115,8 @@ def finish_result(
         warnings=tuple(dict.fromkeys(each for outcome in gathered.outcomes for each in outcome.warnings)),
         samples=samples,
         gpu=_gpu_use(first, last, result.identity.batch),
+        kernels=first.kernels,
+        trtexec=first.trtexec,
         roof=roof_inputs(context.cost, context.ceilings, arithmetic),
     )
     figures = Figures(measured)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from benchmarks.accuracy import differences, packing, predictions
 from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.predictions import Predictions, ShareEstimate
-from benchmarks.analysis import warnings
+from benchmarks.analysis import limits, warnings
 from benchmarks.machine.disturbances import disturbances, find_invalidity
 from benchmarks.machine.gpu import GpuState
 from benchmarks.machine.gpu_conditions import GpuConditions
@@ -18,7 +18,7 @@ from benchmarks.machine.monitor import Conditions
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference, is_reference
 from benchmarks.records.plan import LEAST_PROCESSES
 from benchmarks.records.result import Estimate, RecordedFigures, Result
-from benchmarks.records.samples import ProcessSamples, Series
+from benchmarks.records.samples import ProcessSamples, Series, Transfers
 from benchmarks.stats import comparison, intervals
 from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison, Verdict
 from runtimes import codec
@@ -28,6 +28,8 @@ NAMES = (
     *("p50", "p90", "p99", "p999", "compute_p50", "device_p50", "image_p50", "images_per_s", "ratio", "verdict"),
     *("load_s", "first_s", "peak_bytes", "baseline_bytes", "images", "top1", "top5", "top1_change", "agreement"),
     *("changed_predictions", "roofline_share", "validity", "validity_reason", "disturbances", "warnings"),
+    *("device_p99", "enqueue_p50", "to_device_p50", "to_host_p50", "throughput", "device_idle_share"),
+    *("trtexec_p50", "trtexec_ratio"),
 )
 """The figures that a line of JSON has beside the facts."""
 
@@ -128,6 +130,61 @@ class Figures:
         return self._median("device_p50", lambda process: process.device)
 
     @cached_property
+    def device_p99(self) -> Estimate | None:
+        """The 99 % quantile of the same times, from 1,000 samples on."""
+        return self._quantile_of(lambda process: process.device, 0.99)
+
+    @cached_property
+    def enqueue_p50(self) -> Estimate | None:
+        """What the host needs to queue a run of ``device_p50``."""
+        return self._quantile_of(lambda process: process.enqueue, 0.5)
+
+    @cached_property
+    def to_device_p50(self) -> Estimate | None:
+        """The copies of a call's inputs from pinned memory, by the device's clock."""
+        return self._copies(lambda transfers: transfers.to_device_s)
+
+    @cached_property
+    def to_host_p50(self) -> Estimate | None:
+        """The copies of a call's outputs to pinned memory, by the device's clock."""
+        return self._copies(lambda transfers: transfers.to_host_s)
+
+    def _copies(self, direction: Callable[[Transfers], tuple[float, ...]]) -> Estimate | None:
+        found = [process.transfers for process in self.result.samples if process.transfers is not None]
+        processes = tuple((direction(transfers),) for transfers in found)
+        return estimate_quantiles(processes, (0.5,), self.result.asked.seed).get(0.5)
+
+    @cached_property
+    def throughput(self) -> Mapping[str, Estimate] | None:
+        """The images per second with several calls at once, by their number: the median of all rounds."""
+        seconds: dict[int, list[tuple[tuple[float, ...], ...]]] = {}
+        for series in (series for process in self.result.samples for series in process.throughput):
+            seconds.setdefault(series.streams, []).append(tuple((1 / rate,) for rate in series.rates_per_s))
+        batch, seed = self.result.identity.batch, self.result.asked.seed
+        found = {streams: estimate_quantiles(tuple(each), (0.5,), seed).get(0.5) for streams, each in seconds.items()}
+        return {str(name): rate_of(each, batch) for name, each in sorted(found.items()) if each is not None} or None
+
+    @cached_property
+    def device_idle_share(self) -> float | None:
+        """The share of ``device_p50`` in which no kernel ran, by the kernels of a run without CUDA graphs."""
+        kernels = self.result.kernels
+        if kernels is None or self.device_p50 is None:
+            return None
+        return max(0.0, 1 - kernels.busy_s / self.device_p50.value)
+
+    @cached_property
+    def trtexec_p50(self) -> Estimate | None:
+        """The median "GPU Compute Time" of ``trtexec`` for the same engine."""
+        times = self.result.trtexec
+        return None if times is None else Estimate(intervals.quantile(times.compute_s, 0.5))
+
+    @cached_property
+    def trtexec_ratio(self) -> float | None:
+        """``trtexec_p50`` over ``device_p50``: 1 where both measure the same."""
+        theirs, own = self.trtexec_p50, self.device_p50
+        return None if theirs is None or own is None else theirs.value / own.value
+
+    @cached_property
     def image_p50(self) -> Estimate | None:
         """From the bytes of an encoded image to its label, one image a call."""
         return self._median("image_p50", lambda process: process.image)
@@ -135,7 +192,10 @@ class Figures:
     def _median(self, name: str, clock: Callable[[ProcessSamples], Series | None]) -> Estimate | None:
         if self._recorded.complete:
             return self._without_interval(self._recorded.estimates.get(name))
-        return estimate_quantiles(rounds_of(self.result, clock), (0.5,), self.result.asked.seed).get(0.5)
+        return self._quantile_of(clock, 0.5)
+
+    def _quantile_of(self, clock: Callable[[ProcessSamples], Series | None], q: float) -> Estimate | None:
+        return estimate_quantiles(rounds_of(self.result, clock), (q,), self.result.asked.seed).get(q)
 
     def _without_interval(self, recorded: Estimate | None) -> Estimate | None:
         return recorded if recorded is None or self.has_enough_processes else Estimate(recorded.value)
@@ -274,9 +334,14 @@ class Figures:
 
     @cached_property
     def roofline_share(self) -> float | None:
-        """The least time that the machine's ceilings allow one call, over ``compute_p50``."""
-        roof, compute = self.result.roof, self.compute_p50
-        return None if roof is None or compute is None else roof.least_s / compute.value
+        """The least time that the machine's ceilings allow one call, over ``run_p50``."""
+        roof, run = self.result.roof, self.run_p50
+        return None if roof is None or run is None else roof.least_s / run.value
+
+    @property
+    def run_p50(self) -> Estimate | None:
+        """One run on bound inputs: by the device's clock where it has one, otherwise by the host's."""
+        return self.compute_p50 if self.device_p50 is None else self.device_p50
 
     @cached_property
     def disturbances(self) -> tuple[Reason, ...] | None:
@@ -330,6 +395,13 @@ class Figures:
         return (warnings.conditions_of(result, result.load),)
 
     @property
+    def _device_times(self) -> limits.DeviceTimes | None:
+        if self.device_p50 is None:
+            return None
+        others = (self.enqueue_p50, self.to_device_p50, self.to_host_p50)
+        return limits.DeviceTimes(self.device_p50.value, *(None if each is None else each.value for each in others))
+
+    @property
     def gpu_conditions(self) -> tuple[GpuConditions, ...]:
         """The GPU as each process recorded it; empty on a processor."""
         return tuple(each.gpu for each in self.conditions if each is not None and each.gpu is not None)
@@ -347,9 +419,16 @@ class Figures:
         if self.result.load is not None or (self.result.samples and not self._recorded.complete):
             found = (
                 *warnings.list_warnings(self.result, self.compute_p50, self.device_p50),
+                *limits.list_limits(self._device_times, self.device_idle_share, self.trtexec_ratio),
                 *warnings.check_speeds(self.ratio, self._ratio_of_medians),
             )
         return tuple(dict.fromkeys((*self.result.warnings, *found)))
+
+
+def rate_of(duration: Estimate, images: int) -> Estimate:
+    """The images per second of calls that take ``duration`` each."""
+    value, low, high = duration.value, duration.low, duration.high
+    return Estimate(images / value, None if high is None else images / high, None if low is None else images / low)
 
 
 def negate(estimate: Estimate) -> Estimate:

@@ -82,7 +82,8 @@ def list_warnings(result: Result, compute: Estimate | None, device: Estimate | N
     if device is not None and compute is not None and device.value > LONGER * compute.value:
         clocks = _describe_clocks(device.value, compute.value)
         yield Reason("run-returned-early", f"a run may have returned before it was done ({clocks})")
-    line = None if result.roof is None or compute is None else implausible(result.roof, compute.value)
+    run = compute if device is None else device
+    line = None if result.roof is None or run is None else implausible(result.roof, run.value)
     if line is not None:
         yield line
 
@@ -145,7 +146,7 @@ def _check_samples(result: Result) -> Iterator[Reason]:
     if seen is not None:
         yield from disturbances.list_warnings(seen, latency[0].samples_s, (result.gpu.before, result.gpu.after))
         if result.ran.device.startswith("cuda") and seen.gpu is None:
-            yield Reason("gpu-not-recorded", "the state of the GPU was not recorded (pip install nvidia-ml-py)")
+            yield Reason("gpu-not-recorded", "the state of the GPU was not recorded; rbench doctor says why")
 
 
 def check_load(load: LoadResult) -> Iterator[Reason]:

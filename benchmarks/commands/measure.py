@@ -88,6 +88,8 @@ def _measuring(
 @options.batches_option(show_default="1", help="Number of images in one call; repeatable.")
 @options.measuring_options(limit=None, duration_s=0.2, processes=None)
 @options.budget_option
+@options.streams_option
+@options.trtexec_option
 @MEASURING.option(
     "--roofline/--no-roofline",
     default=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -42,7 +44,7 @@ from exporter.commands.options import CALIBRATED, announce_idle, calibration_opt
 from exporter.commands.values import BACKEND, DATASET, DEVICE, DEVICES, VARIANT_OR_FILE, WEIGHTS, Sizes
 from exporter.precision.table import PRECISIONS, TARGETS
 from runtimes.devices import CPU
-from runtimes.errors import RexportError, UsageError
+from runtimes.errors import Reason, RexportError, UsageError
 
 if TYPE_CHECKING:
     from benchmarks.records.request import BenchmarkRequest
@@ -62,6 +64,12 @@ QUICK: Mapping[str, Any] = {
 }
 """What ``rbench run --quick`` takes for options that are not given: about 30 seconds with what ``make setup`` installs,
 on two processors. The baseline is measured too, but on as few images as the others."""
+
+TRTEXEC = "trtexec"
+"""The name of NVIDIA's program."""
+
+TRTEXEC_FOLDER = Path("/usr/src/tensorrt/bin")
+"""The folder of ``trtexec`` in NVIDIA's packages and containers, which is not in PATH."""
 
 seed_option = partial(MEASURING.option, "--seed", type=click.IntRange(min=0), default=0, metavar="N")
 batches_option = partial(MEASURING.option, "--batch", "batches", type=click.IntRange(min=1), multiple=True, metavar="N")
@@ -203,7 +211,7 @@ def runtime_options(device: Callable[[Any], Any] = device_option) -> Callable[[F
         backend_option(
             "backends",
             multiple=True,
-            default="all that open the model, but for inductor",
+            default="all that open the model, but for those that compile for minutes",
             help="Backend that runs the model, as onnxruntime (ort) or openvino (ov); repeatable.",
         ),
         device,
@@ -216,6 +224,24 @@ def runtime_options(device: Callable[[Any], Any] = device_option) -> Callable[[F
     )
 
 
+streams_option = MEASURING.option(
+    "--streams",
+    "throughput",
+    type=click.IntRange(1, 64),
+    multiple=True,
+    metavar="N",
+    show_default="1, 2 and 4",
+    help="Number of calls at the same time for which the throughput of a GPU is measured; repeatable.",
+)
+trtexec_option = MEASURING.option(
+    "--trtexec",
+    is_flag=False,
+    flag_value=TRTEXEC,
+    metavar="[PATH]",
+    show_default="not run",
+    help="Measure each engine of TensorRT with NVIDIA's trtexec as well, and show the ratio of the two times. PATH is "
+    "the program; without it, it is searched in PATH and in /usr/src/tensorrt/bin.",
+)
 quick_option = MEASURING.option(
     "--quick",
     is_flag=True,
@@ -382,7 +408,7 @@ def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:
     elif not checkpoints and request.weights in (None, *ORIGINS):
         unused["without a checkpoint"] = SELECTED
     if request.device_kind == CPU:
-        unused["on a CPU"] = ("cuda_graphs",)
+        unused["on a CPU"] = ("cuda_graphs", "throughput", "trtexec")
     if request.processes is not None:
         unused["with a number of processes"] = ("budget_s",)
     return unused
@@ -401,6 +427,31 @@ def endpoint_of(options: dict[str, Any]) -> Endpoint | None:
             "--max-p99 searches the highest rate of a server", code="max-p99-needs-url", hint="name it with --url URL"
         )
     return None if url is None else Endpoint(url, model or "", version or "", timeout_s=timeout_s, limit_s=limit_s)
+
+
+def find_trtexec(path: str, needed: bool) -> str | None:
+    """The path of ``trtexec``; ``None`` where it is not installed, after a notice if it is ``needed``.
+
+    Raises:
+        UsageError: the named file is no program.
+    """
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(TRTEXEC_FOLDER)))
+    found = shutil.which(path, path=places)
+    if found is None and path != TRTEXEC:
+        raise UsageError(
+            f"{path} is no program that can be run",
+            code="trtexec-not-found",
+            hint="write --trtexec=PATH, or --trtexec behind the models",
+        )
+    if found is None and needed:
+        terminal.print_notice(
+            Reason(
+                "trtexec-missing",
+                f"trtexec is not measured: it is neither in PATH nor in {TRTEXEC_FOLDER}; it is part of NVIDIA's "
+                "TensorRT packages for Linux and of its containers, not of the Python packages",
+            )
+        )
+    return None if found is None else str(Path(found).absolute())
 
 
 def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkRequest:
@@ -422,6 +473,8 @@ def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkR
     given["command"] = ("rbench", *sys.argv[1:])
     if "sizes" in given:
         given["sizes"] = tuple(size for sizes in given["sizes"] for size in sizes)
+    if "trtexec" in given:
+        given["trtexec"] = find_trtexec(given["trtexec"], needed=given["device"] != "cpu")
     if "input" in given:
         given["raw"] = given.pop("input") == "raw"
     return BenchmarkRequest(subjects, **given)

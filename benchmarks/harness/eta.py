@@ -75,6 +75,7 @@ class Workload:
         threads: Processors that one call uses.
         processes: Of each configuration, where the request does not say it.
         load_s: Seconds that a load lasts in its single process; ``None`` for turns.
+        throughput: Number of measurements with several calls at once.
     """
 
     configurations: int = 1
@@ -84,6 +85,7 @@ class Workload:
     threads: int = 1
     processes: int | None = None
     load_s: float | None = None
+    throughput: int = 0
 
     def seconds(self, request: BenchmarkRequest, pace: WorkPace) -> float:
         """Estimated seconds of the trial on a machine of that pace."""
@@ -100,7 +102,7 @@ class Workload:
     def process_s(self, request: BenchmarkRequest, pace: WorkPace) -> float:
         """Estimated seconds of one process of each configuration, without the evaluation."""
         # A turn has one call at least: in four rounds at each of the clocks.
-        timed_s = CLOCKS * max(request.duration_s, 4 * self.batch * self.image_s(pace))
+        timed_s = (CLOCKS + self.throughput) * max(request.duration_s, 4 * self.batch * self.image_s(pace))
         lead_s = 0.0 if request.device == PROCESSOR else GPU_LEAD_S
         return lead_s + self.configurations * (pace.start_s + pace.warmup_s + timed_s)
 
@@ -130,6 +132,7 @@ def workload(
         threads=first.threads,
         processes=processes,
         load_s=load_s,
+        throughput=len(first.throughput),
     )
 
 

@@ -213,6 +213,8 @@ class Harness:
             plan=Plan(max_samples=request.max_samples, warmup_limit_s=request.warmup_limit_s),
             cuda_graphs=configuration.cuda_graphs,
             streams=configuration.streams,
+            throughput=configuration.throughput,
+            trtexec=request.trtexec,
             model_cache=None if configuration.model_cache is None else str(configuration.model_cache.absolute()),
             began_s=self._began_s,
         )

@@ -9,7 +9,13 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
-from benchmarks.records.request import BenchmarkRequest, Configuration, RunListener, complete_request
+from benchmarks.records.request import (
+    BenchmarkRequest,
+    Configuration,
+    RunListener,
+    complete_request,
+    throughput_streams,
+)
 from benchmarks.records.result import Result
 from runtimes import Artifact
 from runtimes.errors import BackendUnavailableError, CheckFailedError
@@ -26,14 +32,15 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
     """
     with Harness(complete_request(request), listener) as harness:
         request, subjects = harness.request, harness.make_subjects()
-        threads = request.threads or usable_processors()
+        threads, streams = request.threads or usable_processors(), throughput_streams(request)
         trials = [
             Trial(each)
             for subject in subjects
             for sides in [pairs(subject, request)]
             for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
             for each in _side_by_side(
-                [Configuration(pair, batch, threads, request.cuda_graphs) for pair in sides], request
+                [Configuration(pair, batch, threads, request.cuda_graphs, throughput=streams) for pair in sides],
+                request,
             )
         ]
         harness.announce(_plan(trials, request))

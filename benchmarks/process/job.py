@@ -18,6 +18,7 @@ from typing import Literal, TextIO
 from benchmarks.machine.gpu import GpuState
 from benchmarks.machine.gpu_monitor import EnergyUse, GpuMemory
 from benchmarks.records.plan import ArrivalPlan, Plan
+from benchmarks.records.result import KernelSummary, TrtexecTimes
 from benchmarks.records.samples import LoadResult, ProcessSamples
 from runtimes import codec
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, Reason, RexportError
@@ -69,6 +70,8 @@ class Job:
         plan: The duration of the warm-up and of one turn, for each of latency, compute and device time.
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
         streams: The number of calls at the same time, as ``runtimes.open`` takes it.
+        throughput: The numbers of calls at the same time for which the throughput is measured in each turn.
+        trtexec: The path of ``trtexec`` if it is to measure the engine once more.
         model_cache: The folder of compiled models, as ``runtimes.open`` takes it.
         load: How requests arrive in a load test; ``None`` for turns.
         number: The number of the process in its configuration, from 0. Only the first one evaluates, profiles and
@@ -88,6 +91,8 @@ class Job:
     plan: Plan
     cuda_graphs: bool = True
     streams: int = 1
+    throughput: tuple[int, ...] = ()
+    trtexec: str | None = None
     model_cache: str | None = None
     load: ArrivalPlan | None = None
     number: int = 0
@@ -113,6 +118,8 @@ class JobOutcome:
         gpu_after: The state of the GPU at the end of the runs of the last turn.
         device_peak_bytes: The GPU memory of the process.
         energy: The energy of runs of a whole batch.
+        kernels: The kernels of one run, by the driver's profiler; ``None`` if they were not recorded.
+        trtexec: The times that ``trtexec`` measured.
     """
 
     status: Literal["ok", "failed", "skipped", "error"]
@@ -129,6 +136,8 @@ class JobOutcome:
     gpu_after: GpuState | None = None
     device_peak_bytes: int | None = None
     energy: EnergyUse | None = None
+    kernels: KernelSummary | None = None
+    trtexec: TrtexecTimes | None = None
 
 
 @dataclass

@@ -67,7 +67,6 @@ class Worker:
 
     Attributes:
         predictions: The path of the predictions, which may not exist.
-        gpu: The memory of the GPU when the model was open; ``None`` for a processor.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Worker:
         self._step: str | None = None
         self._unread = b""
         self._hung = False
-        self.gpu: GpuMemory | None = None
+        self._gpu = ""
         job_path = folder / "job.json"
         job_path.write_text(codec.dumps(job), encoding="utf-8")
         with self._errors.open("wb") as errors:
@@ -115,6 +114,11 @@ class Worker:
             The largest resident memory of the process so far in bytes, or ``None`` if the worker has ended.
         """
         return self._ask(CALL, "opened")
+
+    @property
+    def gpu(self) -> GpuMemory | None:
+        """The memory of the GPU when the model was open; ``None`` for a processor."""
+        return codec.loads(GpuMemory, self._gpu) if self._gpu else None
 
     def warm(self, lead_s: float = 0.0) -> float | None:
         """Request the warm-up and return the seconds of a usual call, or ``None`` if the worker has ended.
@@ -201,7 +205,7 @@ class Worker:
             if line.startswith(MARK):
                 name, value = line.removeprefix(MARK).split(maxsplit=1)
                 if name == GPU:
-                    self.gpu = codec.loads(GpuMemory, value)
+                    self._gpu = value
                 reply = float(value) if name == word else reply
             elif line:
                 self._step = line

@@ -30,6 +30,9 @@ LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """The limits of the number of processes of each configuration, if none is requested. The time budget decides."""
 
 
+STREAMS = (1, 2, 4)
+"""The numbers of calls at the same time for which the throughput of a GPU is measured, if none are requested."""
+
 BUDGET_S = 60.0
 """The time budget for each network and batch size."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S, Plan
+from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S, STREAMS, Plan
 from benchmarks.records.result import Baseline
 from exporter.precision.spec import FP32 as FP32_SPEC
 from exporter.precision.spec import PrecisionSpec
@@ -76,6 +76,9 @@ class BenchmarkRequest:
         device: The device, as ``runtimes.open`` takes it; or several GPUs separated by commas. Each of them is measured
             alone, and then all at once.
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
+        throughput: The numbers of calls at the same time for which the throughput of a GPU is measured. If empty,
+            ``STREAMS``. On a processor it is not measured.
+        trtexec: The path of ``trtexec``, which measures the engines of TensorRT once more; ``None`` to leave that out.
         batches: The batch sizes. If empty, 1, or the fixed batch size of the artifact.
         precisions: The precisions of the graphs. If empty, fp32 for a variant and the artifact's own precision.
         threads: The threads that one call may use; ``None`` for all processors that this process may use.
@@ -116,6 +119,8 @@ class BenchmarkRequest:
     baseline: str | None = None
     device: str = "cpu"
     cuda_graphs: bool = True
+    throughput: tuple[int, ...] = ()
+    trtexec: str | None = None
     batches: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
     threads: int | None = None
@@ -162,6 +167,7 @@ class BenchmarkRequest:
         """Raise ``UsageError`` for a number below its minimum, or an unknown device."""
         for name, number, least in (
             *(("batch", batch, 1) for batch in self.batches),
+            *(("streams", streams, 1) for streams in self.throughput),
             ("threads", self.threads, 1),
             ("limit", self.limit, 1),
             ("processes", self.processes, 1),
@@ -233,6 +239,7 @@ class Configuration:
         model_cache: The folder of compiled models, as ``runtimes.open`` takes it.
         device: The device, as ``runtimes.open`` takes it; ``None`` for the first one of the request.
         at_once: All devices that work at the same time, if there are others.
+        throughput: The numbers of calls at the same time for which the throughput is measured.
     """
 
     pair: Pair
@@ -243,6 +250,7 @@ class Configuration:
     model_cache: Path | None = None
     device: str | None = None
     at_once: tuple[str, ...] = ()
+    throughput: tuple[int, ...] = ()
 
     @property
     def reference(self) -> bool:
@@ -333,6 +341,11 @@ class Pair:
     backend: Backend
     typed: PrecisionVariant
     opens: Artifact | Refusal
+
+
+def throughput_streams(request: BenchmarkRequest) -> tuple[int, ...]:
+    """Return the numbers of calls at the same time for which the throughput is measured; none on a processor."""
+    return () if request.device_kind == "cpu" else tuple(sorted(set(request.throughput))) or STREAMS
 
 
 def is_classifier(artifact: Artifact) -> bool:

@@ -152,6 +152,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class KernelSummary:
+    """The kernels of one run on bound inputs without CUDA graphs, as the driver's profiler (CUPTI) recorded them.
+
+    Attributes:
+        count: The number of kernels.
+        busy_s: The time in which at least one kernel ran.
+        arithmetic: The arithmetic of convolutions and matrix products by the names of their kernels, as
+            ``Ran.arithmetic``; ``None`` if the names do not tell.
+        names: The names of the convolutions and matrix products, each once.
+    """
+
+    count: int
+    busy_s: float
+    arithmetic: str | None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GpuUse:
     """Readings of the GPU's driver. ``None`` stands for values that the driver does not report.
 
@@ -172,6 +190,21 @@ class GpuUse:
     energy_per_image_j: float | None = None
     energy_error_share: float | None = field(default=None, metadata=OMIT_DEFAULT)
     power_w: float | None = field(default=None, metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True)
+class TrtexecTimes:
+    """The times of the same engine by ``trtexec``, NVIDIA's own program.
+
+    Attributes:
+        version: The version of TensorRT, as ``trtexec`` prints it; empty if it prints none.
+        command: The command, word by word.
+        compute_s: The "GPU Compute Time" of each query after the warm-up.
+    """
+
+    version: str
+    command: tuple[str, ...]
+    compute_s: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -268,6 +301,8 @@ class Result:
         roof: The work of one call and the limits of the machine, if both are known.
         recorded: Figures from the file, only for results of older versions.
         schema_version: The schema version.
+        kernels: The kernels of one run on a GPU.
+        trtexec: The times of the same engine by ``trtexec``.
     """
 
     status: Status
@@ -288,6 +323,8 @@ class Result:
     roof: RoofInputs | None = None
     recorded: RecordedFigures | None = None
     schema_version: int = SCHEMA_VERSION
+    kernels: KernelSummary | None = field(default=None, metadata=OMIT_DEFAULT)
+    trtexec: TrtexecTimes | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @property
     def note(self) -> str | None:

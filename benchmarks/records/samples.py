@@ -40,6 +40,32 @@ class Series:
 
 
 @dataclass(frozen=True)
+class ConcurrentSeries:
+    """The rates of calls from several threads at once in one process, so that copies and runs overlap.
+
+    Attributes:
+        streams: The number of threads.
+        rates_per_s: The calls of all threads per second, for each round.
+    """
+
+    streams: int
+    rates_per_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """The copies of one call between pinned host memory and a device, by the device's own clock, in seconds.
+
+    Attributes:
+        to_device_s: The copies of all inputs.
+        to_host_s: The copies of all outputs.
+    """
+
+    to_device_s: tuple[float, ...]
+    to_host_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ProcessSamples:
     """The samples of one process.
 
@@ -52,9 +78,12 @@ class ProcessSamples:
         starts_s: The start of the turn in each round, in seconds since the start of the run.
         latency: One ``infer`` of a whole batch, with inputs and outputs in host memory.
         compute: One run with the inputs already on the device, by the host's clock until the device has finished.
-        device: The same run by the device's own clock; ``None`` on a processor.
+        device: The same run by the device's own clock, without the start of the run; ``None`` on a processor.
         image: From the bytes of one encoded image to its label; ``None`` if not measured.
         conditions: The state of the machine during the turns; ``None`` if not recorded.
+        enqueue: The time of the host to queue each run of ``device``.
+        transfers: The copies of one call; ``None`` on a processor, and without CUDA's Python bindings.
+        throughput: The rates with several calls at once, by their number.
     """
 
     load_s: float
@@ -67,6 +96,9 @@ class ProcessSamples:
     device: Series | None = None
     image: Series | None = None
     conditions: Conditions | None = None
+    enqueue: Series | None = field(default=None, metadata=OMIT_DEFAULT)
+    transfers: Transfers | None = field(default=None, metadata=OMIT_DEFAULT)
+    throughput: tuple[ConcurrentSeries, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from benchmarks.format import (
     ABSENT,
     TOO_NOISY,
     change,
+    count,
     duration,
     megabytes,
     milliseconds,
@@ -18,6 +19,7 @@ from benchmarks.format import (
     percent,
     share,
     times,
+    with_margin,
 )
 from benchmarks.records.result import Estimate
 from benchmarks.stats.comparison import NO_DIFFERENCE
@@ -35,7 +37,7 @@ MEANING = (
     ("p50 ms", "median latency, end-to-end: one call with host arrays in and out"),
     ("vs baseline", "how many times as fast as the baseline; 2.0x is twice as fast"),
     ("p90, p99, p99.9", "latency quantiles; p99 needs 1,000 samples, p99.9 10,000"),
-    ("images/s", "images of all calls over their time"),
+    ("images/s", "images of all calls over their time, one call at a time"),
     ("top-1 %", "accuracy"),
     ("change pp", "change in top-1 accuracy against the baseline, in percentage points"),
     ("agreement %", "images with the baseline's predicted class"),
@@ -58,7 +60,13 @@ MEANING = (
 """The columns of ``rbench run`` with their definitions."""
 
 MEANING_OF_CUDA = (
-    ("device ms", "a run by the GPU's clock; inference only ms ends by the host's clock when the GPU has finished"),
+    ("device ms", "a run by the GPU's clock, without its start by the host; inference only ms includes the start"),
+    ("throughput", "images/s with several calls at once, so that copies overlap; the fastest number of streams"),
+    ("N streams", "images/s with N calls at once"),
+    ("enqueue ms", "what the host needs to queue a run"),
+    ("to GPU ms, to host ms", "copies of inputs and outputs of a call from and to pinned memory"),
+    ("GPU idle %", "share of device ms in which no kernel ran, by the driver's profiler"),
+    ("trtexec ms, trtexec/device", "GPU Compute Time of trtexec for the same engine, and its ratio to device ms"),
     ("graphs", "off where no recorded run was replayed"),
     ("device", "the GPU of a row, where several worked at the same time"),
     ("MHz", "lowest and highest GPU clock, read at the end of each turn's runs"),
@@ -187,6 +195,11 @@ def _ratio(figures: Figures) -> str:
     return f"{text} {NOT_SIGNIFICANT}" if marked else text
 
 
+def _fastest_streams(figures: Figures) -> tuple[str, Estimate] | None:
+    """The number of streams with the highest throughput, and the throughput."""
+    return max((figures.throughput or {}).items(), key=lambda each: each[1].value, default=None)
+
+
 def _graphs(figures: Figures) -> str:
     return "off" if figures.result.asked.cuda_graphs is False else ABSENT
 
@@ -217,6 +230,8 @@ MAIN: tuple[Column[Figures], ...] = (
     Column("vs baseline", _ratio),
     Column("p99 ms", lambda figures: milliseconds(value_of(figures.p99)), priority=4),
     Column("images/s", lambda figures: number(figures.images_per_s), priority=3),
+    Column("device ms", lambda figures: spread(duration, figures.device_p50)),
+    Column("throughput", cell_of(_fastest_streams, lambda fastest: f"{number(fastest[1].value)} ({fastest[0]})")),
     Column("top-1 %", lambda figures: percent(value_of(figures.top1)), priority=1),
     replace(CHANGE, priority=2),
     replace(AGREEMENT, priority=6),
@@ -231,7 +246,6 @@ LATENCY: tuple[Column[Figures], ...] = (
     Column("p99.9 ms", lambda figures: milliseconds(value_of(figures.p999))),
     Column("inference only ms", lambda figures: spread(duration, figures.compute_p50)),
     Column("% of roofline", lambda figures: number(figures.roofline_share, scale=100)),
-    Column("device ms", lambda figures: milliseconds(value_of(figures.device_p50))),
     Column("decoding too ms", lambda figures: milliseconds(value_of(figures.image_p50))),
 )
 ACCURACY: tuple[Column[Figures], ...] = (
@@ -254,6 +268,17 @@ COST: tuple[Column[Figures], ...] = (
     Column("first call ms", lambda figures: milliseconds(figures.first_s)),
     Column("peak MB", lambda figures: megabytes(figures.peak_bytes)),
 )
+GPU_TIME: tuple[Column[Figures], ...] = (
+    *WHICH,
+    Column("device ms", lambda figures: spread(duration, figures.device_p50)),
+    Column("device p99 ms", lambda figures: milliseconds(value_of(figures.device_p99))),
+    Column("enqueue ms", lambda figures: milliseconds(value_of(figures.enqueue_p50))),
+    Column("to GPU ms", lambda figures: milliseconds(value_of(figures.to_device_p50))),
+    Column("to host ms", lambda figures: milliseconds(value_of(figures.to_host_p50))),
+    Column("GPU idle %", lambda figures: number(figures.device_idle_share, scale=100)),
+    Column("trtexec ms", lambda figures: milliseconds(value_of(figures.trtexec_p50))),
+    Column("trtexec/device", lambda figures: number(figures.trtexec_ratio, ".2f")),
+)
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("MHz", _clock),
@@ -262,6 +287,23 @@ GPU: tuple[Column[Figures], ...] = (
     Column("GPU MB", lambda figures: megabytes(figures.result.gpu.peak_bytes)),
     Column("mJ/image", _energy),
 )
+
+
+def throughput(results: Sequence[Figures]) -> tuple[Column[Figures], ...]:
+    """The columns of the throughput, one for each number of streams of the results."""
+    streams = sorted({int(name) for figures in results for name in figures.throughput or {}})
+    if not streams:
+        return ()
+    one = Column[Figures]("images/s", lambda figures: number(figures.images_per_s))
+    return (*WHICH, one, *map(_streams_column, streams))
+
+
+def _streams_column(streams: int) -> Column[Figures]:
+    def cell(figures: Figures) -> str:
+        found = (figures.throughput or {}).get(str(streams))
+        return ABSENT if found is None else with_margin(found.value, found.interval, 0)
+
+    return Column(count(streams, "stream"), cell)
 
 
 def meaning(results: Sequence[Figures]) -> tuple[tuple[str, str], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
@@ -76,6 +76,10 @@ COLUMNS: dict[str, str] = {
     **_named("result.identity.", "file", "size_bytes"),
     **_named("result.asked.baseline.", "backend", "precision", "file", prefix="baseline_"),
     "quick": "result.asked.quick",
+    **_estimates("device_p99", "enqueue_p50", "to_device_p50", "to_host_p50", unit="_s"),
+    **_named("", "throughput", "device_idle_share"),
+    **_estimates("trtexec_p50", unit="_s"),
+    **_named("", "trtexec_ratio"),
 }
 """The headings, and where the values stand in ``Figures``."""
 
@@ -108,4 +112,6 @@ def value_at(figures: Figures, path: str) -> object:
 def _plain(value: object) -> object:
     if isinstance(value, Reason):
         return value.sentence
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {estimate.value:.6g}" for name, estimate in value.items()) or None
     return "; ".join(map(str, value)) if type(value) is tuple else value

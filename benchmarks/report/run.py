@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from benchmarks.accuracy import differences
 from benchmarks.accuracy.differences import ClassShare, Confusion, Flips, flips
 from benchmarks.accuracy.packing import PackedPredictions
-from benchmarks.analysis import ranking
+from benchmarks.analysis import limits, ranking
 from benchmarks.analysis.at_once import DeviceTotal, totals
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.verdict import judge
-from benchmarks.format import ABSENT, TOO_NOISY, count, share
+from benchmarks.format import ABSENT, TOO_NOISY, count, milliseconds, share
 from benchmarks.machine.disturbances import BUSY_CODES, disturbances
 from benchmarks.records.identity import describe_baseline, locate, weights_of
 from benchmarks.records.request import NOISE
@@ -24,14 +24,6 @@ from benchmarks.report.columns import Column, cell_of, has_values, table, table_
 from exporter.document.blocks import Block, Folded, Remark, Section, Sentence, Table, TableColumn, TableRow
 from runtimes.devices import parse_device
 from runtimes.errors import Reason
-
-FOLDED = {
-    "more latency metrics": columns.LATENCY,
-    "accuracy": columns.ACCURACY,
-    "load time and memory": columns.COST,
-    "GPU": columns.GPU,
-}
-"""Tables behind the first one."""
 
 ELSEWHERE = "-o DIR writes a report with all columns."
 
@@ -100,7 +92,7 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures], together: 
     best = [figures for headline in headlines for figures in headline.best]
     main = table_of_results(columns.MAIN, results, best)
     folded = []
-    for summary, kind in FOLDED.items():
+    for summary, kind in _list_tables(measured).items():
         shown = [figures for figures in measured if has_values(kind, figures)]
         if shown:
             found = replace(table_of_results(kind, shown), label=summary.capitalize())
@@ -115,6 +107,18 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures], together: 
         RunPlots(tuple(measured), tuple(best)),
     )
     return Section(title(results), blocks, "more of these rows")
+
+
+def _list_tables(measured: Sequence[Figures]) -> dict[str, tuple[Column[Figures], ...]]:
+    """The columns of the tables behind the first one, by their summaries."""
+    return {
+        "more latency metrics": columns.LATENCY,
+        "GPU time": columns.GPU_TIME,
+        "throughput": columns.throughput(measured),
+        "accuracy": columns.ACCURACY,
+        "load time and memory": columns.COST,
+        "GPU": columns.GPU,
+    }
 
 
 def _footnotes(main: Table) -> Iterator[Sentence]:
@@ -164,6 +168,7 @@ def remarks(results: Sequence[Figures]) -> Iterator[Remark]:
     measured = measured_of(results)
     yield from disturbance_remarks(measured)
     yield from doubts(measured, name_row)
+    yield from parity_remarks(measured)
     yield from versions(results)
 
 
@@ -235,6 +240,17 @@ def _join_warnings(alike: Sequence[tuple[Figures, Reason]], total: int, name: Ca
 
 def _list_rows(names: Sequence[str], total: int) -> str:
     return "; ".join(dict.fromkeys(names)) if len(names) <= SAID_OF_ALL else f"{len(names)} of {count(total, 'row')}"
+
+
+def parity_remarks(measured: Sequence[Figures]) -> Iterator[Remark]:
+    """A line for each row that ``trtexec`` measured as well: both times, and their ratio."""
+    for figures in measured:
+        theirs, own = figures.trtexec_p50, figures.device_p50
+        if theirs is not None and own is not None:
+            times = f"trtexec {milliseconds(theirs.value)} ms, device {milliseconds(own.value)} ms"
+            low, high = limits.PARITY
+            ratio = f"parity {figures.trtexec_ratio:.3f}, expected {low} to {high}"
+            yield Remark(f"{name_row(figures)}: {times}: {ratio}", code="trtexec-parity")
 
 
 def versions(results: Sequence[Figures]) -> Iterator[Remark]:

@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,9 @@ from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import REFUSALS, HungUpError, Job, JobOutcome, Pipes, detach_stdout, status_of
 from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.request import is_classifier
+from benchmarks.records.result import KernelSummary
 from benchmarks.records.samples import LoadResult
-from benchmarks.worker import evaluate, load_generator, served_load
+from benchmarks.worker import evaluate, kernels, load_generator, served_load, trtexec
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.inputs import ROTATION, list_assumptions, make_encoded_call, oddities, rotation
 from benchmarks.worker.remote_session import RemoteRuntime
@@ -77,14 +78,17 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
             wire.wait_for_start()
             outcome, opened = _check(job, runtime, wire, load_s, baseline)
             if job.load is None:
-                outcome = _time_turns(outcome, job, Clocks(opened, job.plan, gpu, machine, job.began_s), gpu, wire)
+                outcome = _time_turns(
+                    outcome, job, Clocks(opened, job.plan, gpu, machine, job.began_s, job.throughput), gpu, wire
+                )
             else:
-                outcome = replace(outcome, load=_apply_load(job.load, opened, wire, Monitors(machine, gpu)))
+                outcome = replace(outcome, load=_apply_load(job.load, opened, wire, machine, gpu))
             if job.evaluate:
                 outcome = _evaluate_accuracy(outcome, job, runtime, predictions, wire)
     except Exception as error:
         yield _describe_failure(error, opened=runtime is not None)
         return
+    outcome = _add_trtexec(outcome, job, opened, wire)
     yield from _add_profile(outcome, job, opened.feeds[0], wire)
 
 
@@ -97,23 +101,17 @@ def _open(job: Job) -> Runtime:
     )
 
 
-@dataclass(frozen=True)
-class Monitors:
-    """The monitors of the machine and of its GPU, made before the artifact was opened."""
-
-    machine: MachineMonitor
-    gpu: GpuMonitor
-
-
-def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, monitors: Monitors) -> LoadResult:
-    runtime, machine = opened.runtime, monitors.machine
+def _apply_load(
+    plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, machine: MachineMonitor, gpu: GpuMonitor
+) -> LoadResult:
+    runtime = opened.runtime
     if isinstance(runtime, RemoteRuntime):
         assert runtime.artifact.manifest is not None
         tolerance = _tolerance(runtime.artifact.manifest)
         return served_load.run(runtime.session, opened, plan, ServedRun(wire.step, machine, tolerance))
-    with monitors.gpu.turn():
+    with gpu.turn():
         load = load_generator.run(runtime, opened.feeds, plan, wire.step, watcher=machine)
-    conditions = load.conditions and replace(load.conditions, gpu=monitors.gpu.conditions())
+    conditions = load.conditions and replace(load.conditions, gpu=gpu.conditions())
     return replace(load, conditions=conditions)
 
 
@@ -134,17 +132,49 @@ def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
 
 def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> Iterator[JobOutcome]:
     """Yield the outcome, and if the backend has a profiler, the outcome with the result of the profiler."""
-    if job.number or registry.find_backend(job.runtime).profile is None:
+    has_profiler = registry.find_backend(job.runtime).profile is not None
+    records_kernels = job.device != "cpu" and kernels.can_record()
+    if job.number or not (has_profiler or records_kernels):
         yield outcome
         return
     yield _add_note(outcome, UNFINISHED)
     wire.step("profile")
     try:
-        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads, batch=job.batch)
-        yield replace(outcome, arithmetic=summarise_precisions(layers))
+        if records_kernels:
+            outcome = replace(outcome, kernels=_record_kernels(job, feeds))
+        proven = None if outcome.kernels is None else outcome.kernels.arithmetic
+        if proven is None and has_profiler:
+            layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads, batch=job.batch)
+            proven = summarise_precisions(layers)
+        yield replace(outcome, arithmetic=proven)
     except Exception as error:  # includes the exception classes of libraries
         traceback.print_exc()
         yield _add_note(outcome, Reason("profiler-failed", f"not profiled: {error}"))
+
+
+def _record_kernels(job: Job, feeds: Arrays) -> KernelSummary | None:
+    """Return the kernels of a run without CUDA graphs, whose replays the profiler may not split into kernels."""
+    with runtimes.open(
+        job.artifact, job.runtime, job.device, job.threads, cuda_graphs=False, batch=job.batch
+    ) as runtime:
+        run = runtime.bind(feeds)
+        run()
+        return kernels.summarise_kernels(kernels.record_kernels(run))
+
+
+def _add_trtexec(outcome: JobOutcome, job: Job, opened: OpenedArtifact, wire: Pipes) -> JobOutcome:
+    """Return the outcome with the times of ``trtexec``, if they are requested and the backend runs an engine."""
+    engine = None if outcome.description is None else outcome.description.compiled
+    if job.trtexec is None or job.number or engine is None:
+        return outcome
+    wire.step("trtexec")
+    inputs = [spec for spec in opened.runtime.inputs if not all(isinstance(size, int) for size in spec.shape)]
+    shapes = {spec.name: opened.feeds[0][spec.name].shape for spec in inputs}
+    try:
+        times = trtexec.measure_engine(job.trtexec, trtexec.EngineRun(engine, shapes, job.cuda_graphs))
+    except BackendUnavailableError as error:
+        return _add_note(outcome, Reason(error.code, str(error)))
+    return replace(outcome, trtexec=times)
 
 
 def _add_note(outcome: JobOutcome, note: Reason) -> JobOutcome:

@@ -11,9 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
-
-import numpy as np
 
 from benchmarks.machine.gpu import GpuState
 from benchmarks.machine.gpu_monitor import GpuMonitor, repeat
@@ -21,30 +18,14 @@ from benchmarks.machine.monitor import MachineMonitor, wait_until_idle
 from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples
-from benchmarks.worker.timer import TimedCall, time_reported
+from benchmarks.worker.calls import AlternatingCalls, RotatingCall
+from benchmarks.worker.device_runs import DeviceRuns
+from benchmarks.worker.throughput import ConcurrentCalls
+from benchmarks.worker.timer import TimedCall
+from benchmarks.worker.transfers import measure_transfers
 from runtimes import Runtime
 from runtimes.errors import CheckFailedError
-from runtimes.protocol import Array, Arrays
-
-T = TypeVar("T")
-
-REPEAT_TOLERANCE = 1e-3
-"""The limit of the difference between the outputs of a timed call and of the same call before the timing.
-
-The limit is a share of the largest value.
-"""
-
-LOOKED_AT = 101
-"""The outputs of one call in this number are verified, and those of the first and last call of a turn.
-
-The number is prime, so that every input comes up.
-"""
-
-MOST_LOOKED_AT = 256
-"""The largest number of copies between two checks.
-
-If there are more, every other copy is dropped, and from then on half as many calls are verified.
-"""
+from runtimes.protocol import Arrays
 
 BACKLOG = 0.2
 """The unfinished work that the runs of a turn may leave, as a share of their time."""
@@ -62,96 +43,6 @@ A trial compares a call after many runs with a call after one run. The many runs
 and are at most ``RETRIED_RUNS``. Only unfinished work grows with the number of runs. A call may also be slow after any
 run because it refills the caches, and now and then without a reason.
 """
-
-
-class RotatingCall:
-    """A call that uses the feeds in rotation. Some of its outputs are copied right after the clock has stopped.
-
-    Args:
-        infer: The call.
-        feeds: The feeds.
-        expected: The outputs of each feed from before the timing. The copies are compared with them after the timing.
-    """
-
-    def __init__(self, infer: Callable[[Arrays], Arrays], feeds: Sequence[Arrays], expected: Sequence[Arrays]) -> None:
-        self._infer = infer
-        self._feeds = feeds
-        self._expected = expected
-        self._made = 0
-        self._each = LOOKED_AT
-        self._position = -1
-        self._outputs: Arrays = {}
-        self._copies: list[tuple[int, Arrays, Arrays]] = []
-
-    def __call__(self) -> None:
-        """Make the call with the next feed."""
-        self._position = (self._position + 1) % len(self._feeds)
-        self._outputs = self._infer(self._feeds[self._position])
-
-    def begin(self) -> None:
-        """Begin a turn. The outputs of its first call are verified."""
-        self._made = 0
-
-    def copy_outputs(self) -> None:
-        """Copy the outputs of the last call if they are to be verified."""
-        if self._made % self._each == 0:
-            self._copy()
-        self._made += 1
-        if len(self._copies) > MOST_LOOKED_AT:
-            del self._copies[1::2]
-            self._each *= 2
-
-    def end(self) -> None:
-        """End a turn. The outputs of its last call are verified."""
-        self._copy()
-
-    def _copy(self) -> None:
-        copies = {name: np.array(values) for name, values in self._outputs.items()}
-        self._copies.append((self._position, copies, self._outputs))
-
-    def check(self) -> None:
-        """Compare the copies with the expected outputs and drop them.
-
-        Raises:
-            CheckFailedError: The outputs of a timed call differ from those of the same call before, or were not
-                complete when the call returned.
-        """
-        copies, self._copies, self._each = self._copies, [], LOOKED_AT
-        for position, values, afterwards in copies:
-            for name, expected in self._expected[position].items():
-                if not close(afterwards[name], expected):
-                    raise CheckFailedError(
-                        f"output {name!r} of a timed call differs from the output of the same call before the timing",
-                        code="output-changed",
-                    )
-                if not close(values[name], expected):
-                    raise CheckFailedError(
-                        f"a timed call returned before its output {name!r} was complete", code="output-late"
-                    )
-
-
-def close(values: Array, expected: Array, tolerance: float = REPEAT_TOLERANCE) -> bool:
-    """Return whether ``values`` equal ``expected`` within ``tolerance``, a share of the largest value."""
-    tolerance *= float(np.abs(expected).max(initial=0))
-    return values.shape == expected.shape and bool(np.allclose(values, expected, rtol=0, atol=tolerance))
-
-
-class AlternatingCalls(Generic[T]):
-    """A call that makes one of several calls in rotation and returns its result.
-
-    Attributes:
-        made: The number of calls so far.
-    """
-
-    def __init__(self, calls: Sequence[Callable[[], T]]) -> None:
-        self._calls = calls
-        self.made = 0
-
-    def __call__(self) -> T:
-        """Make the next call and return its result."""
-        call = self._calls[self.made % len(self._calls)]
-        self.made += 1
-        return call()
 
 
 @dataclass(frozen=True)
@@ -187,6 +78,7 @@ class Clocks:
         gpu: The monitor of the GPU, made before the artifact was opened.
         machine: The monitor of the machine, made before the artifact was opened.
         began_s: The start of the run, by ``time.monotonic``.
+        streams: The numbers of calls at the same time for which the throughput is measured.
     """
 
     opened: OpenedArtifact
@@ -194,6 +86,7 @@ class Clocks:
     gpu: GpuMonitor
     machine: MachineMonitor
     began_s: float
+    streams: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         self._starts_s: list[float] = []
@@ -202,6 +95,10 @@ class Clocks:
         self._rotating = RotatingCall(self.opened.runtime.infer, self.opened.feeds, self.opened.expected)
         self._latency = TimedCall(self._rotating, self.plan, after=self._rotating.copy_outputs)
         self._image = None if self.opened.image is None else TimedCall(self.opened.image, self.plan)
+        opened = self.opened
+        self._throughput = [
+            ConcurrentCalls(opened.runtime.infer, opened.feeds, opened.expected, streams) for streams in self.streams
+        ]
 
     def warm_up(self, lead_s: float = 0.0) -> float:
         """Warm up all clocks and return the usual time of the slowest call, in seconds.
@@ -224,9 +121,15 @@ class Clocks:
         backlog = self._measure_call_s(), sum(self._compute.series().warmup_s)
         self._check_done([backlog], self._latency.usual_s, self._compute.usual_s)
         timed = [call for arrays in opened.feeds if (call := opened.runtime.bind_timed(arrays)) is not None]
-        self._device = time_reported(AlternatingCalls(timed), self.plan) if timed else None
-        for other in filter(None, (self._device, self._image)):
-            other.warm_up()
+        self._device = DeviceRuns(timed, self.plan) if timed else None
+        on_cpu = opened.runtime.description.device == "cpu"
+        self._transfers = None if on_cpu else measure_transfers(opened.feeds[0], opened.expected[0])
+        if self._device is not None:
+            self._device.warm_up()
+        if self._image is not None:
+            self._image.warm_up()
+        for calls in self._throughput:
+            calls.warm_up(self.plan)
         self._rotating.check()
         wait_until_idle()
         return max(self._latency.usual_s, self._compute.usual_s)
@@ -253,6 +156,8 @@ class Clocks:
             if self._image is not None:
                 self._image.renew(turn.duration_s)
                 self._image.turn(turn.duration_s, turn.least, turn.most)
+            for calls in self._throughput:
+                calls.turn(turn.duration_s)
         waited_s, *others_s = *renewal, *samples
         self._backlogs.append((waited_s, sum(runs)))
         self._unhindered_s += others_s
@@ -276,9 +181,12 @@ class Clocks:
             starts_s=tuple(round(start, 6) for start in self._starts_s),
             latency=self._latency.series(),
             compute=self._compute.series(),
-            device=None if self._device is None else self._device.series(),
+            device=None if self._device is None else self._device.device_series(),
             image=None if self._image is None else self._image.series(),
             conditions=replace(self.machine.conditions(), gpu=self.gpu.conditions()),
+            enqueue=None if self._device is None else self._device.enqueue_series(),
+            transfers=self._transfers,
+            throughput=tuple(calls.series() for calls in self._throughput),
         )
 
     def _check_done(self, backlogs: Sequence[tuple[float, float]], usual_s: float, run_s: float) -> None:

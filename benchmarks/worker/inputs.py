@@ -24,6 +24,7 @@ from benchmarks.records.request import classes_of, is_classifier
 from exporter.data.dataset import Unreadable, noise, noise_pixels, open_dataset, targets_for
 from runtimes import Runtime, files
 from runtimes.artifacts.artifact import Artifact
+from runtimes.backends import registry
 from runtimes.errors import CompatibilityError, InputError, ModelMismatchError, Reason, ResourceError, quote
 from runtimes.images.preprocessing import MAX_FILE_BYTES, Image
 from runtimes.protocol import Array, Arrays, TensorSpec
@@ -184,7 +185,7 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
         RexportError: The data cannot be read, or the data do not fit the model.
     """
     spec = only_input(runtime)
-    batch = evaluation_batch(spec)
+    batch = evaluation_batch(spec, job)
     if job.data is None:
         total = min(job.limit or NOISE_IMAGES, NOISE_IMAGES)
         return EvaluationImages(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
@@ -192,10 +193,16 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
     return EvaluationImages(targets, total, batch, batches)
 
 
-def evaluation_batch(spec: TensorSpec) -> int:
-    """Return the number of images in a batch of the evaluation: the fixed batch size, or what the limits allow."""
+def evaluation_batch(spec: TensorSpec, job: Job) -> int:
+    """Return the number of images in a batch of the evaluation.
+
+    This is the fixed batch size of the model, the measured one for a backend that prepares each batch size for seconds,
+    or else what the limits allow.
+    """
     if spec.fixed_batch is not None:
         return spec.fixed_batch
+    if job.device in registry.find_backend(job.runtime).prepares_batches:
+        return job.batch
     image_bytes = math.prod(concrete_shape(spec, 1)) * np.dtype(spec.dtype).itemsize
     return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // image_bytes))
 

@@ -21,7 +21,7 @@ from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import OVERTIME
 from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.samples import LoadResult
-from benchmarks.worker.clocks import RotatingCall
+from benchmarks.worker.calls import RotatingCall
 from benchmarks.worker.timer import TimedCall, garbage_collector_at_rest
 from runtimes import Runtime
 from runtimes.errors import UsageError

@@ -23,7 +23,8 @@ from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process import isolated
 from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.samples import HostKind, LoadResult, ServedLoad
-from benchmarks.worker.clocks import LOOKED_AT, MOST_LOOKED_AT, REPEAT_TOLERANCE, OpenedArtifact, close
+from benchmarks.worker.calls import LOOKED_AT, MOST_LOOKED_AT, REPEAT_TOLERANCE, close
+from benchmarks.worker.clocks import OpenedArtifact
 from benchmarks.worker.load_generator import FIRST_CALLS, LEAST_CALLS, plan_starts
 from benchmarks.worker.remote_session import RemoteSession
 from benchmarks.worker.senders import RawAnswer, SendError

@@ -145,7 +145,7 @@ def explain(question: ExplanationRequest, listener: ExportListener) -> Explanati
     listener.step("profiling")
     executed, no_execution = _execution(artifact, precision, question)
     errors, no_errors = _errors(artifact, precision, question, listener)
-    deviation, no_deviation = _deviation(artifact, executed, no_execution, question, listener)
+    deviation, no_deviation = _deviation(artifact, executed, question, listener)
     if no_execution is not None and no_errors is not None:
         raise CompatibilityError(
             f"nothing can be explained: no execution profile: {no_execution}; no comparison with fp32: {no_errors}",
@@ -245,7 +245,6 @@ def _errors(
 def _deviation(
     artifact: Artifact,
     executed: Execution | None,
-    no_execution: Reason | None,
     question: ExplanationRequest,
     listener: ExportListener,
 ) -> tuple[EngineDeviation | None, Reason | None]:
@@ -253,8 +252,7 @@ def _deviation(
     if not question.find_deviation:
         return None, None
     if executed is None:
-        why = "" if no_execution is None else f": {no_execution}"
-        return None, Reason("engine-not-run", f"the values of an engine need a run of the engine{why}")
+        return None, Reason("engine-not-run", "the engine did not run here, so its values are unknown")
     try:
         flavor = engine_source.flavor_of(artifact, executed.description)
         source = engine_source.onnx_of(artifact)

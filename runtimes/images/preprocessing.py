@@ -202,7 +202,7 @@ def decode(image: Image, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pix
         )
     if isinstance(image, (str, os.PathLike)):
         try:
-            return _in_channels(_from_content(_read_file(image), max_pixels), channels)
+            return _in_channels(_from_content(read_file(image), max_pixels), channels)
         except InputError as error:
             raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
     if isinstance(image, bytes):
@@ -256,7 +256,13 @@ def _blend_with_white(pixels: Pixels) -> Pixels:
     return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _read_file(path: str | os.PathLike[str]) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        InputError: The path holds a NUL character.
+        ResourceError: The file is missing, unreadable, too large or not a regular file.
+    """
     try:
         return files.read_bounded(path, MAX_FILE_BYTES)
     except ValueError as error:  # a NUL character in the path
@@ -303,10 +309,10 @@ def _too_many_pixels(limit: int) -> InputError:
 def _from_content(content: bytes, max_pixels: int) -> Pixels:
     if not content:
         raise InputError("the image file is empty", code="image-file-empty")
-    return _translate_errors(lambda: _from_pillow(_open_image(content, max_pixels)))
+    return _translate_errors(lambda: _from_pillow(open_image(content, max_pixels)))
 
 
-def _open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
+def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
     """Read the header of an image and check its size, without decoding the pixels."""
     module = _pillow()
     try:

@@ -14,7 +14,7 @@ from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import Gpu, GpuState
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.result import Asked, Estimate, Evaluation, GpuUse, Identity, Ran, Result
-from benchmarks.records.samples import ProcessSamples, Series
+from benchmarks.records.samples import ConcurrentSeries, ProcessSamples, Series, Transfers
 from exporter.proportions import wilson
 from runtimes.errors import Reason
 
@@ -57,8 +57,14 @@ def processes(
     latency = _series((0.88 * p50_s, p50_s, p90_s, p99_s, 1.3 * p99_s), LATENCIES, seed)
     compute = _series(tuple(compute_s * x for x in (0.9, 1.0, slower, slowest, 1.2 * slowest)), COMPUTES, seed + 1)
     device: tuple[Series | None, ...] = (None,) * PROCESSES
+    enqueue, transfers, throughput = device, None, tuple[ConcurrentSeries, ...]()
     if device_s is not None:
         device = _series(tuple(device_s * x for x in (0.99, 1.0, 1.002, 1.01, 1.02)), COMPUTES, seed + 2)
+        enqueue = _series(tuple(0.1 * device_s * x for x in (0.99, 1.0, 1.002, 1.01, 1.02)), COMPUTES, seed + 2)
+        transfers = Transfers((0.2 * device_s,) * 20, (0.01 * device_s,) * 20)
+        throughput = tuple(
+            ConcurrentSeries(streams, (speed / p50_s,) * ROUNDS) for streams, speed in ((1, 1.0), (2, 1.5), (4, 1.25))
+        )
     return tuple(
         ProcessSamples(
             load_s=load_s + 0.01 * process,
@@ -70,6 +76,9 @@ def processes(
             compute=compute[process],
             device=device[process],
             conditions=QUIET,
+            enqueue=enqueue[process],
+            transfers=transfers,
+            throughput=throughput,
         )
         for process in range(PROCESSES)
     )

@@ -21,13 +21,13 @@ from benchmarks.commands import options
 from benchmarks.commands.measure import run
 from benchmarks.harness import run as harness_run
 from benchmarks.records import store
-from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
-from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, STREAMS
+from benchmarks.records.request import BenchmarkRequest, RunListener, throughput_streams
 from benchmarks.records.result import Result
 from benchmarks.records.store import ResultsFile
 from benchmarks.tuning import search
 from benchmarks.tuning.findings import TuningGoal, TuningResult
-from runtimes.errors import ResourceError
+from runtimes.errors import ResourceError, UsageError
 from tests.benchmarks.results import FASTER, QUIET, change_facts
 from tests.benchmarks.scripts import SCRIPT, artifact
 from tests.benchmarks.terminals import Terminal
@@ -197,6 +197,7 @@ def test_quick_is_short_and_said_to_be_preliminary(asked: list[BenchmarkRequest]
         (("--calibration", "d", "--precision", "int8"), []),
         (("--weights", "bundled", "--input", "raw"), ["on a model file: --weights, --input"]),
         (("--no-cuda-graphs",), ["on a CPU: --cuda-graphs"]),
+        (("--streams", "2", "--trtexec"), ["on a CPU: --streams, --trtexec"]),
         (("--processes", "3", "--budget", "5"), ["with a number of processes: --budget"]),
         (("--processes", "3", "--limit", "5"), []),
     ],
@@ -207,6 +208,47 @@ def test_options_without_effect_are_notices(
     done = invoke("run", str(artifact(tmp_path)), *arguments)
     assert (done.exit_code, len(asked)) == (0, 1)
     assert done.stderr.splitlines() == [f"warning[options-without-effect]: no effect {notice}" for notice in notices]
+
+
+@pytest.fixture
+def gpu_request(asked: list[BenchmarkRequest], monkeypatch: pytest.MonkeyPatch) -> list[BenchmarkRequest]:
+    """The requests for a GPU, which is taken to be there."""
+    monkeypatch.setattr(options, "require_device", lambda _: None)
+    return asked
+
+
+def test_trtexec_is_found_or_named(
+    gpu_request: list[BenchmarkRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "TRTEXEC_FOLDER", tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = invoke("run", "--device", "cuda", "--trtexec")
+    assert (missing.exit_code, "[trtexec-missing]" in missing.stderr) == (0, True)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/trtexec"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for arguments in (("--trtexec",), (f"--trtexec={program}",)):
+        assert invoke("run", "--device", "cuda", *arguments).stderr == ""
+    assert [request.trtexec for request in gpu_request] == [None, str(program), str(program)]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_model_in_place_of_trtexec_is_no_program(
+    gpu_request: list[BenchmarkRequest], tmp_path: Path, device: str
+) -> None:
+    done = invoke("run", "--device", device, "--trtexec", str(artifact(tmp_path)))
+    assert isinstance(done.exception, UsageError)
+    assert (done.exception.code, gpu_request) == ("trtexec-not-found", [])
+
+
+def test_a_gpu_is_measured_with_streams_and_a_cpu_is_not() -> None:
+    request = BenchmarkRequest()
+    assert throughput_streams(request) == ()
+    assert throughput_streams(replace(request, device="cuda")) == STREAMS
+    assert throughput_streams(replace(request, device="cuda", throughput=(8, 2, 8))) == (2, 8)
+    with refuses(UsageError, "number-too-small", "streams is 0"):
+        replace(request, throughput=(0,))
 
 
 def test_the_columns_are_explained_on_demand(asked: list[BenchmarkRequest]) -> None:

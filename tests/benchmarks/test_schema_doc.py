@@ -46,12 +46,13 @@ NEW = (
         "RecordedFigures",
         "Estimate",
     ),
-    *("Reason", "Figures", "ServedLoad"),
+    *("Reason", "Figures", "ServedLoad", "ConcurrentSeries", "Transfers", "KernelSummary", "TrtexecTimes"),
 )
 SINCE = {
     **dict.fromkeys(NEW, 5),
     **dict.fromkeys(("RowComparison.backend", "RowComparison.regressions", "RowComparison.remarks"), 5),
     **dict.fromkeys(("LoadResult.served", "Conditions.gpu", "GpuConditions", "GpuState.mig_device"), 5),
+    **dict.fromkeys(("ProcessSamples.enqueue", "ProcessSamples.transfers", "ProcessSamples.throughput"), 5),
     **{
         f"Gpu.{name}": 5
         for name in ("power_limit_default_w", "compute_mode", "mig", "mps", "persistence", "ecc", "application_mhz")

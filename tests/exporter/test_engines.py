@@ -27,7 +27,7 @@ from runtimes.backends.tensorrt.flavors import flavor
 from runtimes.errors import ArtifactError, CompatibilityError
 from tests.exporter.small import LARGE, SILENT
 
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 """Of one weight."""
 
 TYPED = ("bundled", "resnet18", "resnet50")
@@ -37,10 +37,10 @@ BUILT = ("bundled", *(name for name in LARGE if name != "resnet101"))
 """ResNet-101 only has more blocks of a kind than ResNet-50, and fewer than ResNet-152."""
 
 CASES = [
-    pytest.param(name, precision, marks=pytest.mark.slow if name == "resnet152" else ())
+    pytest.param(name, precision, marks=pytest.mark.slow if name == "resnet152" or precision == "fp8" else ())
     for name in BUILT
     for precision in BYTES
-    if name in TYPED or precision == "fp32"
+    if name in TYPED or precision == "fp32" or (name, precision) == ("resnet152", "fp8")
 ]
 
 

@@ -138,7 +138,10 @@ LIBRARIES = {
     "onnxruntime-rtx": ("onnxruntime ", "cpu"),
     "openvino": ("openvino ", "openvino"),
     "pytorch": ("torch ", "export"),
+    "pytorch-cudagraphs": ("torch ", "export"),
     "inductor": ("torch ", "export"),
+    "inductor-max-autotune": ("torch ", "export"),
+    "torch-tensorrt": ("torch ", "export"),
 }
 """Each backend's library, and the extra that installs it."""
 

@@ -258,6 +258,23 @@ def test_one_number_reaches_the_backend_and_the_description(
         assert (runtime.description.device, runtime.description.gpu) == ("cpu", None)
 
 
+def test_the_limit_of_gpu_memory_reaches_the_backend(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+
+    def opening(artifact: Artifact, options: Options) -> Session:
+        seen.append(options.gpu_mem_limit)
+        return working(artifact, options)
+
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(both=opening))
+    for limit in (None, 1 << 30):
+        runtimes.open(fake_artifact().path, gpu_mem_limit=limit).close()
+    assert seen == [None, 1 << 30]
+    with refuses(UsageError, "gpu-memory-limit-out-of-range", 0):
+        runtimes.open(fake_artifact().path, gpu_mem_limit=0)
+
+
 def test_a_tuned_artifact_runs_on_the_gpu_of_that_number(
     onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import torch
 import runtimes
 from runtimes import Artifact, Runtime
 from runtimes.errors import InputError, UsageError
+from runtimes.protocol import RunTimes
 from tests.conftest import FakeFactory
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
@@ -114,10 +115,10 @@ def test_timed_calls_give_the_devices_seconds(on_gpu: Runtime, recorder: Recorde
     recorder.run_s = 0.002
     call = on_gpu.bind_timed({"input": images(8)})
     assert call is not None
-    assert [call(), call()] == pytest.approx([0.002, 0.002])
+    assert [call().device_s, call().device_s] == pytest.approx([0.002, 0.002])
     empty = on_gpu.bind_timed({"input": images(0)})
     assert empty is not None
-    assert empty() == 0.0
+    assert empty() == RunTimes(0.0, 0.0)
     on_gpu.close()
     for closed in (call, empty):
         with refuses(UsageError, "runtime-closed"):

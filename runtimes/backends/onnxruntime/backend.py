@@ -95,6 +95,7 @@ def _cuda(artifact: Artifact, graph: OnnxGraph, options: Options) -> CudaProvide
     branches = any(node.operator in _BRANCHES for node in graph.nodes)
     return CudaProvider(
         device_id=options.device_index,
+        gpu_mem_limit=options.gpu_mem_limit,
         use_tf32=artifact.allows_tf32,
         prefer_nhwc="float16" in graph.arithmetic,
         enable_cuda_graph=options.cuda_graphs and not branches,
@@ -127,4 +128,5 @@ BACKEND = Backend(
     profile=_profile,
     check_gpu=lambda: session_factory.import_library(CudaProvider.name),
     aliases=("ort",),
+    prepares_batches=("cuda",),
 )

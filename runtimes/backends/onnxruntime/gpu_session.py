@@ -17,9 +17,10 @@ from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvid
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
 from runtimes.onnx import graph as onnxfile
-from runtimes.protocol import Description, Options
+from runtimes.protocol import Description, Options, RunTimes
 from runtimes.tensors import cuda, dlpack
 from runtimes.tensors.capture import capture_lock
+from runtimes.tensors.device_clock import time_run
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.output_memory import OutputMemory, follow
@@ -151,8 +152,8 @@ class OnnxRuntimeDeviceSession:
         slots = self._fill_new_slots(arrays)
         return lambda: self._call(lambda: _run_all(slots))
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float] | None:
-        """Return a function that runs the model and returns the device time, as ``DeviceSession.bind_timed``.
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes] | None:
+        """Return a function that runs the model and returns its times, as ``DeviceSession.bind_timed``.
 
         The result is ``None`` if this release of the library waits for the device in each run. The first run happens in
         this call: it allocates memory, chooses algorithms, and records.
@@ -163,12 +164,17 @@ class OnnxRuntimeDeviceSession:
         with cuda.current(self._ordinal):
             before, after = cuda.Event(), cuda.Event()
 
-        def run_timed() -> float:
-            before.record(self._stream)
+        def queue_all() -> None:
             for slot in slots:
                 slot.queue()
-            after.record(self._stream)
-            return after.elapsed_s(before)
+
+        def run_timed() -> RunTimes:
+            return time_run(
+                queue_all,
+                lambda: before.record(self._stream),
+                lambda: after.record(self._stream),
+                lambda: after.elapsed_s(before),
+            )
 
         self._call(lambda: _run_all(slots))
         return lambda: self._call(run_timed)

@@ -117,6 +117,7 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     folders = _claim_folders(artifact, _load_tensorrt(), profile, options.device_index)
     provider = TensorrtProvider(
         device_id=options.device_index,
+        trt_max_workspace_size=options.gpu_mem_limit,
         trt_engine_cache_enable=True,
         trt_engine_cache_path=folders.engines,
         trt_timing_cache_enable=True,

@@ -1,19 +1,20 @@
 """The backend for eager PyTorch: programs of ``torch.export`` (``.pt2``), executed operator by operator.
 
-On CUDA, programs in half precision run with channels last, the layout of tensor cores.
+On CUDA, cuDNN searches the fastest algorithms for each of the first batch sizes, and the memory layout is the faster of
+two: half precision runs with channels last, and for float32 both are measured when the program is opened.
 """
 
 from __future__ import annotations
 
-import functools
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.pytorch.session import TorchSession, translate_error
+from runtimes.backends.pytorch.session import TorchSession, input_spec, translate_error
 from runtimes.devices import CPU, DeviceName
 from runtimes.errors import (
     ArtifactError,
@@ -60,8 +61,15 @@ def check_gpu(index: int = 0) -> None:
     )
 
 
-def load_program(artifact: Artifact, device: DeviceName) -> torch.export.ExportedProgram:
+def load_program(
+    artifact: Artifact, device: DeviceName, gpu_mem_limit: int | None = None
+) -> torch.export.ExportedProgram:
     """Load the exported program of an artifact on a device.
+
+    Args:
+        artifact: The artifact.
+        device: The device.
+        gpu_mem_limit: The memory in bytes that PyTorch may use on the GPU in this process, or ``None`` for no change.
 
     Raises:
         BackendUnavailableError: PyTorch cannot be imported, or the device is missing.
@@ -73,6 +81,9 @@ def load_program(artifact: Artifact, device: DeviceName) -> torch.export.Exporte
 
     if device.kind != CPU:
         check_gpu(device.index)
+        if gpu_mem_limit is not None:
+            total = torch.cuda.get_device_properties(device.index).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_mem_limit / total), device.index)
     try:
         with warnings.catch_warnings():
             # Users cannot act on deprecations inside torch.export.load.
@@ -147,45 +158,69 @@ def _arithmetic(dtype: torch.dtype, artifact: Artifact, options: Options) -> str
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    return _session(load_program(artifact, options.device_name), artifact, options, lambda module: module)
+    return open_eager(BACKEND.name, artifact, options)
 
 
-def _session(
-    program: torch.export.ExportedProgram,
-    artifact: Artifact,
-    options: Options,
-    make_call: Callable[[torch.fx.GraphModule], Call],
-) -> TorchSession:
-    """Return a session that runs ``make_call(module)`` for the module of the program."""
-    import torch
+def open_eager(backend: str, artifact: Artifact, options: Options, record: bool = False) -> TorchSession:
+    """Open a program that is executed operator by operator.
 
-    module, provider = program.module(), "eager"
-    if options.device == "cpu":
-        return TorchSession(make_call(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
-    from runtimes.backends.pytorch.cuda_session import CudaTorchSession
+    Args:
+        backend: The name of the backend.
+        artifact: The artifact of the program.
+        options: The options of the user.
+        record: Whether runs on CUDA are recorded as CUDA graphs.
+    """
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
+    from runtimes.backends.pytorch.program import bind_weights
 
-    if _types(program) <= {torch.float16, torch.bfloat16}:
-        # Convolutions pass the layout of their weights on to all following operators.
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in place
-        provider = "eager channels-last"
-    description = describe(BACKEND.name, provider, program, artifact, options)
-    return CudaTorchSession(make_call(module), artifact, description, device_index=options.device_index)
+    description = describe(backend, "eager", program, artifact, options)
+    if options.device != CPU:
+        description = _set_layout(program, artifact, description)
+    if not record:
+        return _make_session(bind_weights(program), artifact, description, options)
+    from runtimes.backends.pytorch.batch_sizes import FirstBatches
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
+
+    description = replace(description, provider=f"{description.provider} CUDA graphs")
+    execution = Execution(FirstBatches().admit, f"{SEARCH} and {GRAPHS}")
+    return CudaTorchSession(bind_weights(program), artifact, description, execution, options.device_index)
 
 
-def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    program = load_program(artifact, options.device_name)
+def _set_layout(program: torch.export.ExportedProgram, artifact: Artifact, description: Description) -> Description:
+    """Give the program on CUDA the faster layout, and return the description that says so."""
+    from runtimes.backends.pytorch.layout import set_faster_layout
+
+    layout = set_faster_layout(program, input_spec(artifact), artifact.allows_tf32)
+    provider = f"{description.provider} channels-last" if layout.channels_last else description.provider
+    return replace(description, provider=provider, notes=layout.notes)
+
+
+def profile_eager(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
+    """Run a program operator by operator and return the operators, as ``Backend.profile``."""
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
+    description = describe(BACKEND.name, "eager", program, artifact, options)
+    if options.device != CPU:
+        description = _set_layout(program, artifact, description)
     layers: list[Layer] = []
-    timed = functools.partial(
-        _time_operators,
+    timed = _time_operators(
+        program.module(),
         synchronize=_synchronize_function(options.device),
         layers=layers,
         precision_of=lambda dtype: _arithmetic(dtype, artifact, options),
     )
-    session = _session(program, artifact, options, timed)
+    session = _make_session(timed, artifact, description, options)
     session.run(arrays)  # allocates memory
     layers.clear()
     session.run(arrays)
     return tuple(layers)
+
+
+def _make_session(call: Call, artifact: Artifact, description: Description, options: Options) -> TorchSession:
+    if options.device == CPU:
+        return TorchSession(call, artifact, description)
+    from runtimes.backends.pytorch.cuda_session import CudaTorchSession
+
+    return CudaTorchSession(call, artifact, description, device_index=options.device_index)
 
 
 def _synchronize_function(device: str) -> Callable[[], None]:
@@ -249,7 +284,7 @@ BACKEND = Backend(
     priority=30,
     missing=lambda: missing_library("torch", "export"),
     open=_open,
-    profile=_profile,
+    profile=profile_eager,
     check_gpu=check_gpu,
     reference=True,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +14,15 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from runtimes.artifacts.artifact import Artifact
+from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES, FirstBatches
+from runtimes.backends.pytorch.launch_settings import LAUNCH_LOCK, apply_launch_settings
 from runtimes.backends.pytorch.outputs import caller_stream, share, translate_errors
 from runtimes.backends.pytorch.session import TorchSession
-from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Pool, Recording, TorchLane
-from runtimes.backends.pytorch.tf32 import LAUNCH_LOCK, set_float32_precision
-from runtimes.errors import InputError
-from runtimes.protocol import Description
+from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Recording, TorchLane
+from runtimes.errors import InputError, Reason
+from runtimes.protocol import Description, RunTimes
 from runtimes.tensors.capture import capture_lock, warn_unrecorded
+from runtimes.tensors.device_clock import time_run
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
 from runtimes.tensors.spec import Array, Arrays
@@ -30,9 +34,37 @@ LANES = 4
 """The largest number of calls that run at once. More calls would only wait for the device."""
 
 
+SEARCH = "the search of cuDNN for the fastest algorithms"
+"""What every program has for the first batch sizes."""
+
+GRAPHS = "CUDA graphs"
+"""What programs have for the first batch sizes if their runs are recorded."""
+
+HALF_PRECISIONS = {"float16", "bfloat16"}
+"""The precisions that settings for float32 do not change."""
+
+
 def device_of(index: int) -> torch.device:
     """Return the CUDA device with this number."""
     return torch.device("cuda", index)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a program is run.
+
+    Attributes:
+        is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching their
+            kernels one by one.
+        preparation: What only the first ``FIXED_BATCHES`` batch sizes have, in words.
+        concurrent: Whether several runs may be on the device at once, each with intermediate results of its own.
+        prepare: Called with an input before the first run of its shape, without the settings for launches.
+    """
+
+    is_recorded: Callable[[int], bool] = lambda _: False
+    preparation: str = SEARCH
+    concurrent: bool = True
+    prepare: Callable[[Tensor], object] = lambda _: None
 
 
 class CudaTorchSession(TorchSession):
@@ -42,8 +74,7 @@ class CudaTorchSession(TorchSession):
         call: Runs the program on a tensor.
         artifact: The artifact of the program.
         description: The description of what runs.
-        is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching
-            their kernels one by one.
+        execution: How it is run.
         device_index: The number of the GPU, which has the program.
     """
 
@@ -52,15 +83,16 @@ class CudaTorchSession(TorchSession):
         call: Call,
         artifact: Artifact,
         description: Description,
-        is_recorded: Callable[[int], bool] = lambda _: False,
+        execution: Execution = Execution(),
         device_index: int = 0,
     ) -> None:
         super().__init__(call, artifact, description)
-        self._tf32 = artifact.allows_tf32
-        self._is_recorded = is_recorded
+        self._tf32 = None if set(description.precision.split()) <= HALF_PRECISIONS else artifact.allows_tf32
+        self._execution = execution
+        self._prepared = FirstBatches()
         self._device = device_of(device_index)
-        self._lanes = Lanes(LANES)
-        self._bound_lane = Lanes(1)
+        self._lanes = Lanes(LANES if execution.concurrent else 1)
+        self._bound_lane = Lanes(1) if execution.concurrent else self._lanes
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the program, as ``Session.run``."""
@@ -138,8 +170,8 @@ class CudaTorchSession(TorchSession):
 
         return run_once
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """Return a function that runs the program and returns the device time, as ``DeviceSession.bind_timed``.
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
+        """Return a function that runs the program and returns its times, as ``DeviceSession.bind_timed``.
 
         Without a recording, Python launches kernels one by one, and the device may be idle between them. The idle time
         is included.
@@ -148,13 +180,13 @@ class CudaTorchSession(TorchSession):
         with torch.cuda.device(self._device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
-        def run_once() -> float:
+        def read_clocks() -> float:
+            end.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+
+        def run_once() -> RunTimes:
             with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
-                start.record()
-                launch()
-                end.record()
-                end.synchronize()
-                return float(start.elapsed_time(end)) / 1e3
+                return time_run(launch, start.record, end.record, read_clocks)
 
         return run_once
 
@@ -176,34 +208,36 @@ class CudaTorchSession(TorchSession):
         with translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
             staged = lane.stage(arrays[self.inputs[0].name])
             with lane.current():
-                recording = self._record(lane, staged) if self._is_recorded(len(staged)) else None
-                tensor = torch.empty_like(staged, device=self._device) if recording is None else recording.input
+                recording = self._record(lane, staged) if self._execution.is_recorded(len(staged)) else None
+                with capture_lock():
+                    tensor = torch.empty_like(staged, device=self._device) if recording is None else recording.input
                 tensor.copy_(staged, non_blocking=True)
                 lane.stream.synchronize()
-        return (lambda: self._compute(tensor)) if recording is None else recording.replay
+        return (lambda: self._compute(lane, tensor)) if recording is None else recording.replay
 
     def _launch(self, lane: TorchLane, staged: Tensor) -> Outputs:
         """Launch a run on the staged input and return its outputs, valid once the lane's stream reaches this point."""
         recording = self._recording(lane, staged)
         if recording is None:
-            return self._compute(staged.to(self._device, non_blocking=True))
+            return self._compute(lane, staged)
         recording.input.copy_(staged, non_blocking=True)
         return recording.replay()
 
     def _recording(self, lane: TorchLane, staged: Tensor) -> Recording | None:
         """Return the lane's recording for this shape, or ``None`` if runs of this batch size cannot be recorded."""
-        if not self._is_recorded(len(staged)):
+        if not self._execution.is_recorded(len(staged)):
             return None
         shape = tuple(staged.shape)
         if shape not in lane.recordings:
-            lane.recordings[shape] = self._record(lane, staged, lane.pool)
+            lane.recordings[shape] = self._record(lane, staged)
         return lane.recordings[shape]
 
-    def _record(self, lane: TorchLane, staged: Tensor, pool: Pool | None = None) -> Recording | None:
+    def _record(self, lane: TorchLane, staged: Tensor) -> Recording | None:
         self._set_threads()
+        self._prepare_shape(lane, staged)
         try:
-            with set_float32_precision(self._tf32):
-                return Recording(self._call, staged, self._device, lane, pool)
+            with apply_launch_settings(self._tf32, self._is_prepared(len(staged))), capture_lock():
+                return Recording(self._call, staged, self._device, lane)
         except NotRecordedError as error:
             images, known = len(staged), self.description.unrecorded_batches
             if images not in known:
@@ -211,10 +245,36 @@ class CudaTorchSession(TorchSession):
                 warn_unrecorded("PyTorch", images, error)
             return None
 
-    def _compute(self, tensor: Tensor) -> Outputs:
+    def _compute(self, lane: TorchLane, tensor: Tensor) -> Outputs:
+        """Launch a run on a tensor of the host or the device. The lane is current."""
         self._set_threads()
-        with set_float32_precision(self._tf32):
-            return self._call(tensor)
+        self._prepare_shape(lane, tensor)
+        shape = tuple(tensor.shape)
+        # The first run of a shape allocates memory and may compile.
+        lock = nullcontext() if shape in lane.launched else capture_lock()
+        with apply_launch_settings(self._tf32, self._is_prepared(len(tensor))), lock:
+            outputs = self._call(tensor.to(self._device, non_blocking=True))
+        lane.launched.add(shape)
+        return outputs
+
+    def _prepare_shape(self, lane: TorchLane, tensor: Tensor) -> None:
+        if tuple(tensor.shape) not in lane.launched:
+            with LAUNCH_LOCK, capture_lock():
+                self._execution.prepare(tensor)
+
+    def _is_prepared(self, batch: int) -> bool:
+        """Return whether the batch size is one of the first, and say once that another one is not prepared."""
+        if self._prepared.admit(batch):
+            return True
+        note = Reason(
+            "batch-unprepared",
+            f"only the first {FIXED_BATCHES} batch sizes have {self._execution.preparation}; others run without and "
+            f"are slower (these are {', '.join(map(str, self._prepared.sizes))})",
+        )
+        if note not in self.description.notes:
+            self.description = replace(self.description, notes=(*self.description.notes, note))
+            logging.getLogger("rexport").warning("%s", note, extra={"code": note.code})
+        return False
 
     def _fetch_outputs(self, lane: TorchLane, outputs: Outputs) -> Arrays:
         """Return the outputs as fresh host arrays, after waiting for the lane's stream."""

@@ -12,10 +12,12 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.backend import check_gpu, describe, load_program
+from runtimes.backends.pytorch.batch_sizes import FirstBatches
 from runtimes.backends.pytorch.session import TorchSession
 from runtimes.errors import Reason
 from runtimes.libraries import missing_library
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 
     from runtimes.backends.pytorch.session import Call, Outputs
 
-FIXED_BATCHES = 6
-"""The number of batch sizes with their own code on CUDA. ``torch.compile`` allows 8 variants of a function."""
+CODE = "code for their size"
+"""What compiled programs have for the first batch sizes, and not for others."""
 
 
-def _missing() -> Reason | None:
+def missing_compiler() -> Reason | None:
+    """Return why PyTorch cannot compile here, with the command that changes it, or ``None``."""
     import shutil
 
     compiler = os.environ.get("CXX", "g++")
@@ -75,16 +78,12 @@ class CompiledPrograms:
     def __init__(self, make: Callable[[bool], Call]) -> None:
         self._make = make
         self._compiled: dict[bool, Call] = {}
-        self._fixed: set[int] = set()
+        self._first = FirstBatches()
         self._seen: set[int] = set()
-        self._lock = threading.Lock()
 
     def is_fixed(self, batch: int) -> bool:
         """Return whether the batch size has its own code. The first batch sizes asked for get their own code."""
-        with self._lock:
-            if len(self._fixed) < FIXED_BATCHES:
-                self._fixed.add(batch)
-            return batch in self._fixed
+        return self._first.admit(batch)
 
     def __call__(self, tensor: torch.Tensor) -> Outputs:
         """Run the program, after compiling it if needed."""
@@ -101,31 +100,56 @@ class CompiledPrograms:
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    program = load_program(artifact, options.device_name)
+    return open_compiled(BACKEND.name, "inductor", artifact, options)
+
+
+def open_compiled(
+    backend: str, provider: str, artifact: Artifact, options: Options, mode: str | None = None
+) -> TorchSession:
+    """Open a program that is compiled when it first runs.
+
+    Args:
+        backend: The name of the backend.
+        provider: The name of the way of compilation.
+        artifact: The artifact of the program.
+        options: The options of the user.
+        mode: A mode of ``torch.compile``, or ``None`` for its default.
+    """
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
 
     with warnings.catch_warnings():
         # Compiling imports this module. Users cannot act on its deprecations.
         warnings.simplefilter("ignore", DeprecationWarning)
         importlib.import_module("torch.utils.mkldnn")
+    description = describe(backend, provider, program, artifact, options)
     if options.device == "cpu":
-        description = describe(BACKEND.name, "inductor", program, artifact, options)
-        return InductorSession(_compile(program, dynamic=True), artifact, description)
-    from runtimes.backends.pytorch.cuda_session import CudaTorchSession
+        return InductorSession(compile_program(program, True, mode), artifact, description)
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
 
-    compiled = CompiledPrograms(lambda fixed: _compile(program, dynamic=not fixed))
+    compiled = CompiledPrograms(lambda fixed: compile_program(program, not fixed, mode))
     if not options.cuda_graphs:
-        description = describe(BACKEND.name, "inductor", program, artifact, options)
-        return CudaTorchSession(compiled, artifact, description, device_index=options.device_index)
-    description = describe(BACKEND.name, "inductor CUDA graphs", program, artifact, options)
+        execution = Execution(preparation=f"{SEARCH} and {CODE}")
+        return CudaTorchSession(compiled, artifact, description, execution, options.device_index)
     # Inductor's own CUDA graphs are not used, because they belong to the thread that recorded them.
-    return CudaTorchSession(compiled, artifact, description, compiled.is_fixed, options.device_index)
+    description = replace(description, provider=f"{provider} CUDA graphs")
+    execution = Execution(compiled.is_fixed, f"{SEARCH}, {CODE} and {GRAPHS}")
+    return CudaTorchSession(compiled, artifact, description, execution, options.device_index)
 
 
-def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Call:
+def compile_program(program: torch.export.ExportedProgram, dynamic: bool, mode: str | None = None) -> Call:
+    """Return the program, which is compiled when it is first called.
+
+    Args:
+        program: The program.
+        dynamic: Whether the code is for any batch size.
+        mode: A mode of ``torch.compile``, or ``None`` for its default.
+    """
     import torch
+    from torch._inductor import list_mode_options
 
+    options: dict[str, Any] = {**({} if mode is None else list_mode_options(mode, dynamic)), "freezing": True}
     # With fullgraph, a part that cannot be compiled is an error and not a silent fallback to eager execution.
-    return torch.compile(program.module(), fullgraph=True, dynamic=dynamic, options={"freezing": True})
+    return torch.compile(program.module(), fullgraph=True, dynamic=dynamic, options=options)
 
 
 BACKEND = Backend(
@@ -134,8 +158,9 @@ BACKEND = Backend(
     formats=("pt2",),
     devices=("cpu", "cuda"),
     priority=40,
-    missing=_missing,
+    missing=missing_compiler,
     open=_open,
     check_gpu=check_gpu,
+    prepares_batches=("cuda",),
     named_only=True,
 )

@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     """A function that runs a program on a tensor."""
 
 
+def input_spec(artifact: Artifact) -> TensorSpec:
+    """Return the only input of a program.
+
+    Raises:
+        ArtifactError: The program does not have one input, or has no output.
+    """
+    manifest = artifact.manifest
+    if manifest is None or len(manifest.inputs) != 1 or not manifest.outputs:
+        raise ArtifactError(
+            "a .pt2 artifact must have one input and at least one output",
+            code="program-needs-one-input",
+            path=artifact.path,
+        )
+    return manifest.inputs[0]
+
+
 class TorchSession:
     """A PyTorch program with one input on the CPU.
 
@@ -38,15 +54,8 @@ class TorchSession:
     """
 
     def __init__(self, call: Call, artifact: Artifact, description: Description) -> None:
-        manifest = artifact.manifest
-        if manifest is None or len(manifest.inputs) != 1 or not manifest.outputs:
-            raise ArtifactError(
-                "a .pt2 artifact must have one input and at least one output",
-                code="program-needs-one-input",
-                path=artifact.path,
-            )
-        self.inputs: tuple[TensorSpec, ...] = manifest.inputs
-        self.outputs: tuple[TensorSpec, ...] = manifest.outputs
+        self.inputs: tuple[TensorSpec, ...] = (input_spec(artifact),)
+        self.outputs: tuple[TensorSpec, ...] = () if artifact.manifest is None else artifact.manifest.outputs
         self.description = description
         self._call = call
 

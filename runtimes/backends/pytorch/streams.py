@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -59,9 +59,11 @@ class Staging:
 class TorchLane:
     """A stream with staging memory for input and output, and recordings by the shape of the input.
 
-    A lane serves one call at a time. Its recordings run one after the other on the stream and share their memory.
+    A lane serves one call at a time. Its recordings run one after the other on the stream, so they share one pool of
+    memory for their intermediate results.
 
     Attributes:
+        launched: The shapes of the inputs that have run. PyTorch allocates no memory for them any more.
         has_queued_work: Whether the last call on the lane did not wait for its run.
     """
 
@@ -69,7 +71,9 @@ class TorchLane:
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.incoming, self.outgoing = Staging(), Staging()
         self.recordings: dict[tuple[int, ...], Recording | None] = {}
-        self.pool: Pool = torch.cuda.graph_pool_handle()
+        self.launched: set[tuple[int, ...]] = set()
+        self._pool: Pool = torch.cuda.graph_pool_handle()
+        self._anchor: torch.cuda.CUDAGraph | None = None
         self.has_queued_work = False
 
     def stage(self, array: Array) -> Tensor:
@@ -89,6 +93,36 @@ class TorchLane:
         with torch.inference_mode(), torch.cuda.stream(self.stream):
             yield
 
+    def record(self, call: Callable[[], Outputs], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+        """Return the recorded work of ``call`` and its outputs. The lane must be current.
+
+        Raises:
+            NotRecordedError: PyTorch cannot record the work, or another thread ended the recording.
+        """
+        try:
+            # PyTorch first waits for the whole device, which would end the recordings of other threads.
+            with capture_lock():
+                if self._anchor is None:
+                    # PyTorch records nothing more in a pool whose recordings have all gone. This one stays.
+                    self._anchor, _ = self._capture(lambda: torch.zeros(1, device=device))
+                return self._capture(call)
+        except RuntimeError as error:
+            if self._anchor is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            raise NotRecordedError(str(error)) from error
+
+    def _capture(self, call: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+        graph = torch.cuda.CUDAGraph()
+        # With thread_local, other threads may for example allocate memory during the recording.
+        with torch.cuda.graph(
+            graph,
+            pool=self._pool,  # type: ignore[arg-type]  # PyTorch's own type of the handle is private
+            stream=self.stream,
+            capture_error_mode="thread_local",
+        ):
+            outputs = call()
+        return graph, outputs
+
 
 class NotRecordedError(Exception):
     """A run could not be recorded, though it had succeeded before."""
@@ -104,9 +138,7 @@ class Recording:
         call: Runs the program on a tensor.
         example: A tensor with the shape and dtype of the input.
         device: The CUDA device.
-        lane: The lane.
-        pool: The memory pool. Recordings in one pool share memory; the first must be kept while others may follow,
-            because PyTorch records nothing in a pool without recordings. ``None`` for a new pool.
+        lane: The lane. Its recordings share the memory of intermediate results, but for inputs and outputs.
 
     Attributes:
         input: The input tensor on the device.
@@ -116,27 +148,12 @@ class Recording:
         RuntimeError: The run itself failed.
     """
 
-    def __init__(self, call: Call, example: Tensor, device: torch.device, lane: TorchLane, pool: Pool | None) -> None:
+    def __init__(self, call: Call, example: Tensor, device: torch.device, lane: TorchLane) -> None:
         self.input = torch.zeros(tuple(example.shape), dtype=example.dtype, device=device)
         for _ in range(WARM_UPS):
             call(self.input)
         lane.stream.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        # With thread_local, other threads may for example allocate memory during the recording.
-        try:
-            # PyTorch first waits for the whole device, which would end the recordings of other threads.
-            with (
-                capture_lock(),
-                torch.cuda.graph(
-                    self._graph,
-                    pool=pool,  # type: ignore[arg-type]  # PyTorch's own type of the handle is private
-                    stream=lane.stream,
-                    capture_error_mode="thread_local",
-                ),
-            ):
-                self._output = call(self.input)
-        except RuntimeError as error:
-            raise NotRecordedError(str(error)) from error
+        self._graph, self._output = lane.record(lambda: call(self.input), device)
 
     def replay(self) -> Outputs:
         """Launch the run on the current stream and return its outputs, which the next replay overwrites."""

@@ -10,6 +10,7 @@ from runtimes.backends.tensorrt.batch_pieces import Piece, pieces
 from runtimes.backends.tensorrt.execution_context import Context, EngineModel, row_bytes, row_shape
 from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.device_clock import RunTimes, time_run
 from runtimes.tensors.spec import Arrays
 
 
@@ -139,14 +140,15 @@ class BoundBatch:
             self._start()
             self._stream.synchronize()
 
-    def run_timed(self, before: Event, after: Event) -> float:
-        """Run the batch once and return the seconds between the events ``before`` and ``after``."""
+    def run_timed(self, before: Event, after: Event) -> RunTimes:
+        """Return the times of a run between the events ``before`` and ``after``, as ``time_run``."""
         with self._lock:
-            before.record(self._stream)
-            self._start()
-            after.record(self._stream)
-            self._stream.synchronize()
-            return after.elapsed_s(before)
+            return time_run(
+                self._start,
+                lambda: before.record(self._stream),
+                lambda: after.record(self._stream),
+                lambda: after.elapsed_s(before),
+            )
 
     def close(self) -> None:
         """Free everything. No run may be active."""

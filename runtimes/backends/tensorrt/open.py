@@ -10,11 +10,12 @@ from runtimes.artifacts.manifest import Engine
 from runtimes.backends.tensorrt import compatibility, inspector
 from runtimes.backends.tensorrt.build_on_open import engine_of
 from runtimes.backends.tensorrt.engine import LoadedEngine, deserialise, specs
+from runtimes.backends.tensorrt.execution_context import row_bytes
 from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.backends.tensorrt.profiler import context_for, durations
-from runtimes.backends.tensorrt.session import EngineSession
-from runtimes.errors import RexportError
+from runtimes.backends.tensorrt.session import CONTEXTS, EngineSession
+from runtimes.errors import ResourceError, RexportError
 from runtimes.onnx import graph as onnxfile
 from runtimes.onnx.graph import OnnxGraph
 from runtimes.protocol import Description, DeviceSession, Layer, Options
@@ -65,6 +66,7 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         provider=device.name,
         precision=_precision(loaded, artifact),
         threads=1,
+        compiled=str(artifact.path),
     )
     session = EngineSession(
         library=loaded.library,
@@ -74,6 +76,7 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         cuda_graphs=options.cuda_graphs,
         inputs=inputs,
         outputs=outputs,
+        contexts=_count_calls(artifact, loaded, record, options.gpu_mem_limit),
         describe_errors=loaded.log.describe_errors,
         device_index=device.ordinal,
     )
@@ -83,6 +86,32 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         session.close()
         raise
     return session
+
+
+def _count_calls(artifact: Artifact, loaded: LoadedEngine, record: Engine, gpu_mem_limit: int | None) -> int:
+    """Return how many calls of each profile may run at once within the limit of the GPU's memory.
+
+    Raises:
+        ResourceError: Not even one call of each profile fits.
+    """
+    if gpu_mem_limit is None:
+        return CONTEXTS
+    image_bytes = sum(row_bytes(spec) for kind in specs(loaded) for spec in kind)
+    call_bytes = sum(
+        int(loaded.engine.get_device_memory_size_for_profile_v2(number)) + profile.most * image_bytes
+        for number, profile in enumerate(record.profiles)
+    )
+    weights_bytes = artifact.path.stat().st_size
+    calls = (gpu_mem_limit - weights_bytes) // call_bytes
+    if calls < 1:
+        raise ResourceError(
+            f"the engine needs about {weights_bytes + call_bytes:,} bytes of GPU memory, and the limit is "
+            f"{gpu_mem_limit:,}",
+            code="gpu-memory-limit-too-small",
+            path=artifact.path,
+            hint="raise gpu_mem_limit, or build the engine for smaller batches",
+        )
+    return min(CONTEXTS, calls)
 
 
 def _precision(loaded: LoadedEngine, artifact: Artifact) -> str:

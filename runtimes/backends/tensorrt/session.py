@@ -19,7 +19,7 @@ from runtimes.backends.tensorrt.pool import Pool
 from runtimes.backends.tensorrt.queued_runs import QueuedRuns
 from runtimes.backends.tensorrt.streams import EngineLane
 from runtimes.errors import DeviceLostError, InputError
-from runtimes.protocol import Description
+from runtimes.protocol import Description, RunTimes
 from runtimes.tensors import cuda
 from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import Event
@@ -143,13 +143,13 @@ class EngineSession:
 
         return run_once
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """Return a function that runs the engine and returns the device time, as ``DeviceSession.bind_timed``."""
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
+        """Return a function that runs the engine and returns its times, as ``DeviceSession.bind_timed``."""
         with self._device():
             bound = self._bound.bind(arrays)
             before, after = Event(), Event()
 
-        def run_once() -> float:
+        def run_once() -> RunTimes:
             with self._device():
                 return bound.run_timed(before, after)
 

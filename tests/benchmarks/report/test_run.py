@@ -224,10 +224,15 @@ def test_a_gpus_rows_have_its_own_clock_and_its_state() -> None:
     without = change(ON_A_GPU, cuda_graphs=False, p50=estimate(0.0008, (0.000405, 0.001)), gpu=GpuUse(IDLE, BUSY))
     rows = (change(REFERENCE, cuda_graphs=True, device="cuda"), ON_A_GPU, without)
     document = run_document(rows, explain=True)
-    main, latency, _, _, gpu = (lines(table) for one in run.sections(rows[1:]) for table in tables(one))
+    main, _, times, rates, _, _, gpu = (lines(table) for one in run.sections(rows[1:]) for table in tables(one))
     assert [row["graphs"] for row in main] == ["–", "off"]
     assert [row["p50 ms"] for row in main] == ["0.410 ± 0.006", "0.800 ± 0.395"]
-    assert latency[0]["device ms"] == "0.321"
+    assert main[0]["device ms"] == "0.321 ± 0.001"
+    assert main[0]["throughput"] == "3,659 (2)"
+    assert [times[0][name] for name in ("enqueue ms", "to GPU ms", "to host ms")] == ["0.032", "0.064", "0.003"]
+    assert [rates[0][name].split(" ")[0] for name in ("1 stream", "2 streams", "4 streams")] == [
+        *("2,439", "3,659", "3,049"),
+    ]
     assert main[0]["executed as"] == "float16"
     assert [gpu[0][name] for name in ("MHz", "W", "clock limit", "GPU MB", "mJ/image")] == [
         *("345→1,755", "76→695", "power cap, sync boost", "1,049", "12.30"),
@@ -266,7 +271,7 @@ def test_a_busy_gpu_is_a_line_below_the_table_and_invalid() -> None:
 
 def test_a_processors_tables_say_nothing_of_a_gpu() -> None:
     headings = {heading for table in section(*ROWS).all_of(Table) for heading in table.headings}
-    assert not {"graphs", "device ms", "MHz", "GPU MB"} & headings
+    assert not {"graphs", "device ms", "throughput", "MHz", "GPU MB"} & headings
     assert "graphs" not in as_text(run_document(ROWS))
 
 

@@ -18,20 +18,13 @@ from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples, Series
 from benchmarks.worker import clocks
-from benchmarks.worker.clocks import (
-    LOOKED_AT,
-    MOST_LOOKED_AT,
-    AlternatingCalls,
-    Clocks,
-    OpenedArtifact,
-    RotatingCall,
-    close,
-)
+from benchmarks.worker.calls import LOOKED_AT, MOST_LOOKED_AT, AlternatingCalls, RotatingCall, close
+from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.timer import TimedCall
 from runtimes import Artifact, Runtime
 from runtimes.backends.fake import FakeSession
 from runtimes.errors import CheckFailedError
-from runtimes.protocol import Arrays, Options
+from runtimes.protocol import Arrays, Options, RunTimes
 from tests.benchmarks.doubles import FillingLater, Launching, Now, Paced, Queueing
 from tests.benchmarks.scripts import SCRIPT, foreign
 from tests.refusals import refuses
@@ -313,12 +306,12 @@ class Telling(Paced):
     def empty_array(self, shape: object, dtype: object) -> NoReturn:
         raise NotImplementedError
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
         bound = self.bind(arrays)
 
-        def run_once() -> float:
+        def run_once() -> RunTimes:
             bound()
-            return 1 / 512
+            return RunTimes(1 / 512, 1 / 1024)
 
         return run_once
 

@@ -18,8 +18,10 @@ from benchmarks.accuracy.predictions import Predictions
 from benchmarks.worker import evaluate
 from benchmarks.worker.evaluate import AHEAD, prefetch
 from exporter.data.dataset import Dataset, Unreadable
+from runtimes.backends import fake, registry
 from runtimes.errors import CheckFailedError, InputError
 from runtimes.images.preprocessing import Image, Preprocessing, fit_image, normalise
+from runtimes.protocol import Array
 from scripts.figures.evaluation import _figure
 from tests.benchmarks.scripts import JOB, RAW, SCRIPT, artifact, with_batch
 from tests.exporter.datasets import folder_of, png
@@ -247,3 +249,20 @@ def test_arrays_are_fitted_together_as_one_by_one(
     np.testing.assert_array_equal(np.concatenate([batch for _, batch in floats]), normalise(expected, preprocessing))
     assert all(batch.flags.c_contiguous and batch.flags.writeable for _, batch in raw)
     assert not any(np.shares_memory(batch, pixels) for _, batch in raw)
+
+
+def test_the_evaluation_keeps_to_a_prepared_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 images in batches of 4, of which the last is filled up."""
+    monkeypatch.setattr(registry, "find_backend", lambda _: replace(fake.BACKEND, prepares_batches=("cpu",)))
+    job, sizes = replace(JOB, batch=4, limit=13), list[int]()
+    with runtimes.open(artifact(tmp_path, SCRIPT), "fake") as runtime:
+        infer = runtime.infer
+
+        def counted(feeds: dict[str, Array]) -> dict[str, Array]:
+            sizes.append(len(feeds["input"]))
+            return infer(feeds)
+
+        monkeypatch.setattr(runtime, "infer", counted)
+        predicted = evaluate.evaluate(job, runtime, [], lambda _: None)
+    assert sizes == [4, 4, 4, 4]
+    np.testing.assert_array_equal(predicted.indices, np.arange(13))

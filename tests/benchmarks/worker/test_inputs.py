@@ -105,10 +105,28 @@ def test_large_inputs_rotate_less_but_still_rotate(tmp_path: Path, monkeypatch: 
 
 
 def test_the_evaluations_batch() -> None:
-    assert inputs.evaluation_batch(SCRIPT.inputs[0]) == 100
-    assert inputs.evaluation_batch(with_batch(SCRIPT, 3).inputs[0]) == 3
-    assert inputs.evaluation_batch(TensorSpec("x", "float32", ("n", 3, 224, 224))) == 13
-    assert inputs.evaluation_batch(TensorSpec("x", "float32", ("n", 3, 4000, 4000))) == 1
+    assert inputs.evaluation_batch(SCRIPT.inputs[0], JOB) == 100
+    assert inputs.evaluation_batch(with_batch(SCRIPT, 3).inputs[0], JOB) == 3
+    assert inputs.evaluation_batch(TensorSpec("x", "float32", ("n", 3, 224, 224)), JOB) == 13
+    assert inputs.evaluation_batch(TensorSpec("x", "float32", ("n", 3, 4000, 4000)), JOB) == 1
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "batch"),
+    [
+        ("onnxruntime", "cpu", 100),
+        ("onnxruntime", "cuda", 2),
+        ("inductor", "cpu", 100),
+        ("inductor", "cuda", 2),
+        ("inductor-max-autotune", "cuda", 2),
+        ("pytorch", "cuda", 100),
+        ("tensorrt", "cuda", 100),
+    ],
+)
+def test_no_batch_size_is_prepared_for_the_evaluation(runtime: str, device: str, batch: int) -> None:
+    job = replace(JOB, runtime=runtime, device=device, batch=2)
+    assert inputs.evaluation_batch(SCRIPT.inputs[0], job) == batch
+    assert inputs.evaluation_batch(with_batch(SCRIPT, 3).inputs[0], job) == 3
 
 
 # What would make a time unusual

@@ -26,19 +26,21 @@ from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.samples import ProcessSamples
 from benchmarks.roofline.roof import count_layers
 from benchmarks.worker import __main__ as worker
-from benchmarks.worker import clocks
+from benchmarks.worker import clocks, kernels
 from benchmarks.worker.__main__ import outcomes
+from benchmarks.worker.kernels import Kernel
 from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends import fake, registry
 from runtimes.backends.fake import FakeSession, Script
 from runtimes.errors import CompatibilityError, Reason
-from runtimes.protocol import Arrays, Layer, TensorSpec
+from runtimes.protocol import Arrays, Layer, Options, RunTimes, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.benchmarks import doubles
 from tests.benchmarks.nvml import TOTAL_BYTES, Card, installed, steady
 from tests.benchmarks.results import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
+from tests.benchmarks.worker.test_trtexec import TIMES, stand_in
 
 
 class Told(Pipes):
@@ -384,12 +386,12 @@ class OnADevice(fake.FakeSession):
     def empty_array(self, shape: object, dtype: object) -> NoReturn:
         raise NotImplementedError
 
-    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+    def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes]:
         call = self.bind(arrays)
 
-        def run_once() -> float:
+        def run_once() -> RunTimes:
             call()
-            return 0.002
+            return RunTimes(0.002, 0.001)
 
         return run_once
 
@@ -483,7 +485,6 @@ def test_a_library_that_cannot_be_timed_says_why(
         def bind_timed(self, arrays: Arrays) -> None:  # type: ignore[override]  # noqa: ARG002
             return None
 
-    monkeypatch.setattr(gpu_monitor, "ENERGY_LEAST_S", 0.0)
     monkeypatch.setattr(fake, "FakeSession", Waiting)
     job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
     outcome, _ = done(job, tmp_path)
@@ -527,6 +528,55 @@ def test_the_device_runs_no_more_often_than_the_host_clock_tells(tmp_path: Path,
     sitting = sat(outcome)
     assert sitting.device is not None
     assert len(sitting.device.samples_s) == 4
+
+
+def test_throughput_is_measured_for_each_number_of_streams(tmp_path: Path) -> None:
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, throughput=(1, 3))
+    sitting = sat(done(job, tmp_path)[0])
+    assert [series.streams for series in sitting.throughput] == [1, 3]
+    assert all(len(series.rates_per_s) == len(sitting.starts_s) for series in sitting.throughput)
+    assert all(rate > 0 for series in sitting.throughput for rate in series.rates_per_s)
+
+
+class Compiled(OnADevice):
+    """Says that it runs an engine."""
+
+    def __init__(self, script: Script, options: Options) -> None:
+        super().__init__(script, options)
+        self.description = replace(self.description, compiled="/x/net.engine")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_an_engine_is_measured_by_trtexec_as_well(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    del on_a_gpu
+    monkeypatch.setattr(fake, "FakeSession", Compiled)
+    body = f"pathlib.Path(options['exportTimes']).write_text({TIMES!r})" if works else "sys.exit(1)"
+    program = stand_in(tmp_path, body)
+    job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False, trtexec=str(program))
+    outcome, steps = done(job, tmp_path)
+    assert "trtexec" in steps
+    assert (outcome.trtexec is not None) is works
+    assert ("trtexec-failed" in [note.code for note in outcome.notes]) is not works
+    if outcome.trtexec is not None:
+        assert outcome.trtexec.command[1:3] == ("--loadEngine=/x/net.engine", f"--shapes=input:{JOB.batch}x3x8x8")
+    again, _ = done(replace(job, number=1), tmp_path)
+    assert again.trtexec is None
+
+
+@pytest.mark.parametrize(("name", "arithmetic"), [("sm80_gemm_tf32f32", "tfloat32"), ("mystery_gemm", "float32")])
+def test_the_names_of_the_kernels_tell_more_than_the_profile(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch, name: str, arithmetic: str
+) -> None:
+    del on_a_gpu
+    monkeypatch.setattr(kernels, "can_record", lambda: True)
+    monkeypatch.setattr(kernels, "record_kernels", lambda run: (run(), (Kernel(name, 0.0, 0.001),))[1])
+    job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
+    outcome, _ = done(job, tmp_path)
+    assert outcome.kernels is not None
+    assert (outcome.kernels.names, outcome.kernels.busy_s) == ((name,), 0.001)
+    assert outcome.arithmetic == arithmetic
 
 
 def test_on_a_processor_there_is_nothing_of_a_gpu(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_a_row_is_whole(backend: Backend) -> None:
     assert set(backend.formats) <= set(FORMATS)
     assert backend.devices
     assert set(backend.devices) <= {"cpu", "cuda"}
+    assert set(backend.prepares_batches) <= set(backend.devices)
     assert backend.name == backend.name.lower()
     assert [row.name for row in ALL].count(backend.name) == 1
     missing = backend.missing()

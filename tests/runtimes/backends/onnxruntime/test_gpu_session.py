@@ -98,12 +98,18 @@ def test_it_runs_on_its_gpu_and_leaves_the_callers(recorder: double.Recorder, tw
         in_thread.join()
         session.bind({"x": rows(1)})()
         timed = session.bind_timed({"x": rows(1)})
-        assert timed is None or timed() == 0.25
+        assert timed is None or timed().device_s == 0.25
         session.close()
         assert double.current_ordinal() == caller
     assert (recorder.used, recorder.faults) == ({1}, [])
     assert [options["device_id"] for _, options, _ in recorder.opened] == ["1"]
     assert session.description.device == "cuda:1"
+
+
+def test_its_arena_has_the_limit_of_the_user(recorder: double.Recorder, twice: Artifact) -> None:
+    for limit in (None, 1 << 30):
+        open_session(twice, replace(GPU, gpu_mem_limit=limit)).close()
+    assert [options.get("gpu_mem_limit") for _, options, _ in recorder.opened] == [None, str(1 << 30)]
 
 
 def test_what_it_is_asked_for(recorder: double.Recorder, twice: Artifact) -> None:
@@ -185,8 +191,8 @@ def test_the_device_times_a_run_between_two_events(recorder: double.Recorder, tw
     timed = session.bind_timed({"x": rows(1, 2)})
     assert timed is not None
     assert recorder.runs == ["replayed"]  # what it records, it does before the clock runs
-    assert [timed(), timed()] == [0.25, 0.25]
-    assert recorder.runs[1:] == ["|", "replayed+", "|"] * 2  # nothing waits in between
+    assert [timed().device_s, timed().device_s] == [0.25, 0.25]
+    assert recorder.runs[1:] == ["replayed+", "|", "replayed+", "|"] * 2  # the device is at work before the first event
     session.close()
 
 
@@ -349,7 +355,7 @@ def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twic
         assert timed is not None
         recorder.runs.clear()
         timed()
-        assert [run[-1] for run in recorder.runs] == ["|", *"+" * parts, "|"]
+        assert [run[-1] for run in recorder.runs] == [*"+" * parts, "|", *"+" * parts, "|"]
     session.close()
     whole.close()
 
@@ -428,7 +434,7 @@ def test_through_the_face_of_the_package(recorder: double.Recorder, onnx_artifac
         assert runtime.infer({"input": images[:0]})["logits"].shape == (0, 10)
         timed = runtime.bind_timed({"input": images})
         assert timed is not None
-        assert timed() == 0.25
+        assert timed().device_s == 0.25
         assert "CUDAExecutionProvider" in repr(runtime)
     assert recorder.faults == []
     vectors = onnx_artifact.vectors()

@@ -131,6 +131,8 @@ def test_true_float32_and_files_without_shapes_are_refused(
 ) -> None:
     with refuses(CompatibilityError, "provider-needs-tf32", "--precision tf32"):
         rtx_backend.BACKEND.open(onnx_artifact, GPU)
+    with refuses(CompatibilityError, "plugin-first-gpu-only", "cuda:1", "CUDA_VISIBLE_DEVICES"):
+        rtx_backend.BACKEND.open(onnx_artifact, replace(GPU, device_index=1))
     with refuses(CompatibilityError, "plugin-needs-manifest"):
         rtx_backend.BACKEND.open(Artifact.read(graphs.written(tmp_path / "twice.onnx")), GPU)
     with refuses(CompatibilityError, "plugin-first-gpu-only", "cuda:1", "CUDA_VISIBLE_DEVICES=1"):

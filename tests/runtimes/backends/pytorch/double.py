@@ -6,6 +6,7 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 - a recorded run is not executed, and what it leaves in its output is no number until it is replayed;
 - a replay reads and writes the very tensors of the recording, and needs its stream to be current;
 - a replay has the arithmetic of its recording, and kernels that of the moment of their launch;
+- nothing more is recorded in a pool whose recordings have all gone;
 - a tensor that has still to be computed is waited for by the stream that its owner is told of, if that is another than
   the current one.
 
@@ -14,7 +15,9 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 
 from __future__ import annotations
 
+import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +43,7 @@ class Recorder:
     faults: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     pools: list[object] = field(default_factory=list)
+    recordings: dict[object, weakref.WeakSet[Graph]] = field(default_factory=dict)
     waits: list[tuple[int, int]] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
     unrecordable: bool = False
@@ -154,7 +158,7 @@ class Graph:
 def installed(patch: pytest.MonkeyPatch) -> Recorder:
     """Puts the double in the place of ``torch.cuda``; what is done through it is recorded."""
     recorder = Recorder()
-    plain = torch.empty
+    plain, handles = torch.empty, itertools.count()
 
     @contextmanager
     def current(stream: Stream) -> Iterator[None]:
@@ -172,6 +176,9 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         graph: Graph, pool: tuple[int, int] | None, stream: Stream, capture_error_mode: str
     ) -> Iterator[None]:
         recorder.pools.append(pool)
+        if not recorder.recordings.setdefault(pool, weakref.WeakSet([graph])):
+            recorder.faults.append("pool-without-recordings")
+        recorder.recordings[pool].add(graph)
         assert capture_error_mode == "thread_local"
         recorder.events.append("record")
         if not holds_capture_lock():
@@ -234,7 +241,7 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         "default_stream": lambda _: of_handle(0),
         "CUDAGraph": lambda: Graph(recorder),
         "graph": recording,
-        "graph_pool_handle": lambda: (0, len(recorder.streams)),
+        "graph_pool_handle": lambda: (0, next(handles)),
         "stream": current,
         "device": device,
         "synchronize": lambda: recorder.events.append("synchronize"),

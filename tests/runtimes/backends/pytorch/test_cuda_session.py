@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,13 +18,15 @@ from runtimes import Artifact
 from runtimes.artifacts.manifest import TF32
 from runtimes.backends.pytorch import cuda_session
 from runtimes.backends.pytorch import streams as lanes
-from runtimes.backends.pytorch.cuda_session import CudaTorchSession
+from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES
+from runtimes.backends.pytorch.cuda_session import CudaTorchSession, Execution
 from runtimes.backends.pytorch.streams import Lanes, TorchLane
 from runtimes.errors import ArtifactError, DeviceLostError, InputError, ResourceError, RexportError
 from runtimes.protocol import Array, Description, DeviceSession
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.refusals import refuses
-from tests.runtimes.backends.pytorch.double import Pending, Recorder, installed
+from tests.runtimes.backends.pytorch.double import CPU, Pending, Recorder, installed
 
 ABOUT = Description("pytorch", "0", "cuda", "eager", "float32", 1)
 
@@ -40,7 +44,7 @@ def double_of(x: Tensor) -> Tensor:
 def make_session(
     artifact: Artifact, call: Callable[[Tensor], Tensor] = double_of, recorded: Callable[[int], bool] | None = None
 ) -> CudaTorchSession:
-    return CudaTorchSession(call, artifact, ABOUT, recorded or (lambda _: False))
+    return CudaTorchSession(call, artifact, ABOUT, Execution(recorded or (lambda _: False)))
 
 
 def images(batch: int, seed: int = 0) -> dict[str, Array]:
@@ -64,7 +68,7 @@ def test_answers_are_fresh_and_right_at_any_batch(pt2_artifact: Artifact, record
         kept.append((answer, answer.copy()))
     for answer, before in kept:
         np.testing.assert_array_equal(answer, before)
-    assert recorder.events.count("record") == (2 if graphs else 0)
+    assert recorder.events.count("record") == (1 + 2 if graphs else 0)  # the first keeps the pool
     assert recorder.events.count("replay") == (4 if graphs else 0)
     assert len(recorder.streams) == 1
     assert recorder.faults == []
@@ -107,6 +111,14 @@ def test_many_threads_get_their_own_answers(pt2_artifact: Artifact, recorder: Re
     assert len(recorder.streams) <= cuda_session.LANES
 
 
+def test_runs_with_shared_memory_take_turns(pt2_artifact: Artifact, recorder: Recorder) -> None:
+    session = CudaTorchSession(double_of, pt2_artifact, ABOUT, Execution(lambda _: True, concurrent=False))
+    session.bind(images(2))()
+    assert asked(session, 10) == []
+    assert len(recorder.streams) == 1
+    assert recorder.faults == []
+
+
 def test_a_pool_that_shares_a_lane_is_caught(
     pt2_artifact: Artifact, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +156,7 @@ def test_what_is_bound_is_on_the_device_once_and_finished(pt2_artifact: Artifact
     assert len(set(seen)) == 1
     timed = session.bind_timed(images(2))
     recorder.events.clear()
-    assert timed() == 0.002
+    assert timed().device_s == 0.002
     assert recorder.events == ["event", "event", "synchronize"]
     assert len(recorder.streams) == 1
 
@@ -155,7 +167,7 @@ def test_what_is_bound_is_replayed_where_it_is_recorded(pt2_artifact: Artifact, 
     recorder.events.clear()
     run_once()
     timed()
-    assert recorder.events == ["replay", "synchronize", "event", "replay", "event", "synchronize"]
+    assert recorder.events == ["replay", "synchronize", "replay", "event", "replay", "event", "synchronize"]
     assert recorder.faults == []
 
 
@@ -182,15 +194,34 @@ def test_bound_runs_share_a_stream_and_keep_their_images(
     assert recorder.faults == []
 
 
-def test_bound_runs_are_recorded_anew_when_the_others_have_gone(pt2_artifact: Artifact, recorder: Recorder) -> None:
-    """PyTorch records nothing more in a pool whose recordings have all gone."""
+def test_bound_runs_share_the_memory_of_one_pool(pt2_artifact: Artifact, recorder: Recorder) -> None:
     session = make_session(pt2_artifact, recorded=lambda _: True)
-    session.bind(images(2))()
-    session.bind(images(2))()
-    session.run(images(1))
-    session.run(images(2))
-    assert recorder.pools[:2] == [None, None]
-    assert recorder.pools[2] == recorder.pools[3] is not None
+    bound = [bind(images(2, seed)) for seed in range(16) for bind in (session.bind, session.bind_timed)]
+    for run_once in bound:
+        run_once()
+    assert len(recorder.pools) == 1 + len(bound)
+    assert len(set(recorder.pools)) == 1
+    assert recorder.faults == []
+
+
+def test_bound_runs_are_recorded_anew_when_the_others_have_gone(pt2_artifact: Artifact, recorder: Recorder) -> None:
+    """PyTorch records nothing more in a pool whose recordings have all gone: a small one of the lane stays."""
+    session = make_session(pt2_artifact, recorded=lambda _: True)
+    for _ in range(3):
+        session.bind(images(2))()
+        gc.collect()
+    assert [len(recordings) for recordings in recorder.recordings.values()] == [1]
+    assert recorder.faults == []
+
+
+def test_the_double_finds_a_pool_without_recordings(recorder: Recorder) -> None:
+    lane = TorchLane()
+    with lane.current(), capture_lock():
+        lane.record(lambda: torch.ones(1), CPU)
+        lane._anchor = None
+        gc.collect()
+        lane._capture(lambda: torch.ones(1))
+    assert recorder.faults == ["pool-without-recordings"]
 
 
 def test_bound_runs_of_many_threads_take_turns(pt2_artifact: Artifact, recorder: Recorder) -> None:
@@ -251,7 +282,7 @@ def test_a_tensor_of_the_device_is_not_copied_to_the_host(
         np.testing.assert_array_equal(session.run_tensors(tensors)["logits"], expected(feeds))
     assert set(taken) == {values.data_ptr()}
     assert (values.data_ptr() in seen) is not graphs  # a recorded run reads a copy, and is replayed
-    assert recorder.events.count("record") == graphs
+    assert recorder.events.count("record") == 2 * graphs  # the first keeps the pool
     assert recorder.events.count("replay") == 3 * graphs
 
 
@@ -358,10 +389,11 @@ def test_a_tensor_of_another_device_is_refused(pt2_artifact: Artifact, monkeypat
 def test_kernels_are_launched_in_the_artifacts_arithmetic(
     pt2_artifact: Artifact, recorder: Recorder, tf32: bool, graphs: bool
 ) -> None:
-    seen: set[str] = set()
+    seen, searched = set[str](), set[bool]()
 
     def call(x: Tensor) -> Tensor:
         seen.add(torch.backends.cuda.matmul.fp32_precision)
+        searched.add(torch.backends.cudnn.benchmark)
         return double_of(x)
 
     assert pt2_artifact.manifest is not None
@@ -373,7 +405,33 @@ def test_kernels_are_launched_in_the_artifacts_arithmetic(
     session.bind(images(1))()
     session.bind_timed(images(1))()
     assert seen == {"tf32" if tf32 else "ieee"}
-    assert torch.backends.cuda.matmul.fp32_precision == before
+    assert searched == {True}
+    assert (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.benchmark) == (before, False)
+    assert recorder.faults == []
+
+
+def test_late_batch_sizes_are_not_searched_for_and_said(
+    pt2_artifact: Artifact, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: dict[int, bool] = {}
+    logged: list[str] = []
+    monkeypatch.setattr(logging.getLogger("rexport"), "warning", lambda *_, extra: logged.append(extra["code"]))
+
+    def call(x: Tensor) -> Tensor:
+        searched[len(x)] = torch.backends.cudnn.benchmark
+        return double_of(x)
+
+    session, first = make_session(pt2_artifact, call), range(1, FIXED_BATCHES + 1)
+    for batch in first:
+        session.run(images(batch))
+    assert [*session.description.notes] == []
+    for batch in (FIXED_BATCHES + 1, FIXED_BATCHES + 2, 1):
+        session.run(images(batch))
+    assert searched == {**dict.fromkeys(first, True), FIXED_BATCHES + 1: False, FIXED_BATCHES + 2: False}
+    (note,) = session.description.notes
+    assert note.code == "batch-unprepared"
+    assert ", ".join(map(str, first)) in note.sentence
+    assert logged == [note.code]
     assert recorder.faults == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import cuda.bindings.runtime as real
@@ -19,12 +20,13 @@ from exporter.precision.spec import PrecisionSpec
 from exporter.targets import torch_program
 from runtimes import Artifact
 from runtimes.backends.pytorch import backend as pytorch
-from runtimes.backends.pytorch import inductor_backend
+from runtimes.backends.pytorch import cudagraphs_backend, inductor_backend, layout, max_autotune_backend
+from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES
 from runtimes.backends.pytorch.cuda_session import CudaTorchSession
-from runtimes.backends.pytorch.inductor_backend import FIXED_BATCHES, CompiledPrograms
+from runtimes.backends.pytorch.inductor_backend import CompiledPrograms
 from runtimes.devices import DeviceName
-from runtimes.errors import BackendUnavailableError
-from runtimes.protocol import Array, Options
+from runtimes.errors import BackendUnavailableError, CompatibilityError
+from runtimes.protocol import Array, Options, TensorSpec
 from tests.exporter.small import BASIC, SILENT
 from tests.refusals import refuses
 from tests.runtimes.backends.pytorch.double import Recorder, installed
@@ -53,7 +55,8 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """The double, for which a program is on the device already."""
+    """The double, for which a program is on the device already, and which takes two images for a trial."""
+    monkeypatch.setattr(layout, "LARGEST_TRIAL", 2)
     monkeypatch.setattr(pytorch, "move_program", lambda program, _: program)
     return installed(monkeypatch)
 
@@ -118,6 +121,99 @@ def test_half_precision_is_channels_last_throughout(make: Make, precision: str, 
     assert seen.layouts == [last] * 7
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("faster", ["first", "last"])
+def test_float32_gets_the_layout_that_is_measured_faster(
+    make: Make, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, graphs: bool, faster: str
+) -> None:
+    """Timed for real, on the processor, but for the clock: the device of the double has none."""
+    timed: list[bool] = []
+
+    def time_run(call: Callable[[Tensor], Any], example: Tensor) -> float:
+        with Convolutions() as seen, torch_library.inference_mode():
+            call(example[:2])
+        assert len(set(seen.layouts)) == 1
+        timed.append(seen.layouts[0])
+        return 1.0 if seen.layouts[0] == (faster == "last") else 1.1
+
+    monkeypatch.setattr(layout, "time_on_device", time_run)
+    artifact = make("fp32")
+    session = (cudagraphs_backend if graphs else pytorch).BACKEND.open(artifact, CUDA)
+    assert isinstance(session, CudaTorchSession)
+    assert timed == [False, True]
+    about = session.description
+    assert about.backend == ("pytorch-cudagraphs" if graphs else "pytorch")
+    words = ["eager"] + ["channels-last"] * (faster == "last") + ["CUDA graphs"] * graphs
+    assert about.provider == " ".join(words)
+    assert [note.code for note in about.notes] == ["layout-measured"]
+    with Convolutions() as seen:
+        given, theirs = answers(session, artifact)
+    assert set(seen.layouts) == {faster == "last"}
+    np.testing.assert_allclose(given, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    assert recorder.events.count("replay") == (1 if graphs else 0)
+    assert recorder.faults == []
+
+
+def test_a_trial_that_lacks_memory_takes_fewer_images(make: Make) -> None:
+    program = pytorch.load_program(make("fp32"), DeviceName("cpu"))
+    tried: list[int] = []
+
+    def time_run(_: Callable[[Tensor], Any], example: Tensor) -> float:
+        tried.append(len(example))
+        if len(example) > 5:
+            raise torch_library.OutOfMemoryError("CUDA out of memory")
+        return 1.0
+
+    chosen = layout.choose_layout(program, torch_library.zeros(20, 3, 32, 32), time_run)
+    assert not chosen.channels_last
+    assert tried == [20, 10, 5, 5]
+    weights = [value for value in program.state_dict.values() if value.dim() == 4]
+    assert all(weight.is_contiguous() for weight in weights)
+    with pytest.raises(torch_library.OutOfMemoryError):
+        layout.choose_layout(
+            program, torch_library.zeros(1, 3, 32, 32), lambda call, _: time_run(call, torch_library.ones(9))
+        )
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"),
+    [(("n", 3, 224, 224), 27), (("n", 3, 32, 32), 256), ((4, 3, 32, 32), 4), (("n", 3, 4000, 4000), 1)],
+)
+def test_a_trial_keeps_the_device_busy(shape: tuple[int | str, ...], batch: int) -> None:
+    assert layout.trial_batch(TensorSpec("x", "float32", shape)) == batch
+
+
+def test_graphs_that_are_turned_off_are_not_replaced(make: Make, recorder: Recorder) -> None:
+    with refuses(CompatibilityError, "backend-needs-graphs", "pytorch-cudagraphs"):
+        cudagraphs_backend.BACKEND.open(make("fp32"), replace(CUDA, cuda_graphs=False))
+    assert recorder.events == []
+
+
+def test_max_autotune_is_compiled_with_its_mode(
+    make: Make, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, object]] = []
+
+    def compiled(module: torch_library.nn.Module, **settings: object) -> torch_library.nn.Module:
+        given.append(settings)
+        return module
+
+    monkeypatch.setattr(torch_library, "compile", compiled)
+    session = max_autotune_backend.BACKEND.open(make("fp32"), CUDA)
+    assert isinstance(session, CudaTorchSession)
+    answers(session, make("fp32"))
+    (settings,) = given
+    options = settings["options"]
+    assert isinstance(options, dict)
+    assert {name for name, value in options.items() if value} == {
+        "freezing",
+        "max_autotune",
+        "coordinate_descent_tuning",
+    }
+    assert session.description.provider == "inductor max-autotune CUDA graphs"
+    assert recorder.faults == []
+
+
 @pytest.mark.usefixtures("recorder")
 def test_the_profile_tells_what_convolutions_are_rounded_to(make: Make) -> None:
     assert pytorch.BACKEND.profile is not None
@@ -170,6 +266,20 @@ def test_a_session_is_on_the_gpu_of_its_number(
         session = row.open(make("fp32"), Options("cuda", 1, device_index=index))
         assert session.description.device == ("cuda:1" if index else "cuda")
     assert recorder.devices == [1, 0]
+
+
+def test_the_limit_is_a_share_of_the_gpus_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    shares: list[tuple[float, int]] = []
+    card = SimpleNamespace(total_memory=8 << 30)
+    monkeypatch.setattr(torch_library.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(
+        torch_library.cuda, "set_per_process_memory_fraction", lambda share, index: shares.append((share, index))
+    )
+    monkeypatch.setattr(pytorch, "move_program", lambda program, _: program)
+    for limit in (None, 2 << 30, 16 << 30):
+        pytorch.load_program(make("fp32"), DeviceName("cuda", 1), limit)
+    assert shares == [(0.25, 1), (1.0, 1)]
 
 
 def test_a_gpu_of_another_process_is_no_broken_file(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,11 +351,14 @@ def test_compiled_programs_are_recorded_unless_told_not_to(
     """Not really compiled: the double's recordings see operators, and not what a compiler makes of them."""
     shapes: list[bool] = []
 
-    def uncompiled(program: torch_library.export.ExportedProgram, dynamic: bool) -> torch_library.nn.Module:
+    def uncompiled(
+        program: torch_library.export.ExportedProgram, dynamic: bool, mode: str | None
+    ) -> torch_library.nn.Module:
+        assert mode is None
         shapes.append(dynamic)
         return program.module()
 
-    monkeypatch.setattr(inductor_backend, "_compile", uncompiled)
+    monkeypatch.setattr(inductor_backend, "compile_program", uncompiled)
     artifact = make("fp32")
     session = inductor_backend.BACKEND.open(artifact, replace(CUDA, cuda_graphs=graphs))
     assert isinstance(session, CudaTorchSession)
@@ -256,7 +369,9 @@ def test_compiled_programs_are_recorded_unless_told_not_to(
     assert recorder.events.count("replay") == (2 if graphs else 0)
     for batch in range(1, FIXED_BATCHES + 3):
         session.run({"input": artifact.vectors().inputs[[0] * batch]})
-    assert recorder.events.count("record") == (FIXED_BATCHES if graphs else 0)
+    assert recorder.events.count("record") == (1 + FIXED_BATCHES if graphs else 0)
+    (note,) = session.description.notes
+    assert note.code == "batch-unprepared"
     assert shapes == [False, True]
     assert recorder.faults == []
 

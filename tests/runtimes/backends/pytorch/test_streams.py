@@ -85,7 +85,7 @@ def test_a_recording_replays_with_what_lies_in_its_input(recorder: Recorder) -> 
         return torch.relu_(x * 2 - 1).sum(1)
 
     with lane.current():
-        recording = Recording(call, torch.ones(2, 3), CPU, lane, lane.pool)
+        recording = Recording(call, torch.ones(2, 3), CPU, lane)
         assert len(calls) == lanes.WARM_UPS + 1
         for value in (1.0, 5.0, 0.25):
             recording.input.fill_(value)
@@ -104,5 +104,5 @@ def test_the_double_finds_who_waits_while_recording(recorder: Recorder) -> None:
         return x + 1
 
     with lane.current():
-        Recording(call, torch.ones(2), CPU, lane, None)
+        Recording(call, torch.ones(2), CPU, lane)
     assert recorder.faults == ["wait-during-recording"]

@@ -1,0 +1,1 @@
+"""Decoding and resizing of images on an NVIDIA GPU, with nvImageCodec and PyTorch."""
