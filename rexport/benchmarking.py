@@ -85,7 +85,8 @@ def benchmark(
             the model, but for those that compile it for minutes, as Inductor.
         baseline: The backend that the others are compared with; it is measured in any case. By default PyTorch where it
             is measured, otherwise the first that runs.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` for the first GPU, or ``cuda:N``. Several GPUs, as ``cuda:0,cuda:1``, are measured one
+            by one, and then all at once.
         cuda_graphs: Lets a GPU replay recorded runs.
         precision: Precisions of the graph to compare. By default an artifact's own, and fp32 for a variant.
         batch: Images in one call. By default 1, or what the artifact is fixed at.

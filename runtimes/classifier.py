@@ -126,6 +126,7 @@ class Classifier:
         *,
         streams: int | None = None,
         model_cache: str | os.PathLike[str] | None = None,
+        gpu_mem_limit: int | None = None,
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] | None = None,
     ) -> Classifier:
@@ -141,6 +142,7 @@ class Classifier:
             threads: As for ``runtimes.open``.
             streams: As for ``runtimes.open``.
             model_cache: As for ``runtimes.open``.
+            gpu_mem_limit: As for ``runtimes.open``.
             preprocessing: The preparation of images, in place of the manifest's. A model needs it that has neither a
                 manifest nor, as the ONNX files of rexport have, a description in its metadata.
             labels: The names of the classes, in place of the manifest's.
@@ -155,7 +157,9 @@ class Classifier:
             ArtifactError: The network is not an image classifier; or as for ``runtimes.open``.
             RexportError: As for ``runtimes.open``.
         """
-        runtime = opening.open(path, backend, device, threads, streams=streams, model_cache=model_cache)
+        runtime = opening.open(
+            path, backend, device, threads, streams=streams, model_cache=model_cache, gpu_mem_limit=gpu_mem_limit
+        )
         try:
             known = runtime.artifact.manifest or read_embedded(runtime.artifact)
             if isinstance(known, Embedded) and (preprocessing is None or labels is None):

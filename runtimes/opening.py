@@ -12,6 +12,7 @@ from typing import TypeVar
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.registry import available_backends, find_backend
+from runtimes.devices import parse_device
 from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
 from runtimes.protocol import Layer, Options
 from runtimes.runtime import Runtime, example
@@ -30,6 +31,7 @@ def open(
     streams: int | None = None,
     model_cache: str | os.PathLike[str] | None = None,
     batch: int | None = None,
+    gpu_mem_limit: int | None = None,
 ) -> Runtime:
     """Open the artifact at ``path`` for inference.
 
@@ -38,8 +40,9 @@ def open(
     - A named backend runs the artifact on the named device, or ``open`` raises an error.
     - Without a backend, a tuned artifact (``Manifest.tuning``) is opened with its tuned backend, device, threads and
       streams, unless ``device`` names another device.
-    - Otherwise the most preferred backend that is installed and can run the artifact is used. With ``device="cuda"``,
-      the backends on the CPU follow after those on the GPU.
+    - Otherwise the most preferred backend that is installed and can run the artifact on the device is used. With
+      ``device="auto"``, the backends on the CPU follow after those on the first GPU. Any other device that is named
+      runs the model, or ``open`` raises an error.
 
     ``Runtime.description.skipped_backends`` lists the preferred backends that do not run, with reasons. Each fallback
     is also a warning on the logger ``rexport``, except for CPU backends that are not installed.
@@ -47,7 +50,9 @@ def open(
     Args:
         path: The model file. Its manifest, if it has one, is read from the same folder.
         backend: The name of a backend. ``auto`` chooses the most preferred one even for a tuned artifact.
-        device: ``cpu`` or ``cuda``. The default is ``cpu``, or ``cuda`` for an artifact that runs only there.
+        device: ``cpu``, ``cuda`` for the first GPU, ``cuda:N`` for the GPU of this number, or ``auto``. The default is
+            ``cpu``, or ``cuda`` for an artifact that runs only there. All backends count the GPUs as CUDA does, which
+            honours ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``.
         threads: The number of processors that one call may use. The default is all that this process may use.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one.
         streams: The number of calls that are expected at the same time, from 1 to ``threads``. OpenVINO divides the
@@ -57,6 +62,10 @@ def open(
             what is run.
         batch: The only batch size that is expected. TensorRT builds the engine of an ONNX file for it, instead of for
             batches of 1 to 64. Other batch sizes still work, but are slower. Other backends ignore it.
+        gpu_mem_limit: The memory in bytes that the model may use on the GPU. ONNX Runtime limits its arena, which holds
+            weights and tensors, but not the memory of CUDA's libraries. TensorRT runs fewer calls at a time. PyTorch
+            has one limit for each GPU in the whole process, which the last model sets. The default is no limit;
+            backends on the CPU ignore it.
 
     Returns:
         A runtime, which the caller closes. A ``with`` statement closes it.
@@ -66,7 +75,8 @@ def open(
         ArtifactError: The file is not a model, is damaged, or needs a manifest that is missing.
         CompatibilityError: This machine or the installed libraries cannot run the artifact.
         BackendUnavailableError: A library or the device is missing.
-        UsageError: The backend or device is unknown, or ``threads``, ``streams`` or ``batch`` is out of range.
+        UsageError: The backend or device is unknown, or ``threads``, ``streams``, ``batch`` or
+            ``gpu_mem_limit`` is out of range.
 
     Example:
         Run one batch of zeros:
@@ -80,7 +90,8 @@ def open(
 
     def open_once(artifact: Artifact) -> Runtime:
         candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
-        return _open_first(artifact, tuple(_complete(each, streams, model_cache, batch) for each in candidates))
+        completed = (_complete(each, streams, model_cache, batch) for each in candidates)
+        return _open_first(artifact, tuple(_limit_memory(each, gpu_mem_limit) for each in completed))
 
     return _retry_until_unchanged(path, open_once, Runtime.close)
 
@@ -106,6 +117,19 @@ def _complete(
             code="streams-out-of-range",
         )
     return candidate._replace(options=replace(options, streams=streams))
+
+
+def _limit_memory(candidate: BackendCandidate, gpu_mem_limit: int | None) -> BackendCandidate:
+    """Return the candidate with the limit of the GPU's memory.
+
+    Raises:
+        UsageError: The limit is not positive.
+    """
+    if gpu_mem_limit is not None and gpu_mem_limit < 1:
+        raise UsageError(
+            f"gpu_mem_limit must be at least 1 byte, not {gpu_mem_limit}", code="gpu-memory-limit-out-of-range"
+        )
+    return candidate._replace(options=replace(candidate.options, gpu_mem_limit=gpu_mem_limit))
 
 
 def _check_batch(batch: int | None) -> int | None:
@@ -182,7 +206,14 @@ def _profile_first(
             code="backend-cannot-profile",
             hint=f"choose one of {', '.join(able)}" if able else None,
         )
-    opened = Options(description.device, description.threads, cuda_graphs=False, batch=candidates[0].options.batch)
+    used = parse_device(description.device)
+    opened = Options(
+        used.kind,
+        description.threads,
+        cuda_graphs=False,
+        batch=candidates[0].options.batch,
+        device_index=used.index,
+    )
     return row.profile(artifact, opened, arrays)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from runtimes.devices import DeviceName
 from runtimes.errors import Reason
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
@@ -43,7 +44,7 @@ class Description:
     Attributes:
         backend: The name of the backend.
         version: The version of the backend's library.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` for the first GPU, or ``cuda:N``.
         provider: The library's own name for its implementation on this device, for example ``CPUExecutionProvider``.
         precision: The arithmetic of the convolutions by NumPy's names: ``float32``, ``float32 int8`` for a mixture, or
             ``tfloat32`` where TensorFloat-32 is allowed. The value is known when the model is opened, from the types
@@ -53,6 +54,8 @@ class Description:
             ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
         unrecorded_batches: The batch sizes that run without a CUDA graph because recording one failed.
         notes: Facts about this library that a reader of its figures must know.
+        gpu: The model of the GPU, for example ``NVIDIA H200``; ``None`` on the CPU and without cuda-bindings.
+        gpu_uuid: The unique identifier of the GPU or MIG device, without a prefix; ``None`` as for ``gpu``.
     """
 
     backend: str
@@ -64,6 +67,8 @@ class Description:
     skipped_backends: tuple[str, ...] = ()
     unrecorded_batches: tuple[int, ...] = ()
     notes: tuple[Reason, ...] = ()
+    gpu: str | None = None
+    gpu_uuid: str | None = None
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -115,7 +120,7 @@ class Options:
     """The options for opening an artifact, with all defaults resolved.
 
     Attributes:
-        device: ``cpu`` or ``cuda``.
+        device: The kind of device, ``cpu`` or ``cuda``.
         threads: The number of processors that one call may use, at least 1.
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one. Backends
             without CUDA graphs ignore this option.
@@ -125,6 +130,9 @@ class Options:
             cache ignore this option.
         batch: The only batch size that is expected, at least 1, or ``None``. A backend that builds the model when it is
             opened builds it for this batch size; other batch sizes still work. Others ignore this option.
+        device_index: The number of the GPU, by which all libraries of this process know it.
+        gpu_mem_limit: The memory in bytes that the model may use on the GPU, or ``None`` for no limit. Backends on the
+            CPU ignore this option.
     """
 
     device: str
@@ -133,6 +141,13 @@ class Options:
     streams: int = 1
     model_cache: Path | None = None
     batch: int | None = None
+    device_index: int = 0
+    gpu_mem_limit: int | None = None
+
+    @property
+    def device_name(self) -> DeviceName:
+        """The name of the device."""
+        return DeviceName(self.device, self.device_index)
 
 
 class Session(Protocol):

@@ -11,11 +11,13 @@ import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.async_calls import AsyncCalls
+from runtimes.devices import parse_device
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Description, DeviceSession, Session
 from runtimes.running_calls import RunningCalls
 from runtimes.tensors.device_output import DeviceOutput, copy_outputs_to_host, empty_device_outputs
 from runtimes.tensors.dlpack import DeviceTensor, SupportsDLPack
+from runtimes.tensors.presence import identify
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 from runtimes.tensors.stream_handle import StreamLike, stream_handle
 from runtimes.tensors.validation import (
@@ -61,6 +63,7 @@ class Runtime:
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._needs_no_check = make_fast_check(self._inputs)
         self._skipped_backends = skipped_backends
+        self._gpu = identify(parse_device(session.description.device))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -75,7 +78,8 @@ class Runtime:
     @property
     def description(self) -> Description:
         """The backend, version, device, provider, precision and threads in use, and the skipped backends."""
-        return replace(self._session.description, skipped_backends=self._skipped_backends)
+        gpu, about = self._gpu, replace(self._session.description, skipped_backends=self._skipped_backends)
+        return about if gpu is None else replace(about, gpu=gpu.name, gpu_uuid=gpu.uuid)
 
     @overload
     def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays: ...

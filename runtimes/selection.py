@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from runtimes import devices
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Tuning
 from runtimes.backends import registry
+from runtimes.devices import DeviceName, parse_device
 from runtimes.errors import (
     BackendUnavailableError,
     CompatibilityError,
@@ -18,12 +20,13 @@ from runtimes.errors import (
 )
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend, Options, Session
+from runtimes.tensors.presence import find_missing
 
 AUTO = "auto"
-"""The backend name that stands for the most preferred backend, even for a tuned artifact."""
+"""The name of a backend that stands for the most preferred one, even for a tuned artifact; and ``devices.AUTO``."""
 
-PROCESSOR = "cpu"
-"""The device that always exists: the default, and the fallback where another device is requested."""
+PROCESSOR = devices.CPU
+"""The device that always exists: the default, and the fallback where ``auto`` is requested."""
 
 
 class BackendCandidate(NamedTuple):
@@ -33,7 +36,7 @@ class BackendCandidate(NamedTuple):
     options: Options
 
 
-def _require_backend(name: str, artifact: Artifact, device: str | None) -> Backend:
+def _require_backend(name: str, artifact: Artifact, device: DeviceName | None) -> Backend:
     """Return the named backend, checked against the artifact's format and the requested device.
 
     Raises:
@@ -53,9 +56,9 @@ def _require_backend(name: str, artifact: Artifact, device: str | None) -> Backe
     missing = backend.missing()
     if missing is not None:
         raise BackendUnavailableError(f"backend {backend.name} cannot run here: {missing}", code="backend-unavailable")
-    if device is not None and device not in backend.devices:
+    if device is not None and device.kind not in backend.devices:
         raise UsageError(
-            f"backend {backend.name} does not support device {device!r}",
+            f"backend {backend.name} does not support device {str(device)!r}",
             code="backend-lacks-device",
             hint=f"choose one of {', '.join(backend.devices)}",
         )
@@ -70,19 +73,22 @@ def select_candidates(
     - A named backend is the only candidate.
     - Otherwise the backend that the artifact was tuned for is the only candidate, with its tuned options, unless
       another device or ``AUTO`` is requested.
-    - Otherwise the candidates are all backends that open the format on the device. For another device than the CPU,
-      the backends on the CPU follow. Backends that are not installed are included: ``first_session`` reports them.
+    - Otherwise the candidates are all backends that open the format on the device. For the device ``auto``, these are
+      the backends on the first GPU, and then those on the CPU. Backends that are not installed are included:
+      ``first_session`` reports them.
 
     Args:
         artifact: The artifact to open.
         backend: The name of a backend, ``AUTO``, or ``None``.
-        device: ``cpu`` or ``cuda``. The default is the CPU, or the device that the artifact needs.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. The default is the CPU, or the device that the artifact
+            needs.
         threads: The number of processors that one call may use. The default is all that this process may use.
         cuda_graphs: As in ``Options``.
 
     Raises:
         UsageError: The backend or device is unknown, or ``threads`` is out of range.
-        BackendUnavailableError: The library of the named or tuned backend is missing.
+        BackendUnavailableError: The library of the named or tuned backend is missing, or there is no GPU of this
+            number.
         CompatibilityError: The artifact was tuned for a backend or device that this version of rexport does not have.
     """
     usable = usable_processors()
@@ -92,18 +98,25 @@ def select_candidates(
             f"not {threads}",
             code="threads-out-of-range",
         )
+    auto = device is not None and device.lower() == AUTO
+    named = None if device is None or auto else parse_device(device)
+    if named is not None and named.index:
+        missing = find_missing(named)
+        if missing is not None:
+            raise BackendUnavailableError(missing.sentence, code=missing.code)
     tuning = artifact.manifest.tuning if artifact.manifest is not None and backend is None else None
-    if tuning is not None and device in (None, tuning.device):
+    if tuning is not None and not auto and (named is None or named.kind == tuning.device):
         allowed = threads or max(1, min(tuning.threads, usable))
-        options = Options(tuning.device, allowed, cuda_graphs, min(tuning.streams, allowed))
+        index = 0 if named is None else named.index
+        options = Options(tuning.device, allowed, cuda_graphs, min(tuning.streams, allowed), device_index=index)
         return (BackendCandidate(_find_tuned_backend(artifact, tuning), options),)
     if backend is None or backend.lower() == AUTO:
         rows = _able(artifact)
-        return _rank_candidates(
-            artifact, rows, Options(device or _default_device(rows), threads or usable, cuda_graphs)
-        )
-    row = _require_backend(backend, artifact, device)
-    return (BackendCandidate(row, Options(device or _default_device((row,)), threads or usable, cuda_graphs)),)
+    else:
+        rows = (_require_backend(backend, artifact, named),)
+    chosen = named or DeviceName(devices.CUDA if auto else _default_device(rows))
+    options = Options(chosen.kind, threads or usable, cuda_graphs, device_index=chosen.index)
+    return _rank_candidates(artifact, rows, options, auto)
 
 
 def _default_device(rows: tuple[Backend, ...]) -> str:
@@ -111,18 +124,21 @@ def _default_device(rows: tuple[Backend, ...]) -> str:
     return PROCESSOR if any(PROCESSOR in row.devices for row in rows) else rows[0].devices[0]
 
 
-def _rank_candidates(artifact: Artifact, able: tuple[Backend, ...], options: Options) -> tuple[BackendCandidate, ...]:
+def _rank_candidates(
+    artifact: Artifact, able: tuple[Backend, ...], options: Options, or_processor: bool
+) -> tuple[BackendCandidate, ...]:
+    """Return the backends that support the device, and with ``or_processor`` then those that support the CPU."""
     candidates = [BackendCandidate(row, options) for row in able if options.device in row.devices]
-    if not candidates:
-        devices = sorted({known for row in able for known in row.devices})
-        raise UsageError(
-            f"no backend runs {artifact.format.name} files on device {options.device!r}",
-            code="device-unsupported",
-            hint=f"choose one of {', '.join(devices)}",
-        )
-    if options.device != PROCESSOR:
-        on_processor = replace(options, device=PROCESSOR)
+    if or_processor:
+        on_processor = replace(options, device=PROCESSOR, device_index=0)
         candidates += [BackendCandidate(row, on_processor) for row in able if PROCESSOR in row.devices]
+    if not candidates:
+        kinds = sorted({known for row in able for known in row.devices})
+        raise UsageError(
+            f"no backend runs {artifact.format.name} files on device {str(options.device_name)!r}",
+            code="device-unsupported",
+            hint=f"choose one of {', '.join(kinds)}",
+        )
     return tuple(candidates)
 
 
@@ -205,7 +221,7 @@ def first_session(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) 
         except RexportError as error:
             if len(candidates) == 1 or not _may_fall_back(error, options):
                 raise
-            name = row.name if requested == PROCESSOR else f"{row.name} on {options.device}"
+            name = row.name if requested == PROCESSOR else f"{row.name} on {options.device_name}"
             skipped.append(_Skipped(name, _reason(error), error))
             continue
         _warn(artifact, [candidate for candidate in skipped if candidate.error or requested != PROCESSOR], session)

@@ -6,17 +6,21 @@ usage() {
     cat <<'END'
 usage: scripts/gpu_check.sh FOLDER [--quick] [--limit-s S] [--no-tests] [--device cuda|cpu] [-- OPTION...]
 
-Measures the comparison: resnet18, resnet50, resnet152 and the bundled model; every precision;
-batches 1, 8, 64 and 256; every backend that is there; CUDA graphs against none. Then runs the tests
-that need a GPU. It works with what is installed, and lists what is missing first.
+Checks and measures rexport on this machine, in the order of what is worth most:
+  1. what there is, and what is missing
+  2. the tests that need a GPU; first those of memory, streams and CUDA graphs, which need no TensorRT
+  3. the bundled model, then ResNet-50, at batches 1 and 64, fp32 and fp16, all backends in turns
+  4. resnet18, resnet50, resnet152 and the bundled model; every precision; batches 1, 8, 64 and 256;
+     every backend that is there; CUDA graphs against none
+It needs no network, and works with what is installed: without TensorRT, nncf or openvino there are fewer rows.
 
-FOLDER gets hardware.json, results.jsonl (raw samples), .md, .csv, .html, complete.json, tests.log and
-log.txt. The same command goes on where it ended: nothing that FOLDER holds is measured again, and no
-tests that passed are run again.
+FOLDER gets six files: results.jsonl (raw samples), results.md, results.html, complete.json, tests.log and
+log.txt. The same command goes on where it ended: nothing that FOLDER holds is measured again, and no tests
+that passed are run again.
 
-  --quick      two networks, two precisions, two batches: some minutes
-  --limit-s S  begin nothing new after S seconds; what is being measured then is finished, tests that
-               still run are ended
+  --quick      steps 1 to 3 alone: some minutes
+  --limit-s S  begin nothing new after S seconds; what is being measured then is finished. The tests get
+               half of the time; those that still run then are ended, and begin anew the next time
   --no-tests   measure alone
   --device     cpu: a trial of the script itself without a GPU, on the bundled model alone
   -- OPTION... for the measuring, as --backend NAME (python -m scripts.gpu_matrix --help)
@@ -68,9 +72,22 @@ left() { echo $((limit > SECONDS ? limit - SECONDS : 0)); }
 
 passed="tests: all passed" # the line of log.txt by which it is known the next time
 
+# One run of pytest on files, within the seconds given, if any; its output is added to tests.log.
+run_pytest() {
+    local seconds=$1 limited=() code=0
+    shift
+    if [[ -n $seconds ]]; then
+        limited=(timeout -s INT -k 10 "$seconds") # interrupted, they end what they started
+    fi
+    "${limited[@]}" "$PYTHON" -m pytest -q -m "gpu or tensorrt" -o filterwarnings=default -p no:cacheprovider \
+        "$@" >>"$folder/tests.log" 2>&1 || code=$?
+    tail -n 25 "$folder/tests.log"
+    ((code == 5)) || return "$code" # 5: none of these was selected
+}
+
 # The tests marked gpu or tensorrt, and no others, whatever else would not even import here.
 run_tests() {
-    local files=() limited=() code=0 left
+    local files=() first=() rest=() file code=0 again seconds=
     mapfile -t files < <(grep -rlE 'mark\.(gpu|tensorrt)\b' tests --include='test_*.py' | sort)
     if ((${#files[@]} == 0)); then
         echo "tests: there are none that are marked gpu or tensorrt"
@@ -81,19 +98,25 @@ run_tests() {
         return 0
     fi
     if [[ -n $limit ]]; then
-        left=$(left)
-        if ((left < 1)); then
+        seconds=$(($(left) / 2))
+        if ((seconds < 1)); then
             echo "tests: not run: the time was over"
             return 124
         fi
-        limited=(timeout -s INT -k 10 "$left") # interrupted, they end what they started
     fi
-    "${limited[@]}" "$PYTHON" -m pytest -q -m "gpu or tensorrt" -o filterwarnings=default -p no:cacheprovider \
-        "${files[@]}" >"$folder/tests.log" 2>&1 || code=$?
-    tail -n 25 "$folder/tests.log"
+    for file in "${files[@]}"; do
+        if [[ $file == */gpu/test_streams.py ]]; then first+=("$file"); else rest+=("$file"); fi
+    done
+    : >"$folder/tests.log"
+    if ((${#first[@]})); then
+        run_pytest "$seconds" "${first[@]}" || code=$?
+    fi
+    if ((${#rest[@]} && code != 124 && code != 137)); then
+        if [[ -n $limit ]]; then seconds=$(($(left) > limit / 2 ? $(left) - limit / 2 : 1)); fi
+        run_pytest "$seconds" "${rest[@]}" || { again=$?; ((code)) || code=$again; }
+    fi
     case $code in
         0) echo "$passed" ;;
-        5) echo "tests: none was selected"; code=0 ;;
         124 | 137) echo "tests: the time was over; they begin anew the next time"; code=124 ;;
         *) echo "tests: failed; all of it is in $folder/tests.log" ;;
     esac
@@ -103,13 +126,13 @@ run_tests() {
 main() {
     local tested=0 measured=0
     echo "== what there is"
-    "$PYTHON" -m scripts.inventory --device "$device" --json "$folder/hardware.json"
-    echo "== measuring"
-    "$PYTHON" -m scripts.gpu_matrix "$folder" --device "$device" ${limit:+--limit-s "$(left)"} "${options[@]}" || measured=$?
+    "$PYTHON" -m scripts.inventory --device "$device"
     if [[ $tests == yes ]] && ! grep -qsxF "$passed" "$folder/log.txt"; then
         echo "== tests"
         run_tests || tested=$?
     fi
+    echo "== measuring"
+    "$PYTHON" -m scripts.gpu_matrix "$folder" --device "$device" ${limit:+--limit-s "$(left)"} "${options[@]}" || measured=$?
     echo "== $folder has $(cd "$folder" && echo *)"
     if ((measured != 0 && measured != 10)); then return "$measured"; fi
     if ((tested == 124)); then return 10; fi

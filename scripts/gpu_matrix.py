@@ -54,38 +54,64 @@ CALIBRATION_IMAGES = 64
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One network, and what is measured of it.
+
+    Attributes:
+        variant: The name of the network.
+        weights: Its weights, as for ``rexport onnx``.
+        batches: The numbers of images in one call.
+        precisions: None means all that there are.
+        in_turns: Whether all configurations of a batch are measured in turns, as ``rbench run`` does, so that their
+            ratios are of the same moments. Otherwise each is measured alone, which can be interrupted sooner.
+    """
+
+    variant: str
+    weights: str
+    batches: tuple[int, ...]
+    precisions: tuple[str, ...] = ()
+    in_turns: bool = False
+
+
+@dataclass(frozen=True)
 class Scope:
     """What is measured, in the order of its weight: what comes first is there even if the time is over early.
 
     Attributes:
-        networks: variants and their weights.
-        precisions: none means all that there are.
-        batches: images in one call.
-        duration_s: of sampling.
-        limit: images that answers are taken for at most.
+        stages: The networks. One may come again with more.
+        duration_s: The seconds of sampling.
+        limit: The largest number of images that are labelled.
     """
 
-    networks: tuple[tuple[str, str], ...]
-    precisions: tuple[str, ...]
-    batches: tuple[int, ...]
+    stages: tuple[Stage, ...]
     duration_s: float
     limit: int = 2000
 
 
 BUNDLED = (BUNDLED_VARIANT, BUNDLED_WEIGHTS)
-FULL = Scope(
-    (("resnet50", "random"), BUNDLED, ("resnet18", "random"), ("resnet152", "random")), (), (1, 64, 8, 256), 1.0
+FIRST = (
+    Stage(*BUNDLED, (1, 64), (FP32, "fp16"), in_turns=True),
+    Stage("resnet50", "random", (1, 64), (FP32, "fp16"), in_turns=True),
 )
-QUICK = Scope((("resnet50", "random"), BUNDLED), (FP32, "fp16"), (1, 64), 1.0)
-DRY = Scope((BUNDLED,), (FP32,), (1,), 0.05, limit=100)
+"""The answers to the first questions, which a few minutes give."""
+
+REST = (("resnet50", "random"), BUNDLED, ("resnet18", "random"), ("resnet152", "random"))
+FULL = Scope((*FIRST, *(Stage(variant, weights, (1, 64, 8, 256)) for variant, weights in REST)), 1.0)
+QUICK = Scope(FIRST, 1.0)
+DRY = Scope((Stage(*BUNDLED, (1,), (FP32,), in_turns=True),), 0.05, limit=100)
 """Without a GPU: to see that all of it works."""
 
 
-def parts(scope: Scope, named: Sequence[str], there: str) -> tuple[LedgerPart, ...]:
-    """The scope's networks. ``named`` are the backends asked for, ``there`` is what is installed."""
-    precisions = scope.precisions or tuple(PRECISIONS)
-    rest = (precisions, scope.batches, tuple(named), there)
-    return tuple(LedgerPart(variant, weights, *rest) for variant, weights in scope.networks)
+def part_of(stage: Stage, named: Sequence[str], there: str) -> LedgerPart:
+    """Return the part of the ledger that a stage is.
+
+    Args:
+        stage: The stage.
+        named: The backends that were asked for.
+        there: What is installed, as from ``digest_packages``.
+    """
+    precisions = stage.precisions or tuple(PRECISIONS)
+    return LedgerPart(stage.variant, stage.weights, precisions, stage.batches, tuple(named), there)
 
 
 def request_for(part: LedgerPart, device: str, scope: Scope, named: Sequence[str]) -> BenchmarkRequest:
@@ -123,7 +149,17 @@ def list_wanted(subject: Subject, request: BenchmarkRequest, batches: Sequence[i
     return found
 
 
-def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Callable[[], bool]) -> Iterator[Result]:
+def group_trials(remaining: Sequence[Configuration], in_turns: bool) -> list[tuple[Configuration, ...]]:
+    """Return the configurations that are measured at one time: those of a batch in turns, or each alone."""
+    if not in_turns:
+        return [(configuration,) for configuration in remaining]
+    batches = dict.fromkeys(configuration.batch for configuration in remaining)
+    return [tuple(one for one in remaining if one.batch == batch) for batch in batches]
+
+
+def measure_part(
+    part: LedgerPart, harness: Harness, ledger: Ledger, late: Callable[[], bool], in_turns: bool = False
+) -> Iterator[Result]:
     """The rows that are left of one network; ends early when it is late, else marks the part complete. Blocks for
     minutes: the network is exported first, in all its precisions.
 
@@ -134,14 +170,15 @@ def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Calla
     ledger.keep_ceilings(part.installed, harness.measure_ceilings(ledger.ceilings(part.installed)))
     wanted = list_wanted(subject, harness.request, part.batches)
     remaining = ledger.list_remaining(wanted, subject, harness.request.device)
-    harness.announce(RunPlan(harness.request, tuple(workload([configuration]) for configuration in remaining)))
+    groups = group_trials(remaining, in_turns)
+    harness.announce(RunPlan(harness.request, tuple(workload(group) for group in groups)))
     measured = 0
 
     def trials() -> Iterator[Trial]:
-        for number, configuration in enumerate(remaining, start=1):
+        for number, group in enumerate(groups, start=1):
             if late():
                 return
-            yield Trial((configuration,), later_s=(0.0,) * (len(remaining) - number))
+            yield Trial(group, later_s=(0.0,) * (len(groups) - number))
 
     for result in harness.measure(trials()):
         measured += 1
@@ -165,7 +202,7 @@ def exit_code(results: Sequence[Figures], complete: bool) -> int:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cuda", show_default=True)
-@click.option("--quick", is_flag=True, help="Two networks, two precisions, two batches.")
+@click.option("--quick", is_flag=True, help="The first questions alone: two networks, two precisions, two batches.")
 @click.option("--limit-s", type=click.FloatRange(min=0), metavar="S", help="Begin nothing new after S seconds.")
 @click.option("--network", "networks", multiple=True, metavar="NAME", help="Of those, this one; repeatable.")
 @backend_option("backends", multiple=True, help="Beside the reference; repeatable.")
@@ -188,7 +225,7 @@ def main(
     """
     del debug  # is looked for on the command line, where an error is reported
     scope = DRY if device == "cpu" else QUICK if quick else FULL
-    known = [variant for variant, _ in scope.networks]
+    known = list(dict.fromkeys(stage.variant for stage in scope.stages))
     for name in networks:
         if name not in known:
             raise UsageError(
@@ -196,9 +233,9 @@ def main(
                 code="network-not-measured",
                 hint=f"one of {', '.join(known)}",
             )
-    kept = tuple(network for network in scope.networks if not networks or network[0] in networks)
-    scope = replace(scope, networks=kept, precisions=precisions or scope.precisions)
-    sys.exit(_run(scope, device, backends, folder, limit_s))
+    kept = [stage for stage in scope.stages if not networks or stage.variant in networks]
+    stages = tuple(replace(stage, precisions=precisions or stage.precisions) for stage in kept)
+    sys.exit(_run(replace(scope, stages=stages), device, backends, folder, limit_s))
 
 
 def _run(
@@ -224,20 +261,22 @@ def _run(
 
     about = environment()
     ledger = Ledger(folder, machine_of(about))
-    todo = parts(scope, named, digest_packages(about))
+    todo = [(part_of(stage, named, digest_packages(about)), stage.in_turns) for stage in scope.stages]
     try:
         with terminal.reserve_stdout(), listening() as listener:
-            for part in todo:
+            for part, in_turns in todo:
                 if ledger.complete(part) or late():
                     continue
                 request = request_for(part, device, scope, named)
                 with harness_for(request, listener) as harness:
-                    for result in measure_part(part, harness, ledger, late):
+                    for result in measure_part(part, harness, ledger, late, in_turns):
                         listener.notice(_format_result(result))
     finally:
         rows = ledger.by_network()
-        complete = all(map(ledger.complete, todo))
-        outputs.write(folder, rows, complete, "rexport on a GPU" if device != "cpu" else outputs.HEADING)
+        complete = all(ledger.complete(part) for part, _ in todo)
+        heading = "rexport on a GPU" if device != "cpu" else outputs.HEADING
+        for name in ("results.md", "results.html"):
+            outputs.write_file(folder / name, rows, complete, heading)
     print_document(run_document(rows, complete), sys.stdout)
     return exit_code(rows, complete)
 

@@ -18,6 +18,7 @@ from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.graph_cost import Cost
 from benchmarks.roofline.roof import roof_inputs, wider
 from runtimes import Artifact, files
+from runtimes.devices import CPU
 from runtimes.errors import Reason
 from runtimes.onnx import graph
 
@@ -55,8 +56,8 @@ def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, con
         ),
         asked=Asked(
             threads=configuration.threads,
-            device=request.device,
-            cuda_graphs=None if request.device == "cpu" else configuration.cuda_graphs,
+            device=request.device_of(configuration),
+            cuda_graphs=None if request.device_kind == CPU else configuration.cuda_graphs,
             duration_s=request.duration_s,
             processes=request.processes,
             rounds=request.rounds,
@@ -65,8 +66,9 @@ def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, con
             command=request.command,
             baseline=subject.baseline,
             quick=request.quick,
+            at_once=configuration.at_once,
         ),
-        ran=Ran(request.device, configuration.threads),
+        ran=Ran(request.device_of(configuration), configuration.threads),
         environment=taken_on,
     )
 
@@ -134,6 +136,11 @@ def _gpu_use(first: JobOutcome, last: JobOutcome, batch: int) -> GpuUse:
     return replace(
         use, energy_per_image_j=image_j, energy_error_share=round(energy.error_share, 4), power_w=energy.power_w
     )
+
+
+def without_figures(result: Result, reason: Reason) -> Result:
+    """The result as an error with that reason, without all that was measured."""
+    return replace(result, status="error", reason=reason, samples=(), predictions=None, evaluation=None, roof=None)
 
 
 def _notes(outcome: JobOutcome, wide: Reason | None = None) -> list[Reason]:

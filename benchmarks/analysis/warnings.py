@@ -145,7 +145,7 @@ def _check_samples(result: Result) -> Iterator[Reason]:
     if seen is not None:
         yield from disturbances.list_warnings(seen, latency[0].samples_s, (result.gpu.before, result.gpu.after))
         if result.ran.device.startswith("cuda") and seen.gpu is None:
-            yield Reason("gpu-not-recorded", "the state of the GPU was not recorded (pip install nvidia-ml-py)")
+            yield Reason("gpu-not-recorded", "the state of the GPU was not recorded; rbench doctor says why")
 
 
 def check_load(load: LoadResult) -> Iterator[Reason]:

@@ -17,8 +17,8 @@ def doctor(as_json: bool) -> None:
     """Check what is installed and whether it works.
 
     Each installed backend opens a tiny model and runs it, in a process of its own; one that compiles takes some tens of
-    seconds. What is missing or broken comes with the command that repairs it. The exit code is 1 if something installed
-    is broken, or if no backend can run a model.
+    seconds. What is missing or broken comes with the command that repairs it, and so do settings of a GPU that disturb
+    measurements. The exit code is 1 if something installed is broken, or if no backend can run a model.
     """
     from benchmarks.doctor import examine, format_report
     from runtimes import codec

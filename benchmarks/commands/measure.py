@@ -81,7 +81,7 @@ def _measuring(
 )
 @options.models_argument
 @options.model_options(precisions="fp32 for a VARIANT, its own for an ARTIFACT")
-@options.runtime_options
+@options.runtime_options(options.devices_option)
 @options.threads_option
 @options.baseline_option
 @options.quick_option
@@ -265,7 +265,7 @@ def load(
     help="ONNX files that rexport wrote; or networks, weights files or your own code that are exported first.",
 )
 @options.model_options(precisions="all")
-@options.runtime_options
+@options.runtime_options()
 @MEASURING.option(
     "--objective",
     type=NameChoice(("latency", "throughput")),

@@ -14,7 +14,6 @@ from click.core import ParameterSource
 
 from benchmarks.records.plan import (
     BUDGET_S,
-    DEVICES,
     FORMER_SHAPES,
     LEAST_PROCESSES,
     MOST_PROCESSES,
@@ -40,8 +39,9 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
-from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS, Sizes
+from exporter.commands.values import BACKEND, DATASET, DEVICE, DEVICES, VARIANT_OR_FILE, WEIGHTS, Sizes
 from exporter.precision.table import PRECISIONS, TARGETS
+from runtimes.devices import CPU
 from runtimes.errors import RexportError, UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +76,21 @@ max_drop_option = partial(
     MEASURING.option, "--max-drop", type=click.FloatRange(min=0, max=100), default=0.5, metavar="POINTS"
 )
 
-device_option = RUNTIME.option("--device", type=NameChoice(DEVICES), default="cpu", help="Device that runs the model.")
+device_option = RUNTIME.option(
+    "--device",
+    type=DEVICE,
+    metavar="NAME",
+    default="cpu",
+    help="Device that runs the model: cpu, cuda for the first GPU, or cuda:N.",
+)
+devices_option = RUNTIME.option(
+    "--device",
+    type=DEVICES,
+    metavar="NAME[,...]",
+    default="cpu",
+    help="Device that runs the model: cpu, cuda for the first GPU, or cuda:N. Several GPUs, as cuda:0,cuda:1, are "
+    "measured one by one, and then all at once.",
+)
 threads_option = RUNTIME.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -183,8 +197,8 @@ def model_options(precisions: str) -> Callable[[Function], Function]:
     )
 
 
-def runtime_options(command: Function) -> Function:
-    """What the network runs on, but for the threads."""
+def runtime_options(device: Callable[[Any], Any] = device_option) -> Callable[[Function], Function]:
+    """What the network runs on, but for the threads; ``device`` is the option for the device."""
     return stack_options(
         backend_option(
             "backends",
@@ -192,14 +206,14 @@ def runtime_options(command: Function) -> Function:
             default="all that open the model, but for inductor",
             help="Backend that runs the model, as onnxruntime (ort) or openvino (ov); repeatable.",
         ),
-        device_option,
+        device,
         RUNTIME.option(
             "--cuda-graphs/--no-cuda-graphs",
             default=True,
             show_default="yes",
             help="Let a GPU replay recorded runs in place of launching each kernel.",
         ),
-    )(command)
+    )
 
 
 quick_option = MEASURING.option(
@@ -367,7 +381,7 @@ def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:
         unused["on a model file"] = ("weights", "input", *SELECTED)
     elif not checkpoints and request.weights in (None, *ORIGINS):
         unused["without a checkpoint"] = SELECTED
-    if request.device == "cpu":
+    if request.device_kind == CPU:
         unused["on a CPU"] = ("cuda_graphs",)
     if request.processes is not None:
         unused["with a number of processes"] = ("budget_s",)

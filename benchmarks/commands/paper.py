@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.commands.options import POSITIVE, announce_unused, device_option, threads_option
+from benchmarks.commands.options import POSITIVE, announce_unused, threads_option
 from exporter.commands import terminal
-from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, Group, NameChoice, OptionSection, stack_options
+from exporter.commands.command import (
+    DATA,
+    MODEL,
+    OUTPUT,
+    PRECISION,
+    RUNTIME,
+    Group,
+    NameChoice,
+    OptionSection,
+    stack_options,
+)
 from exporter.commands.options import variant_argument
 from exporter.commands.values import VARIANT, Numbers
 
@@ -93,7 +103,7 @@ training_options = stack_options(
         show_default="the paper's",
         help="Number of passes over the data, in place of --scale.",
     ),
-    device_option,
+    RUNTIME.option("--device", type=NameChoice(("cpu", "cuda")), default="cpu", help="Device that trains the network."),
     PRECISION.option(
         "--precision",
         type=NameChoice(("fp32", "bf16")),

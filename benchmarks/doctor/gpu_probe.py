@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.machine import gpu
 from benchmarks.machine.environment import Environment, environment
+from benchmarks.machine.family import Family
 from benchmarks.process import isolated
 from benchmarks.process.isolated import Failure
 from runtimes import available_backends
@@ -37,6 +38,7 @@ class GpuProbe:
         nvml: The reason why the management library (NVML) shows no GPU, or ``None``.
         cuda: The reason why the CUDA runtime shows no GPU, or ``None``.
         devices: The GPUs that the CUDA runtime shows.
+        users: The names of other processes that compute on each GPU of the environment.
     """
 
     environment: Environment
@@ -45,6 +47,7 @@ class GpuProbe:
     nvml: str | None
     cuda: str | None
     devices: tuple[Device, ...]
+    users: tuple[tuple[str, ...], ...] = ()
 
 
 def probe_gpus(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
@@ -79,6 +82,7 @@ def _probe(without_gpu: bool) -> GpuProbe:
     if without_gpu:
         cuda.missing = lambda: NOT_PROBED
         gpu.missing = lambda: NOT_PROBED.sentence
+    users = _users()  # before CUDA is started here
     machine, missing, no_cuda, no_nvml = environment(), _missing(), cuda.missing(), gpu.missing()
     devices: list[Device] = []
     if no_cuda is None:
@@ -87,7 +91,14 @@ def _probe(without_gpu: bool) -> GpuProbe:
                 devices.append(cuda.device(len(devices)))
     # From here on, each backend takes its library for not installed.
     importlib.util.find_spec = lambda *_: None
-    return GpuProbe(machine, missing, _missing(), no_nvml, _sentence(no_cuda), tuple(devices))
+    return GpuProbe(machine, missing, _missing(), no_nvml, _sentence(no_cuda), tuple(devices), users)
+
+
+def _users() -> tuple[tuple[str, ...], ...]:
+    family = Family()
+    return tuple(
+        tuple(family.name(pid) for pid in each.processes() or () if pid not in family) for each in gpu.gauges()
+    )
 
 
 def _missing() -> dict[str, str | None]:

@@ -15,17 +15,23 @@ MPS_VARIABLE, MPS_FOLDER = "CUDA_MPS_PIPE_DIRECTORY", Path("/tmp/nvidia-mps")
 _SET = "sudo nvidia-smi"
 
 
-def examine_setup(cards: Sequence[Gpu], root: Path = Path("/")) -> Iterator[Finding]:
+def examine_setup(
+    cards: Sequence[Gpu], users: Sequence[Sequence[str]] = (), root: Path = Path("/")
+) -> Iterator[Finding]:
     """Yield findings about the settings of GPUs. Settings that the driver does not report are left out.
 
     Args:
         cards: The GPUs.
+        users: For each GPU, the names of other processes that compute on it.
         root: The folder that holds ``tmp``.
     """
     for number, card in enumerate(cards):
         # Subjects name the GPU only where there are several.
         prefix, select = ("", "") if len(cards) == 1 else (f"GPU {number} ", f" -i {card.uuid}")
         yield from (finding for finding in _examine(card, prefix, f"{_SET}{select}", root) if finding is not None)
+        if number < len(users) and users[number]:
+            what = f"{', '.join(users[number])}; measurements are disturbed while they compute"
+            yield Finding("gpu", f"{prefix}used by other processes", "warning", "gpu-in-use", what)
 
 
 def _examine(card: Gpu, prefix: str, command: str, root: Path) -> Iterator[Finding | None]:

@@ -168,7 +168,7 @@ def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Fin
         memory = UNKNOWN if memory_bytes is None else f"{memory_bytes / _GIB:.0f} GiB"
         reason = Reason("gpu-found", f"compute capability {capability}, {memory}, {versions}")
         findings.append(from_message("gpu", name, "ok", reason))
-    findings += examine_setup(probe.environment.gpus, root)
+    findings += examine_setup(probe.environment.gpus, probe.users, root)
     if probe.cuda is not None:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         message = probe.cuda if hidden is None else f"{probe.cuda}; CUDA_VISIBLE_DEVICES is {hidden!r}"

@@ -10,14 +10,19 @@ from functools import partial
 from typing import TypeAlias
 
 from benchmarks.format import count, roughly
-from benchmarks.harness.scheduler import expect_processes, least_processes
+from benchmarks.harness.scheduler import GPU_LEAD_S, expect_processes, least_processes
+from benchmarks.machine.gpu_monitor import ENERGY_LEAST_S, ENERGY_WARMUP_S, UTILISATION_PERIOD_S
 from benchmarks.records.plan import MOST_PROCESSES
 from benchmarks.records.request import BenchmarkRequest, Configuration
 from benchmarks.roofline.graph_cost import cost_of
 from runtimes import Artifact
+from runtimes.selection import PROCESSOR
 
 CLOCKS = 3
 """Latency, inference only, and image decoding or a GPU's own time: each is sampled for the duration."""
+
+GPU_FIRST_S = UTILISATION_PERIOD_S + ENERGY_WARMUP_S + ENERGY_LEAST_S
+"""What the first process of a configuration takes longer on a GPU: it waits for an idle GPU and measures energy."""
 
 EVALUATED_IMAGES = 10_000
 """Images of a data set whose size is not known before it is read."""
@@ -89,13 +94,15 @@ class Workload:
             return pace.start_s + pace.warmup_s + self.load_s
         each_s = self.process_s(request, pace)
         first_s = each_s + self.evaluated * (request.limit or EVALUATED_IMAGES) * self.image_s(pace)
+        first_s += 0.0 if request.device == PROCESSOR else self.configurations * GPU_FIRST_S
         return first_s + each_s * (expect_processes(request, [first_s, each_s]) - 1)
 
     def process_s(self, request: BenchmarkRequest, pace: WorkPace) -> float:
         """Estimated seconds of one process of each configuration, without the evaluation."""
         # A turn has one call at least: in four rounds at each of the clocks.
         timed_s = CLOCKS * max(request.duration_s, 4 * self.batch * self.image_s(pace))
-        return self.configurations * (pace.start_s + pace.warmup_s + timed_s)
+        lead_s = 0.0 if request.device == PROCESSOR else GPU_LEAD_S
+        return lead_s + self.configurations * (pace.start_s + pace.warmup_s + timed_s)
 
     def image_s(self, pace: WorkPace) -> float:
         """Estimated seconds of one image."""

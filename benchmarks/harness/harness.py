@@ -9,13 +9,13 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.predictions import Predictions
-from benchmarks.analysis.assembly import ResultContext, finish_result, start_result
+from benchmarks.analysis.assembly import ResultContext, finish_result, start_result, without_figures
 from benchmarks.format import count, one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
@@ -33,6 +33,7 @@ from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.graph_cost import cost_of
 from runtimes import Artifact
+from runtimes.devices import parse_device
 from runtimes.errors import Reason, RexportError
 from runtimes.processors import usable_processors
 
@@ -105,7 +106,7 @@ class Harness:
             self._ceilings = known
             return known
         self.listener.step("the machine's ceilings", "matrix products and copies")
-        self._ceilings = ceilings.measure_ceilings(self.request.threads or usable_processors(), self.request.device)
+        self._ceilings = ceilings.measure_ceilings(self.request.threads or usable_processors(), self.request.devices[0])
         if self._ceilings.missing is not None:
             self.listener.notice(f"no roofline: {self._ceilings.missing}")
         return self._ceilings
@@ -167,9 +168,10 @@ class Harness:
             self.listener.step(f"{prefix}{name or together}", step.replace(f"{name}: ", "", 1) if name else step)
 
         request = replace(self.request, processes=trial.processes or self.request.processes)
+        at_once = bool(trial.configurations[0].at_once)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             try:
-                for so_far in scheduler.gather(list(entries.values()), request, Path(folder), report):
+                for so_far in scheduler.gather(list(entries.values()), request, Path(folder), report, at_once):
                     found = so_far
             except (KeyboardInterrupt, SystemExit) as error:
                 ending = error
@@ -177,8 +179,10 @@ class Harness:
             for place, outcomes in gathered.items():
                 if outcomes.sound and outcomes.outcomes and _load_predictions(outcomes) is not None:
                     self._answered.add(_key(trial.configurations[place]))
+            apart = _find_apart(gathered) if at_once else None
             for place, configuration in enumerate(trial.configurations):
-                yield self._finish(trial, configuration, gathered.get(place))
+                result = self._finish(trial, configuration, gathered.get(place))
+                yield result if apart is None or result.status != "ok" else without_figures(result, apart)
         if ending is not None:
             raise ending
 
@@ -199,7 +203,7 @@ class Harness:
         return Job(
             artifact=str(pair.opens.path.absolute()),
             runtime=pair.backend.name,
-            device=request.device,
+            device=request.device_of(configuration),
             threads=configuration.threads,
             batch=configuration.batch,
             data=subject.data,
@@ -228,7 +232,7 @@ class Harness:
         context = ResultContext(
             labels=None if opens.manifest is None else opens.manifest.labels,
             cost=cost_of(opens, configuration.batch),
-            ceilings=self._ceilings,
+            ceilings=self._ceilings if self.request.device_of(configuration) == self.request.devices[0] else None,
         )
         result = finish_result(result, gathered, _load_predictions(gathered), context)
         if gathered.alone is not None:
@@ -289,6 +293,13 @@ def _list_openings(configuration: Configuration) -> Iterator[Reason]:
         yield Reason("opened-with-model-cache", "opened with a cache of compiled models")
 
 
+def _find_apart(gathered: Mapping[int, ProcessOutcomes]) -> Reason | None:
+    """Why the processes did not work at the same time from the first to the last turn, or ``None`` if they did."""
+    if all(outcomes.sound and outcomes.alone is None for outcomes in gathered.values()):
+        return None
+    return Reason("devices-not-at-once", "the process of another device failed, so the devices did not work at once")
+
+
 def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
     place = gathered.predictions
     return predictions.load(place) if place is not None and place.exists() else None
@@ -300,6 +311,8 @@ def _describe_configuration(configuration: Configuration, named: bool) -> str:
     network = f"{pair.subject.name} · " if named else ""
     backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision, pair.typed.file)))
     threads = count(configuration.threads, "thread")
-    graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
+    device = "" if configuration.device is None else f" · {parse_device(configuration.device).numbered}"
+    device += f" of {len(configuration.at_once)} at once" if configuration.at_once else ""
+    graphs = device + ("" if configuration.cuda_graphs else " · no CUDA graphs")
     graphs += "" if configuration.model_cache is None else " · model cache"
     return f"{network}{backend} · batch {configuration.batch} · {threads}{graphs}"

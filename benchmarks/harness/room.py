@@ -51,7 +51,7 @@ class Room:
             return Reason(
                 "memory-short",
                 f"no room beside the others: {_gigabytes(available)} of memory were free, and a process needs up to "
-                f"{_gigabytes(self._largest_bytes)}",
+                f"{_gigabytes(self._largest_bytes)}; {_gigabytes(SPARE_BYTES)} stay free",
             )
         if self._exclusive:
             return Reason(
@@ -64,7 +64,7 @@ class Room:
             return Reason(
                 "gpu-memory-short",
                 f"no room beside the others: {_gigabytes(left)} of GPU memory were free, and a process needs up to "
-                f"{_gigabytes(self._gpu_largest_bytes)}",
+                f"{_gigabytes(self._gpu_largest_bytes)}; {_gigabytes(GPU_SPARE_BYTES)} stay free",
             )
         return None
 

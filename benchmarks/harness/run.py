@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from benchmarks.analysis.figures import Figures
@@ -28,10 +28,13 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
         request, subjects = harness.request, harness.make_subjects()
         threads = request.threads or usable_processors()
         trials = [
-            Trial(tuple(Configuration(pair, batch, threads, request.cuda_graphs) for pair in sides))
+            Trial(each)
             for subject in subjects
             for sides in [pairs(subject, request)]
             for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
+            for each in _side_by_side(
+                [Configuration(pair, batch, threads, request.cuda_graphs) for pair in sides], request
+            )
         ]
         harness.announce(_plan(trials, request))
         harness.measure_ceilings()
@@ -39,6 +42,22 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
         yield from harness.measure(
             replace(trial, later_s=(0.0,) * number) for trial, number in zip(trials, later, strict=True)
         )
+
+
+def _side_by_side(
+    configurations: Sequence[Configuration], request: BenchmarkRequest
+) -> Iterator[tuple[Configuration, ...]]:
+    """The configurations of each trial: all of them on each device; and of several devices, each of them on all at
+    once."""
+    devices = request.devices
+    if len(devices) == 1:
+        yield tuple(configurations)
+        return
+    for device in devices:
+        yield tuple(replace(each, device=device) for each in configurations)
+    for each in configurations:
+        if isinstance(each.pair.opens, Artifact):
+            yield tuple(replace(each, device=device, at_once=devices) for device in devices)
 
 
 def _plan(trials: Sequence[Trial], request: BenchmarkRequest) -> RunPlan:
@@ -54,6 +73,7 @@ def _plan(trials: Sequence[Trial], request: BenchmarkRequest) -> RunPlan:
     factors = [(len(first), "network"), (len({each.pair.backend.name for each in able}), "backend")]
     factors += [(precisions, "precision")] if precisions > 1 else []
     factors += [(len({each.batch for each in able}), "batch size")]
+    factors += [(len(request.devices), "device")] if len(request.devices) > 1 else []
     return RunPlan(request, tuple(workloads), tuple(factors))
 
 

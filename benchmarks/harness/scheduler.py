@@ -94,17 +94,22 @@ seconds of a process of each without that, or ``None`` while nothing tells them.
 
 
 def gather(
-    entries: Sequence[ScheduledJob], request: BenchmarkRequest, folder: Path, report: Report
+    entries: Sequence[ScheduledJob],
+    request: BenchmarkRequest,
+    folder: Path,
+    report: Report,
+    at_once: bool = False,
 ) -> Iterator[list[ProcessOutcomes]]:
     """Measures; gives the list that is filled at once, and again after each process of all. Blocks meanwhile.
 
     What finds no room beside the others, because memory is short or they are many, is measured after them, by itself.
-    ``folder`` is an existing one for these entries alone.
+    ``folder`` is an existing one for these entries alone. With ``at_once`` all have their turns at the same time, each
+    on a GPU of its own.
     """
     found = [ProcessOutcomes() for _ in entries]
     yield found
     for group in _groups(found):
-        scheduler = _Scheduler(entries, found, group, request, folder, report)
+        scheduler = _Scheduler(entries, found, group, request, folder, report, at_once)
         while scheduler.has_more:
             scheduler.run_processes()
             yield found
@@ -131,6 +136,7 @@ class _Scheduler:
     request: BenchmarkRequest
     folder: Path
     report: Report
+    at_once: bool
 
     def __post_init__(self) -> None:
         self._order = random.Random(self.request.seed)
@@ -159,9 +165,13 @@ class _Scheduler:
                 else:
                     usual_s.append(warm_s)
             rounds, turn = plan_turns(self.request, max(usual_s))
-            timed_s, turns = time.monotonic(), rounds * len(workers)
+            timed_s, turns, begun = time.monotonic(), rounds * len(workers), -1
             for taken, (round_number, place) in enumerate(in_rounds(workers, rounds, self._order), start=1):
-                median_s = workers[place].turn(turn)
+                if self.at_once and round_number != begun:
+                    begun = round_number
+                    for worker in workers.values():
+                        worker.start_turn(turn)
+                median_s = workers[place].wait_for_turn() if self.at_once else workers[place].turn(turn)
                 now_s = time.monotonic()
                 self._expected_s = timed_s - self._began_s + (now_s - timed_s) * turns / taken
                 if median_s is None:
@@ -194,7 +204,7 @@ class _Scheduler:
                 if (resident := worker.wait_until_open()) is None:
                     self._add(place, worker)
                 else:
-                    self._room.add(resident, worker.gpu)
+                    self._room.add(resident, None if self.at_once else worker.gpu)
                     workers[place] = worker
         if not number:
             self.group = [place for place in self.group if place in workers]

@@ -193,7 +193,8 @@ def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair
         _check_opens(typed.made, request.backends, {row.name for row in known.values() if typed.format in row.formats})
         chosen = [(known[name], request.threads or usable_processors()) for name in dict.fromkeys(request.backends)]
     return tuple(
-        (Pair(subject, row, typed, _select_artifact(row, typed, request.device)), threads) for row, threads in chosen
+        (Pair(subject, row, typed, _select_artifact(row, typed, request.device_kind)), threads)
+        for row, threads in chosen
     )
 
 
@@ -266,7 +267,9 @@ def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
             opened = [subject.reference, *(typed for typed in opened if typed.made != subject.reference.made)]
         opened = opened or [subject.reference]
         opened += [typed for typed in subject.programs if typed.format in backend.formats]
-        found += [Pair(subject, backend, typed, _select_artifact(backend, typed, request.device)) for typed in opened]
+        found += [
+            Pair(subject, backend, typed, _select_artifact(backend, typed, request.device_kind)) for typed in opened
+        ]
     return tuple(found)
 
 

@@ -14,6 +14,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from runtimes.codec import OMIT_DEFAULT
+from runtimes.devices import parse_device
+from runtimes.errors import RexportError
+from runtimes.tensors.presence import identify
 
 T = TypeVar("T")
 
@@ -98,6 +101,7 @@ class GpuState:
         throttle: The reasons why the clock of the multiprocessors is not higher; ``None`` if the driver reports none.
         energy_j: The energy since the driver was loaded, in joules.
         memory_used_bytes: The memory in use by all processes and by the driver.
+        mig_device: Whether it is a MIG device, whose clocks, temperature and reasons are those of the whole GPU.
     """
 
     name: str
@@ -109,6 +113,7 @@ class GpuState:
     throttle: tuple[str, ...] | None
     energy_j: float | None
     memory_used_bytes: int | None
+    mig_device: bool = field(default=False, metadata=OMIT_DEFAULT)
 
 
 def missing() -> str | None:
@@ -126,37 +131,57 @@ def missing() -> str | None:
 
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that the driver reports, in its order; empty if no driver responds."""
+    return tuple(each.gpu() for each in gauges())
+
+
+def gauges() -> tuple[Gauge, ...]:
+    """Return the gauges of all GPUs, in the order of the driver; empty if no driver responds."""
     library = _library()
     if library is None:
         return ()
     handles = (library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount()))
-    return tuple(Gauge(library, handle).gpu() for handle in handles)
+    return tuple(Gauge(library, handle) for handle in handles)
 
 
 def gauge(device: str) -> Gauge | None:
-    """Return the gauge of the GPU that a runtime on ``device`` uses, which is the first GPU of CUDA.
+    """Return the gauge of the GPU that a runtime on ``device`` uses.
 
-    The result is ``None`` for a processor, if no driver responds, and if it is unclear which of several GPUs is used.
+    CUDA orders GPUs by speed, ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``, and NVML by their PCI addresses.
+    Both agree on the unique identifier. The result is ``None`` for a processor, if no driver responds, and if it is
+    unclear which of several GPUs is used.
     """
     library = None if device == "cpu" else _library()
     if library is None:
         return None
-    if (address := _bus_address()) is not None:
-        with suppress(library.NVMLError):  # NVML does not know the address, as in some containers
-            return Gauge(library, library.nvmlDeviceGetHandleByPciBusId(address))
+    identifier = _identifier(device)
+    # A MIG device has an identifier of its own, with another prefix.
+    for prefix in ("MIG-", "GPU-") if identifier else ():
+        with suppress(library.NVMLError):  # NVML does not know it, as in some containers
+            return _gauge_of(library, library.nvmlDeviceGetHandleByUUID(prefix + identifier))
     with suppress(library.NVMLError):
-        if library.nvmlDeviceGetCount() == 1:
-            return Gauge(library, library.nvmlDeviceGetHandleByIndex(0))
+        if library.nvmlDeviceGetCount() == 1 and parse_device(device).index == 0:
+            return _gauge_of(library, library.nvmlDeviceGetHandleByIndex(0))
     return None
 
 
-def free_bytes() -> int | None:
-    """Return the free memory of CUDA's first device by the CUDA runtime, which needs no NVML.
+def _gauge_of(library: ModuleType, handle: object) -> Gauge | None:
+    """Return the gauge of a GPU or MIG device. Nothing can be said of a part of a GPU whose own handle is unknown."""
+    if Gauge(library, handle).is_mig_device():
+        return Gauge(library, handle, library.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle))
+    return None if Gauge(library, handle).is_divided() else Gauge(library, handle)
+
+
+def free_bytes(device: str) -> int | None:
+    """Return the free memory of a GPU by the CUDA runtime, which needs no NVML; ``None`` without a usable GPU.
 
     The call creates a context in this process, which takes memory, if there is none yet.
     """
-    free: int | None = _ask_cuda("cudaMemGetInfo")
-    return free
+    from runtimes.tensors import cuda
+
+    try:
+        return cuda.free_bytes(parse_device(device).index)
+    except RexportError:
+        return None
 
 
 def _library() -> ModuleType | None:
@@ -168,47 +193,50 @@ def _library() -> ModuleType | None:
     return pynvml  # type: ignore[no-any-return]
 
 
-def _bus_address() -> str | None:
-    """Return the PCI address of CUDA's first device. CUDA orders GPUs by speed and visibility, NVML by address."""
-    address = _ask_cuda("cudaDeviceGetPCIBusId", 16, 0)
-    if address is None:
-        return None
-    text: str = address.decode() if isinstance(address, bytes) else str(address)
-    return text.split("\0")[0]
-
-
-def _ask_cuda(name: str, *arguments: int) -> Any:
-    """Return the first value of a function of the CUDA runtime, or ``None`` without the runtime or a usable GPU."""
+def _identifier(device: str) -> str:
+    """Return the unique identifier of a GPU, as CUDA reports it; empty if CUDA does not."""
     try:
-        from cuda.bindings import runtime as cudart
-
-        status, *values = getattr(cudart, name)(*arguments)
-    except (ImportError, OSError, RuntimeError):  # not installed, or no CUDA library is found
-        return None
-    return values[0] if status == cudart.cudaError_t.cudaSuccess else None
+        there = identify(parse_device(device))
+    except RexportError:
+        return ""
+    return "" if there is None else there.uuid
 
 
 class Gauge:
     """Reads one GPU. Values that the driver does not support for it are ``None``.
 
+    A MIG device has memory and processes of its own. Its clocks, temperature and setup are those of the whole GPU.
+    Power and energy are unknown, because the driver reports them for the whole GPU alone.
+
     Args:
         library: NVML.
-        handle: NVML's handle of the GPU.
+        handle: NVML's handle of the GPU or MIG device.
+        whole: For a MIG device, the handle of its GPU.
     """
 
-    def __init__(self, library: ModuleType, handle: object) -> None:
+    def __init__(self, library: ModuleType, handle: object, whole: object | None = None) -> None:
         self._nvml: Any = library
         self._handle = handle
+        self._whole = handle if whole is None else whole
+        self._is_part = whole is not None
         mismatch = getattr(library, "NVMLLibraryMismatchError", library.NVMLError)  # not derived from NVMLError
         self._failures: tuple[type[Exception], ...] = (library.NVMLError, mismatch, AttributeError)
 
+    def is_mig_device(self) -> bool:
+        """Return whether the handle is that of a MIG device."""
+        return bool(self._query(lambda: self._nvml.nvmlDeviceIsMigDeviceHandle(self._handle)))
+
+    def is_divided(self) -> bool | None:
+        """Return whether the GPU is divided into MIG devices."""
+        return self._query(lambda: bool(self._nvml.nvmlDeviceGetMigMode(self._whole)[0]))
+
     def gpu(self) -> Gpu:
         """Return the GPU and its setup."""
-        nvml, handle = self._nvml, self._handle
-        capability = self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        nvml, handle, whole = self._nvml, self._handle, self._whole
+        capability = self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(whole))
         version = self._query(lambda: nvml.nvmlSystemGetCudaDriverVersion_v2())
-        limit = self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-        default_limit = self._query(lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle))
+        limit = self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(whole))
+        default_limit = self._query(lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(whole))
         return Gpu(
             name=self._query(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
             uuid=self._query(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
@@ -216,41 +244,44 @@ class Gauge:
             cuda=UNKNOWN if version is None else f"{version // 1000}.{version % 1000 // 10}",
             compute_capability=UNKNOWN if capability is None else ".".join(map(str, capability)),
             memory_bytes=self._query(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total),
-            sm_mhz_max=self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            sm_mhz_max=self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(whole, nvml.NVML_CLOCK_SM)),
             power_limit_w=None if limit is None else limit / 1000,
             power_limit_default_w=None if default_limit is None else default_limit / 1000,
             compute_mode=self.compute_mode(),
-            mig=self._query(lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0])),
-            mps=self._query(lambda: bool(nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle))),
-            persistence=self._query(lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle))),
-            ecc=self._query(lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0])),
-            application_mhz=self._query(lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM)),
+            mig=self.is_divided(),
+            mps=self._query(lambda: bool(nvml.nvmlDeviceGetMPSComputeRunningProcesses(whole))),
+            persistence=self._query(lambda: bool(nvml.nvmlDeviceGetPersistenceMode(whole))),
+            ecc=self._query(lambda: bool(nvml.nvmlDeviceGetEccMode(whole)[0])),
+            application_mhz=self._query(lambda: nvml.nvmlDeviceGetApplicationsClock(whole, nvml.NVML_CLOCK_SM)),
         )
 
     def compute_mode(self) -> str | None:
         """Return the compute mode, by the words of ``Gpu.compute_mode``."""
-        mode = self._query(lambda: self._nvml.nvmlDeviceGetComputeMode(self._handle))
+        mode = self._query(lambda: self._nvml.nvmlDeviceGetComputeMode(self._whole))
         words = {getattr(self._nvml, name, None): word for name, word in _COMPUTE_MODES.items()}
         return None if mode is None else words.get(mode, f"mode {mode}")
 
     def state(self) -> GpuState:
         """Return the state of the GPU now."""
-        nvml, handle = self._nvml, self._handle
-        power = self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        nvml, handle, whole = self._nvml, self._handle, self._whole
+        power = None if self._is_part else self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         return GpuState(
             name=self._query(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
             uuid=self._query(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
-            sm_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            memory_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+            sm_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(whole, nvml.NVML_CLOCK_SM)),
+            memory_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(whole, nvml.NVML_CLOCK_MEM)),
             power_w=None if power is None else power / 1000,
-            temperature_c=self._query(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            temperature_c=self._query(lambda: nvml.nvmlDeviceGetTemperature(whole, nvml.NVML_TEMPERATURE_GPU)),
             throttle=self._reasons(),
             energy_j=self.energy_j(),
             memory_used_bytes=self.used_bytes(),
+            mig_device=self._is_part,
         )
 
     def energy_j(self) -> float | None:
         """Return the energy since the driver was loaded, in joules."""
+        if self._is_part:
+            return None
         used: int | None = self._query(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         return None if used is None else used / 1000
 
@@ -307,12 +338,12 @@ class Gauge:
     def _limited_s(self, policy: str) -> float | None:
         nvml = self._nvml
         time_ns: int | None = self._query(
-            lambda: nvml.nvmlDeviceGetViolationStatus(self._handle, getattr(nvml, policy)).violationTime
+            lambda: nvml.nvmlDeviceGetViolationStatus(self._whole, getattr(nvml, policy)).violationTime
         )
         return None if time_ns is None else time_ns / 1e9
 
     def _reasons(self) -> tuple[str, ...] | None:
-        bits: int | None = self._query(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
+        bits: int | None = self._query(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._whole))
         if bits is None:
             return None
         words = {getattr(self._nvml, name, None): word for name, word in _REASONS.items()}

@@ -110,7 +110,7 @@ class GpuMonitor:
         if self._device == "cpu":
             return None
         if self._gauge is None:
-            return GpuMemory(None, gpu.free_bytes(), growth_bytes)
+            return GpuMemory(None, gpu.free_bytes(self._device), growth_bytes)
         self._note_own(self._gauge.processes())
         used = self._gauge.used_bytes()
         if self._baseline is not None and used is not None:

@@ -67,7 +67,6 @@ class Worker:
 
     Attributes:
         predictions: The path of the predictions, which may not exist.
-        gpu: The memory of the GPU when the model was open; ``None`` for a processor.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Worker:
         self._step: str | None = None
         self._unread = b""
         self._hung = False
-        self.gpu: GpuMemory | None = None
+        self._gpu = ""
         job_path = folder / "job.json"
         job_path.write_text(codec.dumps(job), encoding="utf-8")
         with self._errors.open("wb") as errors:
@@ -116,6 +115,11 @@ class Worker:
         """
         return self._ask(CALL, "opened")
 
+    @property
+    def gpu(self) -> GpuMemory | None:
+        """The memory of the GPU when the model was open; ``None`` for a processor."""
+        return codec.loads(GpuMemory, self._gpu) if self._gpu else None
+
     def warm(self, lead_s: float = 0.0) -> float | None:
         """Request the warm-up and return the seconds of a usual call, or ``None`` if the worker has ended.
 
@@ -126,7 +130,16 @@ class Worker:
 
     def turn(self, turn: TurnPlan) -> float | None:
         """Request a turn and return its median in seconds, or ``None`` if the worker has ended."""
-        return self._ask(encode_turn(turn), "turned")
+        self.start_turn(turn)
+        return self.wait_for_turn()
+
+    def start_turn(self, turn: TurnPlan) -> None:
+        """Request a turn. ``wait_for_turn`` has to follow."""
+        self._send(encode_turn(turn))
+
+    def wait_for_turn(self) -> float | None:
+        """Wait for the end of the turn and return its median in seconds, or ``None`` if the worker has ended."""
+        return self._wait_for("turned")
 
     def finish(self) -> None:
         """Request the end, and wait until the worker has done the rest of its work."""
@@ -154,9 +167,15 @@ class Worker:
 
     def _ask(self, line: str, word: str) -> float | None:
         """Send a command and return the number in the reply, or ``None`` if the worker has ended or was hung."""
+        self._send(line)
+        return self._wait_for(word)
+
+    def _send(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError, ValueError):  # the worker has ended, which the wait below detects
             self._stdin.write(f"{line}\n".encode())
             self._stdin.flush()
+
+    def _wait_for(self, word: str) -> float | None:
         deadline = time.monotonic() + self._silence_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)
@@ -186,7 +205,7 @@ class Worker:
             if line.startswith(MARK):
                 name, value = line.removeprefix(MARK).split(maxsplit=1)
                 if name == GPU:
-                    self.gpu = codec.loads(GpuMemory, value)
+                    self._gpu = value
                 reply = float(value) if name == word else reply
             elif line:
                 self._step = line

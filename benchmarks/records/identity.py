@@ -46,6 +46,11 @@ def format_load_value(value: Value) -> str:
     return count(int(str(clients)), "client") if shape == "clients" else str(shape)
 
 
+def format_at_once(value: Value) -> str:
+    """Return the devices that worked at the same time in a few words."""
+    return " and ".join(map(str, value)) if isinstance(value, tuple) else "no other device"
+
+
 def _rate(result: Result) -> Value:
     """Return the rate that was requested. A rate derived from the machine's own speed counts by its share of it."""
     if result.load is None:
@@ -69,6 +74,7 @@ FIELDS: tuple[Field, ...] = (
     Field("batch", lambda result: result.identity.batch, names=True),
     Field("cuda-graphs", lambda result: result.asked.cuda_graphs, names=True),
     Field("load", load_value, names=True, text=format_load_value),
+    Field("at-once", lambda result: result.asked.at_once or None, names=True, text=format_at_once),
     Field("sha256", lambda result: result.identity.sha256, names=False, text=lambda value: str(value)[:12]),
     Field("threads", lambda result: result.ran.threads, names=False),
     Field("device", lambda result: result.ran.device, names=False),
@@ -101,8 +107,8 @@ def latest(results: Sequence[Result]) -> tuple[Result, ...]:
 
 def _identify_request(result: Result) -> tuple[Value, ...]:
     configuration = (field.of(result) for field in FIELDS if field.names)
-    threads, device = result.asked.threads or result.ran.threads, result.asked.device or result.ran.device
-    return (*configuration, threads, device, _machine(result), _rate(result))
+    threads = result.asked.threads or result.ran.threads
+    return (*configuration, threads, _device(result), _machine(result), _rate(result))
 
 
 def configuration(result: Result, across: Collection[str] = ()) -> tuple[Value, ...]:
@@ -125,7 +131,12 @@ def find_timed_reference(result: Result, among: Sequence[Result]) -> Result | No
     with the result is preferred.
     """
     batch, group = result.identity.batch, result.asked.group
-    timed = [other for other in _references(result, among) if other.samples and other.identity.batch == batch]
+    where = _device(result), result.asked.at_once
+    timed = [
+        other
+        for other in _references(result, among)
+        if other.samples and other.identity.batch == batch and (_device(other), other.asked.at_once) == where
+    ]
     return next((other for other in timed if other.asked.group == group), timed[0]) if timed else None
 
 
@@ -172,9 +183,17 @@ def describe_baseline(result: Result) -> str:
 
 
 def locate(result: Result) -> tuple[str, ...]:
-    """Return the names of the processor, the GPUs and the requested device of a result."""
+    """Return the names of the processor, the GPUs and the requested device of a result.
+
+    The device is all devices that worked at the same time, if there were others.
+    """
     machine = result.environment
-    return (machine.cpu, *(gpu.name for gpu in machine.gpus), result.asked.device or result.ran.device)
+    device = ",".join(result.asked.at_once) or _device(result)
+    return (machine.cpu, *(gpu.name for gpu in machine.gpus), device)
+
+
+def _device(result: Result) -> str:
+    return result.asked.device or result.ran.device
 
 
 def weights_of(result: Result) -> str:

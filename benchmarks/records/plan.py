@@ -29,8 +29,6 @@ own."""
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """The limits of the number of processes of each configuration, if none is requested. The time budget decides."""
 
-DEVICES = ("cpu", "cuda")
-"""The devices, as ``runtimes.open`` takes them."""
 
 BUDGET_S = 60.0
 """The time budget for each network and batch size."""

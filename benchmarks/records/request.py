@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.records.plan import BUDGET_S, DEVICES, ROUNDS, SILENCE_S, Plan
+from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S, Plan
 from benchmarks.records.result import Baseline
 from exporter.precision.spec import FP32 as FP32_SPEC
 from exporter.precision.spec import PrecisionSpec
@@ -16,7 +16,8 @@ from exporter.precision.table import CALIBRATION_IMAGES, Target, precision
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, Reason, UsageError, quote
+from runtimes.devices import join_devices, parse_devices
+from runtimes.errors import ArtifactError, Reason, UsageError
 from runtimes.parity import LOGITS
 
 REFERENCE = registry.reference_backend().name
@@ -72,7 +73,8 @@ class BenchmarkRequest:
             run on the device, except those that are measured only by name.
         baseline: The backend that the others are compared with, by name or alias, which is always measured; ``None``
             for PyTorch if it is measured, otherwise the first backend that runs.
-        device: The device, as ``runtimes.open`` takes it.
+        device: The device, as ``runtimes.open`` takes it; or several GPUs separated by commas. Each of them is measured
+            alone, and then all at once.
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
         batches: The batch sizes. If empty, 1, or the fixed batch size of the artifact.
         precisions: The precisions of the graphs. If empty, fp32 for a variant and the artifact's own precision.
@@ -169,12 +171,21 @@ class BenchmarkRequest:
         ):
             if number is not None and number < least:
                 raise UsageError(f"{name} is {number}, expected at least {least}", code="number-too-small")
-        if self.device not in DEVICES:
-            raise UsageError(
-                f"unknown device {quote(self.device)!r}",
-                code="device-unknown",
-                hint=f"choose one of {', '.join(DEVICES)}",
-            )
+        object.__setattr__(self, "device", join_devices(parse_devices(self.device)))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices, each as ``runtimes.open`` takes it."""
+        return tuple(map(str, parse_devices(self.device)))
+
+    def device_of(self, configuration: Configuration) -> str:
+        """Return the device of a configuration, as ``runtimes.open`` takes it."""
+        return configuration.device or self.devices[0]
+
+    @property
+    def device_kind(self) -> str:
+        """The kind of all devices."""
+        return parse_devices(self.device)[0].kind
 
     def precision_spec(self, name: str) -> PrecisionSpec:
         """Return how a graph is converted to the precision ``name``.
@@ -203,7 +214,7 @@ def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
         chosen = [*map(registry.find_backend, request.backends)]
     else:
         usual = (backend for backend in registry.all_backends() if not backend.named_only)
-        chosen = [backend for backend in usual if backend.reference or request.device in backend.devices]
+        chosen = [backend for backend in usual if backend.reference or request.device_kind in backend.devices]
     if request.baseline is not None and request.baseline not in [backend.name for backend in chosen]:
         chosen.insert(0, registry.find_backend(request.baseline))
     return tuple(sorted(chosen, key=lambda backend: backend.name != (request.baseline or REFERENCE)))
@@ -220,6 +231,8 @@ class Configuration:
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
         streams: The number of calls at the same time, as ``runtimes.open`` takes it.
         model_cache: The folder of compiled models, as ``runtimes.open`` takes it.
+        device: The device, as ``runtimes.open`` takes it; ``None`` for the first one of the request.
+        at_once: All devices that work at the same time, if there are others.
     """
 
     pair: Pair
@@ -228,6 +241,8 @@ class Configuration:
     cuda_graphs: bool = True
     streams: int = 1
     model_cache: Path | None = None
+    device: str | None = None
+    at_once: tuple[str, ...] = ()
 
     @property
     def reference(self) -> bool:

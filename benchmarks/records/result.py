@@ -99,6 +99,7 @@ class Asked:
         baseline: The configuration with which latency and predictions are compared; ``None`` for PyTorch in fp32, as
             in all results of older versions.
         quick: Whether the run was short, so that its results are preliminary.
+        at_once: All devices that worked at the same time, each with the same model; empty if no other one did.
     """
 
     threads: int | None
@@ -112,6 +113,7 @@ class Asked:
     command: tuple[str, ...] | None
     baseline: Baseline | None = None
     quick: bool = False
+    at_once: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)

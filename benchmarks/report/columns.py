@@ -23,6 +23,7 @@ from benchmarks.records.result import Estimate
 from benchmarks.stats.comparison import NO_DIFFERENCE
 from exporter.document.blocks import Table, TableColumn, TableRow
 from exporter.proportions import Interval
+from runtimes.devices import parse_device
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -59,6 +60,7 @@ MEANING = (
 MEANING_OF_CUDA = (
     ("device ms", "a run by the GPU's clock; inference only ms ends by the host's clock when the GPU has finished"),
     ("graphs", "off where no recorded run was replayed"),
+    ("device", "the GPU of a row, where several worked at the same time"),
     ("MHz", "lowest and highest GPU clock, read at the end of each turn's runs"),
     ("W", "mean power of the whole GPU while its energy was measured"),
     ("clock limit", "why the clock was not higher"),
@@ -189,13 +191,20 @@ def _graphs(figures: Figures) -> str:
     return "off" if figures.result.asked.cuda_graphs is False else ABSENT
 
 
+def _device(figures: Figures) -> str:
+    """The device of a row beside others of the same configuration, which worked at the same time."""
+    asked = figures.result.asked
+    return parse_device(asked.device).numbered if asked.at_once and asked.device is not None else ABSENT
+
+
 BACKEND: Column[Figures] = Column("backend", lambda figures: figures.result.identity.backend, left=True)
 PRECISION: Column[Figures] = Column(
     "precision", lambda figures: figures.result.identity.precision or ABSENT, left=True, stacked=True
 )
 BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch), stacked=True)
 FILE: Column[Figures] = Column("file", lambda figures: figures.result.identity.file or ABSENT, left=True)
-WHICH: tuple[Column[Figures], ...] = (FILE, BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True))
+DEVICE: Column[Figures] = Column("device", _device, left=True)
+WHICH: tuple[Column[Figures], ...] = (FILE, BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True), DEVICE)
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
 CHANGE: Column[Figures] = Column("change pp", lambda figures: against_reference(change, figures.top1_change, figures))
 AGREEMENT: Column[Figures] = Column("agreement %", lambda figures: percent(value_of(figures.agreement)))

@@ -11,6 +11,7 @@ from benchmarks.accuracy import differences
 from benchmarks.accuracy.differences import ClassShare, Confusion, Flips, flips
 from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.analysis import ranking
+from benchmarks.analysis.at_once import DeviceTotal, totals
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.verdict import judge
 from benchmarks.format import ABSENT, TOO_NOISY, count, share
@@ -21,6 +22,7 @@ from benchmarks.records.result import Result
 from benchmarks.report import columns
 from benchmarks.report.columns import Column, cell_of, has_values, table, table_of_results
 from exporter.document.blocks import Block, Folded, Remark, Section, Sentence, Table, TableColumn, TableRow
+from runtimes.devices import parse_device
 from runtimes.errors import Reason
 
 FOLDED = {
@@ -78,9 +80,10 @@ def sections(results: Sequence[Figures], limits: TableLimits | None = None) -> I
     Raises:
         ArtifactError: the predictions of a result are damaged.
     """
-    for group in groups([figures for figures in results if figures.result.load is None]):
+    plain = [figures for figures in results if figures.result.load is None]
+    for group in groups(plain):
         measured = measured_of(group)
-        yield _section(group, measured)
+        yield _section(group, measured, totals(plain) if group[0].result.asked.at_once else ())
         predictions = () if limits is None else tuple(tabulate_predictions(measured, limits))
         if predictions:
             yield Section("", predictions, f"predictions: {title(group)}")
@@ -91,8 +94,9 @@ def measured_of(results: Sequence[Figures]) -> list[Figures]:
     return [figures for figures in results if figures.result.status == "ok"]
 
 
-def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section:
-    headlines = ranking.headlines(measured)
+def _section(results: Sequence[Figures], measured: Sequence[Figures], together: Sequence[DeviceTotal] = ()) -> Section:
+    """Of several devices at once, their totals stand in place of a ranking: their rows are no alternatives."""
+    headlines = () if results[0].result.asked.at_once else ranking.headlines(measured)
     best = [figures for headline in headlines for figures in headline.best]
     main = table_of_results(columns.MAIN, results, best)
     folded = []
@@ -103,6 +107,7 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section
             folded.append(Folded(summary, (found,)))
     blocks = (
         *(Sentence(ranking.format_headline(one), "headline") for one in headlines),
+        *(Sentence(str(one), "headline") for one in together),
         replace(main, label="Configurations compared.", name="main", elsewhere=ELSEWHERE),
         *_footnotes(main),
         *folded,
@@ -132,7 +137,9 @@ def title(results: Sequence[Figures]) -> str:
     if len(names) == 1 and of.trained is not None and of.variant in names:
         names = {}
     threads = sorted({result.ran.threads for result in ran})
-    where = f"{ran[0].ran.device}, {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
+    at_once = " and ".join(parse_device(device).numbered for device in ran[0].asked.at_once)
+    device = f"{at_once} at once" if at_once else ran[0].ran.device
+    where = f"{device}, {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
     if ran[0].load is not None and ran[0].load.served is not None:
         where = f"on a server ({ran[0].load.served.host})"
     images = max((figures.images or 0 for figures in results), default=0)

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 import runtimes
+from runtimes.devices import parse_device
 from runtimes.errors import CompatibilityError
 from runtimes.protocol import Array, Backend, summarise_precisions
 
@@ -53,7 +54,7 @@ def products(threads: int, device: str, arithmetics: Sequence[str], folder: Path
     opened = [
         _open_product(backend, arithmetic, threads, device, folder)
         for backend in (runtimes.available_backends() if importlib.util.find_spec("onnx") else ())
-        if FORMAT in backend.formats and device in backend.devices and not backend.missing()
+        if FORMAT in backend.formats and parse_device(device).kind in backend.devices and not backend.missing()
         for arithmetic in arithmetics
         if arithmetic in _ONNX_TYPES
     ]

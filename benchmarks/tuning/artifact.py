@@ -16,6 +16,7 @@ from exporter.weights.checkpoint import is_weights_file, stem
 from runtimes import Artifact, files
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.manifest import FileRecord, Tuning
+from runtimes.devices import parse_device
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError
 
 
@@ -62,7 +63,7 @@ def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
     machine = result.environment
     return Tuning(
         runtime=result.identity.backend,
-        device=result.ran.device,
+        device=parse_device(result.ran.device).kind,  # another machine may have fewer GPUs
         threads=result.ran.threads,
         batch=result.identity.batch,
         objective=objective,

@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
             if job.load is None:
                 outcome = _time_turns(outcome, job, Clocks(opened, job.plan, gpu, machine, job.began_s), gpu, wire)
             else:
-                outcome = replace(outcome, load=_apply_load(job.load, opened, wire, Monitors(machine, gpu)))
+                outcome = replace(outcome, load=_apply_load(job.load, opened, wire, machine, gpu))
             if job.evaluate:
                 outcome = _evaluate_accuracy(outcome, job, runtime, predictions, wire)
     except Exception as error:
@@ -97,23 +97,17 @@ def _open(job: Job) -> Runtime:
     )
 
 
-@dataclass(frozen=True)
-class Monitors:
-    """The monitors of the machine and of its GPU, made before the artifact was opened."""
-
-    machine: MachineMonitor
-    gpu: GpuMonitor
-
-
-def _apply_load(plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, monitors: Monitors) -> LoadResult:
-    runtime, machine = opened.runtime, monitors.machine
+def _apply_load(
+    plan: ArrivalPlan, opened: OpenedArtifact, wire: Pipes, machine: MachineMonitor, gpu: GpuMonitor
+) -> LoadResult:
+    runtime = opened.runtime
     if isinstance(runtime, RemoteRuntime):
         assert runtime.artifact.manifest is not None
         tolerance = _tolerance(runtime.artifact.manifest)
         return served_load.run(runtime.session, opened, plan, ServedRun(wire.step, machine, tolerance))
-    with monitors.gpu.turn():
+    with gpu.turn():
         load = load_generator.run(runtime, opened.feeds, plan, wire.step, watcher=machine)
-    conditions = load.conditions and replace(load.conditions, gpu=monitors.gpu.conditions())
+    conditions = load.conditions and replace(load.conditions, gpu=gpu.conditions())
     return replace(load, conditions=conditions)
 
 

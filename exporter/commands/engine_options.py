@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from exporter.commands.command import ENGINE, NameChoice, stack_options
-from exporter.commands.options import force_option, given_options, out_option
+from exporter.commands.command import ENGINE, RUNTIME, NameChoice, stack_options
+from exporter.commands.options import force_option, given_options, out_option, require_device
+from exporter.commands.values import DEVICE
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT, TILING
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
 from runtimes.backends.tensorrt.flavors import FLAVORS
+from runtimes.devices import CUDA, parse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 ENGINE_PARAMETERS = (
     "flavor", "min_batch", "opt_batch", "max_batch", "profile", "opt_level", "workspace", "timing_cache",
     "aux_streams", "tiling", "avg_timing", "sparse_weights",
-    "hardware_compat", "version_compat", "strip_weights", "refit", "compute_capability", "out", "force",
+    "hardware_compat", "version_compat", "strip_weights", "refit", "compute_capability", "device", "out", "force",
 )  # fmt: skip
 """What ``engine_options`` call their values. The command's other options are the network's."""
 
@@ -129,6 +131,13 @@ def engine_options(command: Command) -> Command:
             show_default="all from 8.0",
             help="Compute capability to build for, as 8.6. Repeatable (TensorRT-RTX only).",
         ),
+        RUNTIME.option(
+            "--device",
+            type=DEVICE,
+            metavar="NAME",
+            default=CUDA,
+            help="GPU that the engine is built for and checked on: cuda for the first one, or cuda:N.",
+        ),
         out_option(None, "beside ARTIFACT.onnx; else ./"),
         force_option,
     )(command)
@@ -138,13 +147,19 @@ def order(options: Mapping[str, Any]) -> EngineRequest:
     """What is asked for, of the values of ``engine_options``.
 
     Raises:
-        UsageError: a value that means nothing, or options that contradict each other.
+        UsageError: a value that means nothing, a device that is no GPU, or options that contradict each other.
         ResourceError: the folder of the timing cache is missing.
     """
     from exporter.targets.tensorrt_engine import EngineRequest
     from runtimes.backends.tensorrt.build_settings import Settings, parse_size, parse_target
+    from runtimes.errors import UsageError
     from runtimes.files import require_folder
 
+    device = parse_device(options["device"])
+    if device.kind != CUDA:
+        raise UsageError("an engine runs on GPUs only", code="engine-device-not-gpu", hint="--device cuda:N")
+    if device.index:
+        require_device(str(device))
     if options["timing_cache"] is not None:
         require_folder(options["timing_cache"].parent)
     return EngineRequest(
@@ -166,6 +181,7 @@ def order(options: Mapping[str, Any]) -> EngineRequest:
         ),
         out=options["out"],
         force=options["force"],
+        device_index=device.index,
     )
 
 

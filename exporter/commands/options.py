@@ -25,6 +25,7 @@ from exporter.commands.preprocessing_options import preprocessing_of, preprocess
 from exporter.commands.terminal import debug_option
 from exporter.commands.values import (
     DATASET,
+    DEVICE_OR_AUTO,
     VARIANT,
     VARIANT_OR_FILE,
     WEIGHTS,
@@ -42,6 +43,7 @@ from exporter.precision.table import (
     TARGETS,
     TOLERANCE_PP,
 )
+from runtimes.devices import AUTO, CPU, parse_device
 from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
 
 if TYPE_CHECKING:
@@ -436,9 +438,11 @@ def backend_options(command: Command) -> Command:
         ),
         RUNTIME.option(
             "--device",
-            type=NameChoice(("cpu", "cuda")),
+            type=DEVICE_OR_AUTO,
+            metavar="NAME",
             show_default="the one it was tuned for, else cpu where it runs there",
-            help="Device that runs the model.",
+            help="Device that runs the model: cpu, cuda for the first GPU, cuda:N for another one, or auto for the "
+            "first GPU, else the CPU.",
         ),
         RUNTIME.option(
             "--threads",
@@ -451,13 +455,15 @@ def backend_options(command: Command) -> Command:
 
 
 def require_device(device: str | None) -> None:
-    """Raises BackendUnavailableError where a GPU is asked for and there is none, before anything heavy is imported."""
-    if device != "cuda":
+    """Raises BackendUnavailableError where a GPU is asked for that is not there, before anything heavy is imported."""
+    named = [parse_device(name) for name in (device or CPU).split(",") if name != AUTO]
+    if all(each.kind == CPU for each in named):
         return
-    from runtimes.tensors import cuda
+    from runtimes.tensors.presence import find_missing
 
-    missing = cuda.missing()
-    if missing is not None and missing.code != "cuda-bindings-missing":  # without these, PyTorch may still have a GPU
-        raise BackendUnavailableError(
-            f"--device cuda: {missing}", code="device-missing", hint="--device cpu runs it on the processor"
-        )
+    for each in named:
+        missing = find_missing(each)
+        if missing is not None:
+            raise BackendUnavailableError(
+                f"--device {each}: {missing}", code="device-missing", hint="--device cpu runs it on the processor"
+            )

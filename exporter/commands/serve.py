@@ -101,6 +101,13 @@ def _limit_options(command: Command) -> Command:
             "--max-bytes", default="10MiB", metavar="SIZE", help="Largest body of a request, as 512kB or 10MiB."
         ),
         LIMITS.option(
+            "--gpu-mem-limit",
+            metavar="SIZE",
+            show_default="none",
+            help="GPU memory of each model in each process, as 4GiB. ONNX Runtime limits its arena, TensorRT the calls "
+            "at a time, PyTorch the process.",
+        ),
+        LIMITS.option(
             "--max-pixels",
             type=click.IntRange(1, 80_000_000),
             default=50_000_000,
@@ -256,6 +263,7 @@ def _order(sources: tuple[ModelSource, ...], options: dict[str, Any]) -> WorkerO
         listener=-1,
         grpc_address=None,
         linger_s=max(1.0, options["drain"]),
+        gpu_mem_limit=None if options["gpu_mem_limit"] is None else parse_size(options["gpu_mem_limit"]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exporter.commands.command import NameChoice
+from runtimes.devices import AUTO, CUDA, KINDS, join_devices, parse_device, parse_devices
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -178,6 +179,43 @@ class _RayAddressType(click.ParamType["RayAddress"]):
 
 
 RAY_ADDRESS = _RayAddressType()
+
+
+class Device(click.ParamType[str]):
+    """A device: ``cpu``, ``cuda`` or ``cuda:N``; where allowed, also ``auto``, or several separated by commas."""
+
+    def __init__(self, auto: bool = False, several: bool = False) -> None:
+        self._words = (*KINDS, AUTO) if auto else KINDS
+        self._several = several
+        self.name = "cpu|cuda|cuda:N" + ("|auto" if auto else "") + ("[,...]" if several else "")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).lower()
+        if text == AUTO and AUTO in self._words:
+            return text
+        try:
+            devices = parse_devices(text) if self._several else (parse_device(text),)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        return join_devices(devices)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        before, comma, last = incomplete.lower().rpartition(",") if self._several else ("", "", incomplete.lower())
+        words = [*self._words, *(_gpus() if last.startswith(CUDA) else ())]
+        return [CompletionItem(f"{before}{comma}{word}") for word in words if word.startswith(last)]
+
+
+def _gpus() -> Iterable[str]:
+    from runtimes.tensors import cuda
+
+    return [] if cuda.missing() is not None else [f"{CUDA}:{number}" for number in range(cuda.count())]
+
+
+DEVICE = Device()
+DEVICE_OR_AUTO = Device(auto=True)
+DEVICES = Device(several=True)
 
 
 class BatchSize(click.ParamType["int | None"]):

@@ -13,9 +13,9 @@ from runtimes import Artifact
 from runtimes.artifacts.manifest import Manifest
 from runtimes.backends.tensorrt.build_settings import settings_of
 from runtimes.backends.tensorrt.builder import BuiltEngine
-from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
-from runtimes.backends.tensorrt.refit import refit
-from runtimes.errors import ArtifactError, BackendUnavailableError, CompatibilityError, quote
+from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor, default_flavor
+from runtimes.backends.tensorrt.refit import check_refittable, refit
+from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.tensors import cuda
 
 
@@ -42,23 +42,19 @@ def refit_engine(
         UsageError: The target exists.
     """
     old, parent = Artifact.read(engine), read_onnx(onnx)
-    manifest = old.manifest
-    if manifest is None or manifest.engine is None:
-        raise ArtifactError(
-            f"only an engine has weights to replace, but this file has the format {old.format.name}",
-            code="refit-needs-engine",
-            path=engine,
-            hint="rexport tensorrt ARTIFACT.onnx --refit builds an engine",
-        )
+    built = None if old.manifest is None else old.manifest.engine
+    flavor = default_flavor() if built is None else FLAVORS[built.flavor]
+    manifest = check_refittable(old, flavor)
+    record = manifest.engine
+    assert record is not None
     assert parent.manifest is not None
     _require_same_network(manifest, parent.manifest, onnx)
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"weights are replaced on a GPU: {missing}", code="refit-needs-gpu")
-    record = manifest.engine
     order = EngineRequest(record.flavor, settings_of(record), out, force)
     target = target_file(out or f"{onnx.parent}/", f"{onnx.stem}.engine", force)
-    build = _Refit(old, parent, target, order, FLAVORS[record.flavor], listener)
+    build = _Refit(old, parent, target, order, flavor, listener)
     name = parent.manifest.precision
     return build.run(lambda: network_of(parent, listener), PrecisionSpec(name) if name in PRECISIONS else FP32)
 
@@ -100,7 +96,7 @@ class _Refit(EngineBuild):
 
     def _build_engine(self) -> BuiltEngine:
         self.listener.step("replacing the weights")
-        built = refit(self._old, self.parent.path, self.flavor, cuda.device())
+        built = refit(self._old, self.parent.path, self.flavor, cuda.device(self.device.index))
         self.listener.notice(
             f"{self.flavor.title} {self.flavor.version()}: {len(built.plan):,} bytes with the weights of "
             f"{self.parent.path.name}, in {built.duration_s:.1f} s"

@@ -20,6 +20,7 @@ from exporter.targets import expected_accuracy
 from exporter.targets.onnx_file import export_network
 from exporter.targets.publish import ExportTarget
 from exporter.targets.rebuild import network_of
+from exporter.targets.sparse_weights import count_sparse_layers
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
@@ -28,9 +29,11 @@ from runtimes.backends.tensorrt import compatibility, engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import BuiltEngine, build
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities, default_flavor, flavor
+from runtimes.devices import CUDA, DeviceName
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason, UsageError, quote
 from runtimes.onnx import graph as onnxfile
 from runtimes.tensors import cuda
+from runtimes.tensors.presence import identify
 
 AUTO = "auto"
 """The name that stands for the most preferred flavor that is installed."""
@@ -48,12 +51,14 @@ class EngineRequest:
         settings: The settings of the builder. Their ``tf32`` is ignored, because the graph determines it.
         out: A file, or a folder if it exists or ends in a slash. ``None`` means the folder of the ONNX file.
         force: Whether existing files are replaced.
+        device_index: The number of the GPU to build for and to check on.
     """
 
     flavor: str = AUTO
     settings: Settings = field(default_factory=Settings)
     out: str | None = None
     force: bool = False
+    device_index: int = 0
 
     def choose_flavor(self) -> Flavor:
         """Return the flavor, whose library is installed and supports the settings.
@@ -192,18 +197,19 @@ FLOAT8_CAPABILITY = (8, 9)
 """The first compute capability with 8-bit floats: Ada. Hopper and Blackwell follow."""
 
 
-def _float8_targets(parent: Artifact, targets: tuple[str, ...], flavor: Flavor) -> tuple[str, ...]:
+def _float8_targets(parent: Artifact, order: EngineRequest, flavor: Flavor) -> tuple[str, ...]:
     """Return the compute capabilities to build for. For a graph with 8-bit floats, each of them must have these floats.
 
     Raises:
         CompatibilityError: A requested GPU, or the GPU of this machine that TensorRT builds for, has no 8-bit floats.
     """
+    targets = order.settings.targets
     if "float8" not in onnxfile.graph(parent.path).arithmetic:
         return targets
     if flavor.name == "rtx":
         wanted = targets or tuple(filter(_has_float8, compute_capabilities(flavor)))
     else:
-        wanted = () if cuda.missing() is not None else (cuda.device().compute_capability,)
+        wanted = () if cuda.missing() is not None else (cuda.device(order.device_index).compute_capability,)
     lacking = [target for target in wanted if not _has_float8(target)]
     if lacking:
         raise CompatibilityError(
@@ -228,9 +234,9 @@ class EngineBuild:
         self, parent: Artifact, target: Path, order: EngineRequest, flavor: Flavor, listener: ExportListener
     ) -> None:
         self.parent, self.target, self.flavor, self.listener = parent, target, flavor, listener
-        self.force = order.force
+        self.force, self.device = order.force, DeviceName(CUDA, order.device_index)
         self.manifest, self.parity, self.vectors = _read_parent(parent)
-        targets = _float8_targets(parent, order.settings.targets, flavor)
+        targets = _float8_targets(parent, order, flavor)
         self.settings = replace(order.settings, tf32=parent.allows_tf32, targets=targets)
         if order.settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
@@ -280,10 +286,14 @@ class EngineBuild:
         return files.read_bounded(self.parent.path.with_name(self.vectors.name), VECTORS_LIMIT_BYTES)
 
     def _build_engine(self) -> BuiltEngine:
+        if self.settings.sparse_weights:
+            self._announce_sparse_weights()
         title = f"{self.flavor.title} {self.flavor.version()}"
         self.listener.step(f"building an engine with {title}")
         try:
-            built = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener))
+            # A new thread uses the first GPU by itself, and TensorRT-RTX builds without a GPU.
+            index = self.device.index or None
+            built = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener), index)
         except (ArtifactError, CompatibilityError) as error:
             raise self._add_hint(error) from error
         self.listener.notice(
@@ -291,6 +301,17 @@ class EngineBuild:
             f"{'; '.join(map(str, built.profiles))}"
         )
         return built
+
+    def _announce_sparse_weights(self) -> None:
+        sparse, layers = count_sparse_layers(self.parent.path)
+        self.listener.notice(
+            f"{sparse} of {layers} weighted layers have 2:4 sparse weights"
+            if sparse
+            else Reason(
+                "sparse-weights-absent",
+                f"none of the {layers} weighted layers has 2:4 sparse weights, so --sparse-weights has no effect",
+            )
+        )
 
     def _add_hint(self, error: ArtifactError | CompatibilityError) -> ArtifactError | CompatibilityError:
         """Return the error, with the mending command if the graph has unsigned int8."""
@@ -307,7 +328,7 @@ class EngineBuild:
 
     def _record(self, built: BuiltEngine, file: Path) -> Manifest:
         """Return the manifest without the results of the checks."""
-        gpu = cuda.device() if cuda.missing() is None else None
+        gpu = identify(self.device)
         return engine_manifest.manifest(self.parent, file, built, self.settings, self.flavor, gpu)
 
     def _check_engine(
@@ -325,11 +346,11 @@ class EngineBuild:
             self.listener.step("checking parity")
             engine = Artifact(file, FORMATS["engine"], manifest)
             try:
-                compatibility.check(engine, self.flavor, cuda.device())
+                compatibility.check(engine, self.flavor, cuda.device(self.device.index))
             except CompatibilityError as error:  # the GPU here cannot run the engine
                 reason = error.what
             else:
-                with open_artifact(engine, self.flavor.backend, "cuda") as runtime:
+                with open_artifact(engine, self.flavor.backend, str(self.device)) as runtime:
                     return replace(
                         manifest,
                         parity=self._parity(runtime),

@@ -55,7 +55,7 @@ class FakeSession:
     def __init__(self, script: Script, options: Options) -> None:
         self.inputs = script.inputs
         self.outputs = script.outputs
-        self.description = Description("fake", "1", options.device, "script", "float32", options.threads)
+        self.description = Description("fake", "1", str(options.device_name), "script", "float32", options.threads)
         self._script = script
         self._calls = itertools.count()
         self._lock = threading.Lock()

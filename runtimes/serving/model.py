@@ -48,6 +48,7 @@ class ServedModel:
         backend: str | None = None,
         device: str | None = None,
         threads: int | None = None,
+        gpu_mem_limit: int | None = None,
     ) -> ServedModel:
         """Open an artifact for a server.
 
@@ -59,6 +60,7 @@ class ServedModel:
             backend: As for ``runtimes.open``.
             device: As for ``runtimes.open``.
             threads: As for ``runtimes.open``.
+            gpu_mem_limit: As for ``runtimes.open``.
 
         Raises:
             UsageError: The name cannot stand in an address.
@@ -66,7 +68,7 @@ class ServedModel:
         """
         name = model_name(path) if name is None else check_name(name)
         try:
-            classifier = Classifier.open(path, backend, device, threads)
+            classifier = Classifier.open(path, backend, device, threads, gpu_mem_limit=gpu_mem_limit)
         except (UsageError, ArtifactError) as error:
             if error.code not in _WITHOUT_IMAGES:
                 raise
@@ -75,7 +77,8 @@ class ServedModel:
                 f"model {name} takes tensors and no images: {error.what}",
                 extra={"code": "model-takes-no-images"},
             )
-            return cls(name, opening.open(path, backend, device, threads), None)
+            runtime = opening.open(path, backend, device, threads, gpu_mem_limit=gpu_mem_limit)
+            return cls(name, runtime, None)
         return cls(name, classifier.runtime, classifier)
 
     @property

@@ -60,6 +60,7 @@ class WorkerOrder:
         listener: The number of the socket that accepts connections.
         grpc_address: The address for gRPC, or ``None``.
         linger_s: The seconds that idle connections stay open after ``retire``.
+        gpu_mem_limit: As for ``runtimes.open``, of each model in each process.
     """
 
     models: tuple[ModelSource, ...]
@@ -71,6 +72,7 @@ class WorkerOrder:
     listener: int
     grpc_address: str | None
     linger_s: float
+    gpu_mem_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ class _Worker:
         with ExitStack() as stack:
             models = []
             for source in order.models:
-                model = ServedModel.open(source.path, source.name, order.backend, order.device, order.threads)
+                model = ServedModel.open(
+                    source.path, source.name, order.backend, order.device, order.threads, order.gpu_mem_limit
+                )
                 stack.callback(model.close)
                 models.append(model)
             self._service = Service(models, order.settings, ServingMetrics())

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import importlib.util
 import os
+import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Array
 
 _MODULE = "cuda.bindings.runtime"
+_DRIVER = "cuda.bindings.driver"
 _PIP = "pip install cuda-bindings"
 
 
@@ -96,6 +99,8 @@ class Device:
         compute_capability: The compute capability, for example ``9.0``.
         driver: The newest CUDA version that the driver supports, for example ``13.0``.
         memory_bytes: The total memory of the GPU.
+        uuid: The unique identifier without a prefix, for example ``1e4b7c2d-...``. For a MIG device, its own.
+        exclusive: Whether only one process at a time can use the GPU, by its compute mode.
     """
 
     ordinal: int
@@ -103,6 +108,8 @@ class Device:
     compute_capability: str
     driver: str
     memory_bytes: int
+    uuid: str = ""
+    exclusive: bool = False
 
 
 def missing() -> Reason | None:
@@ -114,14 +121,23 @@ def missing() -> Reason | None:
     try:
         if importlib.util.find_spec(_MODULE) is None:
             return _reason(_not_installed())
-        count = _call_checked(_runtime(), "count the GPUs", "cudaGetDeviceCount")
+        there = count()
     except ModuleNotFoundError:
         return _reason(_not_installed())
     except RexportError as error:
         return _reason(error)
     except ValueError as error:  # from find_spec, for a module without a spec
         return Reason("cuda-bindings-not-found", f"cuda-bindings cannot be found: {quote(error)}")
-    return None if count else _NO_GPU
+    return None if there else _NO_GPU
+
+
+def count() -> int:
+    """Return the number of GPUs that this process sees.
+
+    Raises:
+        BackendUnavailableError: There is no GPU, or the driver or cuda-bindings is missing.
+    """
+    return int(_call_checked(_runtime(), "count the GPUs", "cudaGetDeviceCount"))
 
 
 def _reason(error: RexportError) -> Reason:
@@ -142,6 +158,9 @@ def device(ordinal: int = 0) -> Device:
         BackendUnavailableError: The GPU does not exist, or the driver or cuda-bindings is missing.
     """
     runtime = _runtime()
+    if not 0 <= ordinal < count():
+        reason = describe_absence(ordinal)
+        raise BackendUnavailableError(reason.sentence, code=reason.code)
     properties = _call_checked(runtime, f"describe GPU {ordinal}", "cudaGetDeviceProperties", ordinal)
     driver = int(_call_checked(runtime, "read the version of the driver", "cudaDriverGetVersion"))
     name = properties.name
@@ -151,6 +170,34 @@ def device(ordinal: int = 0) -> Device:
         compute_capability=f"{properties.major}.{properties.minor}",
         driver=f"{driver // 1000}.{driver % 1000 // 10}",
         memory_bytes=int(properties.totalGlobalMem),
+        uuid=str(uuid.UUID(bytes=bytes(properties.uuid.bytes))),
+        exclusive=_compute_mode(runtime, ordinal) == runtime.cudaComputeMode.cudaComputeModeExclusiveProcess,
+    )
+
+
+def free_bytes(ordinal: int) -> int:
+    """Return the memory of a GPU that no process uses.
+
+    The call creates a context on the GPU, which takes memory, if there is none yet.
+
+    Raises:
+        BackendUnavailableError: The GPU does not exist, cannot be used now, or the driver or cuda-bindings is missing.
+    """
+    with current(ordinal):
+        return int(_call_checked(_runtime(), f"read the memory of GPU {ordinal}", "cudaMemGetInfo"))
+
+
+def describe_absence(ordinal: int) -> Reason:
+    """Return the reason why the GPU with this number cannot be used, with the GPUs that are there."""
+    there = ", ".join(f"cuda:{number} {device(number).name}" for number in range(count())) or "none"
+    return Reason("gpu-number-missing", f"there is no GPU cuda:{ordinal}; this process sees {there}")
+
+
+def _compute_mode(runtime: ModuleType, ordinal: int) -> int:
+    """Return which processes may use the GPU. The question creates no context."""
+    attribute = runtime.cudaDeviceAttr.cudaDevAttrComputeMode
+    return int(
+        _call_checked(runtime, f"read the compute mode of GPU {ordinal}", "cudaDeviceGetAttribute", attribute, ordinal)
     )
 
 
@@ -158,18 +205,34 @@ def device(ordinal: int = 0) -> Device:
 def current(ordinal: int) -> Iterator[None]:
     """Make a device current in the calling thread for the ``with`` block, and restore the previous device after it.
 
+    The previous device is not touched: ``cudaSetDevice`` would create a context on it, which takes some hundred
+    megabytes, and would fail if another process has that device for itself.
+
     Raises:
         BackendUnavailableError: The GPU does not exist, or the driver or cuda-bindings is missing.
     """
     runtime = _runtime()
     before = int(_call_checked(runtime, "read the current GPU", "cudaGetDevice"))
-    if before != ordinal:
-        _call_checked(runtime, f"use GPU {ordinal}", "cudaSetDevice", ordinal)
+    if before == ordinal:
+        yield
+        return
+    driver = importlib.import_module(_DRIVER)
+    context = _primary_context(runtime, driver, ordinal)
+    _call_checked(runtime, f"use GPU {ordinal}", "cuCtxPushCurrent", context, library=driver)
     try:
         yield
     finally:
-        if before != ordinal:
+        driver.cuCtxPopCurrent()
+        if runtime.cudaGetDevice()[1] != before:  # a library called cudaSetDevice meanwhile
             runtime.cudaSetDevice(before)
+
+
+@functools.cache
+def _primary_context(runtime: ModuleType, driver: ModuleType, ordinal: int) -> object:
+    """Return the context of a device that all libraries of the process share. It is kept until the process ends."""
+    call = functools.partial(_call_checked, runtime, f"use GPU {ordinal}", library=driver)
+    call("cuInit", 0)
+    return call("cuDevicePrimaryCtxRetain", call("cuDeviceGet", ordinal))
 
 
 def _runtime() -> ModuleType:
@@ -185,8 +248,12 @@ def _runtime() -> ModuleType:
         ) from error
 
 
-def _call_checked(runtime: ModuleType, doing: str, name: str, *arguments: object) -> Any:
+def _call_checked(
+    runtime: ModuleType, doing: str, name: str, *arguments: object, library: ModuleType | None = None
+) -> Any:
     """Call a function of the CUDA runtime and return its first result after the error code.
+
+    ``library`` is the module of the CUDA driver for a function of the driver, whose errors have the same numbers.
 
     Raises:
         BackendUnavailableError: There is no usable device, or the CUDA runtime cannot be loaded.
@@ -194,13 +261,13 @@ def _call_checked(runtime: ModuleType, doing: str, name: str, *arguments: object
         ResourceError: The function reports another error.
     """
     try:
-        code, *values = getattr(runtime, name)(*arguments)
+        code, *values = getattr(library or runtime, name)(*arguments)
     except RuntimeError as error:  # a library below cuda-bindings cannot be loaded, or lacks the function
         raise BackendUnavailableError(
             f"CUDA cannot {doing}: {quote(error)}", code="cuda-not-loadable", hint="update the NVIDIA driver"
         ) from error
-    if code != runtime.cudaError_t.cudaSuccess:
-        raise _translate_error(runtime, code, doing)
+    if int(code):
+        raise _translate_error(runtime, runtime.cudaError_t(int(code)), doing)
     return values[0] if values else None
 
 
@@ -218,6 +285,8 @@ def _translate_error(runtime: ModuleType, code: Any, doing: str) -> RexportError
         return BackendUnavailableError(_NO_GPU.sentence, code=_NO_GPU.code)
     if name == "cudaErrorInsufficientDriver":
         text = "the NVIDIA driver is missing or too old for cuda-bindings"
+    if name == "cudaErrorDevicesUnavailable":
+        return _unavailable_error(runtime, text)
     if name in _ABSENT:
         old = name in _DRIVER_TOO_OLD
         hint = "cuda-bindings 13 needs NVIDIA driver 580 or later" if old else "run nvidia-smi for details"
@@ -229,9 +298,44 @@ def _translate_error(runtime: ModuleType, code: Any, doing: str) -> RexportError
     return ResourceError(f"CUDA cannot {doing}: {name}, {text}", code="cuda-call-failed")
 
 
-def _release(process: int, free: Callable[[], object]) -> None:
+def unavailable_error(ordinal: int, text: str) -> BackendUnavailableError:
+    """Return the error for a GPU that is there and cannot be used now, with the compute mode as the reason if it is.
+
+    Args:
+        ordinal: The number of the GPU.
+        text: The words of the library that was refused.
+    """
+    busy = BackendUnavailableError(f"GPU {ordinal} cannot be used now: {text}", code="gpu-busy", hint="run nvidia-smi")
+    try:
+        modes, mode = _runtime().cudaComputeMode, _compute_mode(_runtime(), ordinal)
+    except RexportError:
+        return busy
+    if mode == modes.cudaComputeModeExclusiveProcess:
+        return BackendUnavailableError(
+            f"GPU {ordinal} is in exclusive-process mode, and another process uses it",
+            code="gpu-exclusive",
+            hint="end that process, which nvidia-smi lists; or let an administrator run: nvidia-smi --compute-mode=0",
+        )
+    if mode == modes.cudaComputeModeProhibited:
+        return BackendUnavailableError(
+            f"GPU {ordinal} is in prohibited mode, in which no process may compute",
+            code="gpu-prohibited",
+            hint="let an administrator run: nvidia-smi --compute-mode=0",
+        )
+    return busy
+
+
+def _unavailable_error(runtime: ModuleType, text: str) -> BackendUnavailableError:
+    code, ordinal = runtime.cudaGetDevice()
+    return unavailable_error(int(ordinal) if code == runtime.cudaError_t.cudaSuccess else 0, text)
+
+
+def _release(process: int, ordinal: int, free: Callable[[], object]) -> None:
     def free_own() -> None:
-        if os.getpid() == process:  # in a forked process, the parent owns it
+        if os.getpid() != process:  # in a forked process, the parent owns it
+            return
+        # Freeing in a thread without a context would create one on the thread's current GPU.
+        with contextlib.suppress(RexportError), current(ordinal):
             free()
 
     capture_lock().free(free_own)
@@ -247,7 +351,8 @@ class _Owned:
     """
 
     def __init__(self, free: Callable[[], object]) -> None:
-        self._freed = weakref.finalize(self, _release, os.getpid(), free)
+        ordinal = int(_call_checked(_runtime(), "read the current GPU", "cudaGetDevice"))
+        self._freed = weakref.finalize(self, _release, os.getpid(), ordinal, free)
         self._freed.atexit = False  # at exit the driver may be unloaded, and it frees everything
 
     def close(self) -> None:

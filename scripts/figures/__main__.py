@@ -15,6 +15,7 @@ import click
 
 from exporter.commands import terminal
 from scripts.figures import (
+    bindings,
     disturbances,
     engines,
     evaluation,
@@ -58,6 +59,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "pipeline": precision.pipeline,
     "engines": engines.engines,
     "fp8": fp8.measure_fp8,
+    "bindings": bindings.measure_bindings,
     "verdicts": instrument.verdicts,
     "harness": instrument.harness,
     "disturbed": disturbances.measure_disturbed,

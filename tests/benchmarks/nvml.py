@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import pytest
 
+from runtimes.devices import parse_device
+
 MIB = 1 << 20
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ class Card:
 
     name: str = "NVIDIA H200"
     uuid: str = "GPU-0"
-    bus: str = "00000000:3B:00.0"
+    whole: Card | None = None
     sm_mhz: int = 1980
     power_mw: int = 512_250
     reasons: int = 0
@@ -118,11 +120,18 @@ class Nvml(ModuleType):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Card:  # noqa: N802
         return self._cards[index]
 
-    def nvmlDeviceGetHandleByPciBusId(self, pciBusId: str) -> Card:  # noqa: N802, N803
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Card:  # noqa: N802
         for card in self._cards:
-            if card.bus.lower().endswith(pciBusId.lower()):
+            if card.uuid == uuid:
                 return card
         raise NVMLError(NOT_FOUND)
+
+    def nvmlDeviceIsMigDeviceHandle(self, handle: Card) -> int:  # noqa: N802
+        return int(handle.whole is not None)
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, migDevice: Card) -> Card:  # noqa: N802, N803
+        assert migDevice.whole is not None
+        return migDevice.whole
 
     def nvmlDeviceGetName(self, handle: Card) -> str:  # noqa: N802
         return self._supported(handle, "Name", lambda: handle.name)
@@ -224,11 +233,14 @@ def as_listed(processes: Mapping[int, int | None]) -> list[SimpleNamespace]:
     return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in processes.items()]
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, *cards: Card, driver: bool = True, bus: str | None = None) -> Nvml:
-    """Puts the double in the place of ``pynvml``; ``bus`` is where CUDA's first device is, as far as CUDA tells."""
+def installed(monkeypatch: pytest.MonkeyPatch, *cards: Card, driver: bool = True, cuda: Sequence[str] = ()) -> Nvml:
+    """Puts the double in the place of ``pynvml``; ``cuda`` are the identifiers of CUDA's devices, as far as it tells.
+
+    ``whole`` of a card is the GPU that it is a MIG device of."""
     from benchmarks.machine import gpu
 
     double = Nvml(cards, driver)
     monkeypatch.setitem(sys.modules, "pynvml", double)
-    monkeypatch.setattr(gpu, "_bus_address", lambda: bus)
+    identifiers = dict(enumerate(cuda))
+    monkeypatch.setattr(gpu, "_identifier", lambda device: identifiers.get(parse_device(device).index, ""))
     return double

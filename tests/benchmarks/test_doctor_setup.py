@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.doctor.gpu_probe import GpuProbe
 from benchmarks.machine.environment import Environment, environment
 from benchmarks.machine.gpu import Gpu
 from runtimes.tensors.cuda import Device
+from tests.benchmarks.nvml import Card, installed
 
 CARD = Gpu("NVIDIA H200", "GPU-0", "575.1", "12.9", "9.0", 140 << 30, 1980, 700.0)
 
@@ -354,6 +356,20 @@ def test_of_several_gpus_the_finding_names_one(tmp_path: Path) -> None:
     assert "-i GPU-7" in command
     subjects = {each.subject for each in machine.gpu(gpu_probe((GOOD, low), None), None, tmp_path)}
     assert {"GPU 0 ECC", "GPU 1 ECC"} <= subjects
+
+
+def test_who_else_uses_a_gpu_is_named(tmp_path: Path) -> None:
+    probe = replace(gpu_probe((GOOD, GOOD), None), users=((), ("python3 (7)", "process 8")))
+    finding = only([each for each in machine.gpu(probe, None, tmp_path) if each.code == "gpu-in-use"])
+    assert (finding.subject.split()[1], finding.status) == ("1", "warning")
+    assert all(name in finding.what for name in ("python3 (7)", "process 8"))
+
+
+def test_the_probe_asks_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.doctor import gpu_probe as module
+
+    installed(monkeypatch, Card(processes={os.getpid(): 1, 1 << 30: 1}), Card())
+    assert module._users() == ((f"process {1 << 30}",), ())
 
 
 def test_what_the_driver_does_not_tell_is_no_finding(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ NEW = (
 SINCE = {
     **dict.fromkeys(NEW, 5),
     **dict.fromkeys(("RowComparison.backend", "RowComparison.regressions", "RowComparison.remarks"), 5),
-    **dict.fromkeys(("LoadResult.served", "Conditions.gpu", "GpuConditions"), 5),
+    **dict.fromkeys(("LoadResult.served", "Conditions.gpu", "GpuConditions", "GpuState.mig_device"), 5),
     **{
         f"Gpu.{name}": 5
         for name in ("power_limit_default_w", "compute_mode", "mig", "mps", "persistence", "ecc", "application_mhz")

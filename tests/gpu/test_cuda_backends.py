@@ -47,7 +47,11 @@ def _row(backend: Backend) -> pytest.param:  # type: ignore[valid-type]
     return pytest.param(backend, id=backend.name, marks=marks)
 
 
-ROWS = [_row(backend) for backend in runtimes.available_backends() if "cuda" in backend.devices]
+ONLY_TF32 = ("onnxruntime-tensorrt", "onnxruntime-rtx")
+"""The backends that refuse true float32, and that have no clock of the device."""
+
+ON_GPU = [backend for backend in runtimes.available_backends() if "cuda" in backend.devices]
+ROWS = [_row(backend) for backend in ON_GPU if backend.name not in ONLY_TF32]
 
 
 @pytest.fixture(scope="module", params=ROWS)
@@ -86,9 +90,10 @@ def test_the_vectors_are_answered_in_true_float32(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
-def test_other_precisions_answer_within_their_tolerance(backend: Backend, samples: Samples, precision: str) -> None:
-    artifact = samples.of(backend.formats, precision)
-    with runtimes.open(artifact.path, backend.name, "cuda") as opened:
+@pytest.mark.parametrize("row", map(_row, ON_GPU))
+def test_other_precisions_answer_within_their_tolerance(row: Backend, samples: Samples, precision: str) -> None:
+    artifact = samples.of(row.formats, precision)
+    with runtimes.open(artifact.path, row.name, "cuda") as opened:
         results, _ = compare(opened, artifact.vectors())
         result = results["logits"]
     assert result.relative_difference <= TOLERANCE[precision]
@@ -280,7 +285,45 @@ def test_several_models_are_chained_on_the_gpu(backend: Backend, samples: Sample
             output = first.infer(feeds, device_outputs=True, stream=stream)["logits"]
             with torch.cuda.stream(stream):
                 again = torch.from_numpy(feeds["input"]).cuda() + 0 * torch.from_dlpack(output).sum()
-            assert_near(logits(second, {"input": again}), expected)
+                assert_near(logits(second, {"input": again}), expected)
+
+
+def test_an_address_that_is_filled_anew_is_read_anew(runtime: Runtime) -> None:
+    torch = cuda_torch()
+    tensor = torch.empty((3, 3, 32, 32), device="cuda")
+    for seed in range(5):
+        feeds = images(3, seed)
+        tensor.copy_(torch.from_numpy(feeds["input"]))
+        assert_near(runtime.infer({"input": tensor})["logits"], logits(runtime, feeds))
+
+
+def test_backends_record_beside_each_other(samples: Samples) -> None:
+    """Each batch size is recorded in its second call, at a time when other libraries allocate, record and wait."""
+    rows = [row for row in runtimes.available_backends() if "cuda" in row.devices and absent(row, "cuda") is None]
+    opened = [runtimes.open(samples.of(row.formats, "fp32").path, row.name, "cuda") for row in rows]
+    wrong: list[str] = []
+    barrier = threading.Barrier(len(opened))
+
+    def ask(runtime: Runtime) -> None:
+        feeds = [images(batch) for batch in range(1, 7)]
+        barrier.wait()
+        for turn in range(4):
+            for each in feeds:
+                try:
+                    assert np.isfinite(logits(runtime, each)).all()
+                except (AssertionError, RexportError) as error:
+                    wrong.append(f"{runtime.description.backend}, turn {turn}: {error}")
+
+    threads = [threading.Thread(target=ask, args=(runtime,)) for runtime in opened]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    unrecorded = [runtime.description.unrecorded_batches for runtime in opened]
+    for runtime in opened:
+        runtime.close()
+    assert wrong == []
+    assert unrecorded == [()] * len(opened)
 
 
 def test_with_graphs_and_without_the_answers_are_the_same(backend: Backend, samples: Samples) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import runtimes
+from benchmarks.machine import gpu
 from runtimes import Artifact
 from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
 from runtimes.parity import compare
@@ -99,9 +101,12 @@ def test_the_engines_layers_are_told(built: Built) -> None:
     assert ("float16" if built.precision == "fp16" else "float32") in done.stdout
 
 
-@pytest.mark.parametrize(
+each_flavor = pytest.mark.parametrize(
     "flavor", [pytest.param(*param.values[:1], id=param.id, marks=param.marks) for param in CASES[::2]]
 )
+
+
+@each_flavor
 def test_a_graph_is_built_on_first_use_and_kept(
     flavor: Flavor, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,3 +121,55 @@ def test_a_graph_is_built_on_first_use_and_kept(
     assert len(kept[0]) == 1
     assert kept[0] == kept[1]
     np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=1e-2 * np.abs(answers[0]).max())
+
+
+@each_flavor
+def test_an_engine_of_first_use_is_built_for_its_batch(
+    flavor: Flavor, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REXPORT_CACHE", str(tmp_path / "engines"))
+    for batch in (None, 2):
+        with runtimes.open(samples.onnx["fp16"].path, flavor.backend, "cuda", batch=batch) as opened:
+            assert opened.infer(images(5))["logits"].shape == (5, 10)
+    assert len(list((tmp_path / "engines").glob("*.engine"))) == 2
+    assert len(list((tmp_path / "engines").glob("*.timing"))) == flavor.measures_kernels
+
+
+@each_flavor
+def test_bound_batches_share_their_memory(flavor: Flavor, samples: Samples) -> None:
+    meter = gpu.gauge("cuda")
+    if meter is None or meter.used_bytes() is None:
+        pytest.skip(f"the GPU's memory cannot be read: {gpu.missing()}")
+    with runtimes.open(samples.onnx["fp32"].path, flavor.backend, "cuda") as opened:
+        calls = [opened.bind(images(1, 0))]
+        before = meter.used_bytes() or 0
+        calls += [opened.bind(images(1, seed)) for seed in range(1, 16)]
+        for call in calls:
+            call()
+        assert (meter.used_bytes() or 0) - before < 128 << 20
+
+
+@each_flavor
+def test_other_weights_come_into_an_engine(flavor: Flavor, samples: Samples, tmp_path: Path) -> None:
+    engine, other = tmp_path / "old.engine", tmp_path / "new.onnx"
+    options = ("--flavor", flavor.name, "--refit", "--tiling", "fast", "--aux-streams", 0, "-o", engine)
+    done = rexport("tensorrt", samples.onnx["fp32"].path, *options)
+    if done.returncode == 4:
+        pytest.skip(f"{flavor.title} does not know this GPU: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    assert rexport("onnx", "resnet20", "--seed", 1, "-o", other).returncode == 0
+    done = rexport("refit", engine, other, "-o", tmp_path / "new.engine")
+    assert done.returncode == 0, done.stderr  # it was compared with the new file's vectors
+    done = rexport("refit", tmp_path / "new.engine", samples.onnx["fp32"].path, "-o", tmp_path / "again.engine")
+    assert done.returncode == 0, done.stderr
+
+
+@each
+def test_the_layers_are_written_as_trtexec_does(built: Built, tmp_path: Path) -> None:
+    layers, profile = tmp_path / "layers.json", tmp_path / "profile.json"
+    done = rexport("inspect", built.artifact.path, "--export-layer-info", layers, "--export-profile", profile)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(layers.read_text())["Layers"]
+    first, *rows = json.loads(profile.read_text())
+    assert first["count"] > 1
+    assert sum(row["percentage"] for row in rows) == pytest.approx(100)

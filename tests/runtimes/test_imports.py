@@ -135,6 +135,7 @@ LIBRARIES = {
     "tensorrt-rtx": ("tensorrt_rtx ", "tensorrt-rtx"),
     "onnxruntime-tensorrt": ("onnxruntime ", "gpu"),
     "onnxruntime": ("onnxruntime ", "cpu"),
+    "onnxruntime-rtx": ("onnxruntime ", "cpu"),
     "openvino": ("openvino ", "openvino"),
     "pytorch": ("torch ", "export"),
     "inductor": ("torch ", "export"),

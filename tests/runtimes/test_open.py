@@ -18,6 +18,7 @@ from runtimes import Artifact, Backend, codec, protocol
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.manifest import Tuning
 from runtimes.backends import fake, registry
+from runtimes.devices import parse_device
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -31,11 +32,14 @@ from runtimes.errors import (
 )
 from runtimes.processors import usable_processors
 from runtimes.protocol import Options, Session
+from runtimes.selection import select_candidates
 from tests.conftest import FakeFactory
 from tests.exporter import small
 from tests.exporter.command_line import python
 from tests.refusals import refuses
 from tests.runtimes import typed
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, gpu_uuid
+from tests.runtimes.backends.tensorrt.driverdouble import install
 from tests.samples import copied
 
 BACKENDS = [row.name for row in runtimes.available_backends() if "onnx" in row.formats and row.missing() is None]
@@ -203,7 +207,7 @@ def test_a_damaged_file_is_the_better_explanation_of_a_refusal(onnx_artifact: Ar
 
 
 def test_a_device_that_no_backend_has(onnx_artifact: Artifact, fake_artifact: FakeFactory) -> None:
-    with refuses(UsageError, "device-unsupported", "onnx", "'tpu'", "cpu, cuda"):
+    with refuses(UsageError, "device-unknown", "'tpu'", "cpu, cuda or cuda:N"):
         runtimes.open(onnx_artifact.path, device="tpu")
     with refuses(UsageError, "device-unsupported", "fake", "'cuda'", "of cpu)"):
         runtimes.open(fake_artifact().path, device="cuda")
@@ -218,7 +222,7 @@ def test_without_the_device_the_processor_is_the_last_resort(
     onnx_artifact: Artifact, installed: Install, said: list[tuple[str, str]]
 ) -> None:
     installed("openvino")
-    with runtimes.open_artifact(onnx_artifact, device="cuda") as runtime:
+    with runtimes.open_artifact(onnx_artifact, device="auto") as runtime:
         found = runtime.description
         assert (found.backend, found.device) == ("openvino", "cpu")
         absent = [row.name for row in registry.all_backends() if "cuda" in row.devices and "onnx" in row.formats]
@@ -228,10 +232,64 @@ def test_without_the_device_the_processor_is_the_last_resort(
     assert said == fallbacks("resnet20 in fp32", "openvino", found.skipped_backends)
 
 
+def test_a_named_gpu_is_never_the_processor_instead(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
+) -> None:
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(gpu="no library", both=on_cpu_alone, cpu=working))
+    with refuses(BackendUnavailableError, "backends-all-missing", "gpu: no library", "both on cuda: no GPU"):
+        runtimes.open(fake_artifact().path, device="cuda")
+    assert said == []
+    assert describe(fake_artifact(), "both", device="cpu")[1] == "cpu"
+
+
+def test_one_number_reaches_the_backend_and_the_description(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, Recorder(devices=2))
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(both=working))
+    for device, expected in (("cuda", "cuda"), ("cuda:0", "cuda"), ("CUDA:1", "cuda:1"), ("auto", "cuda")):
+        with runtimes.open(fake_artifact().path, device=device) as runtime:
+            about = runtime.description
+        index = parse_device(expected).index
+        assert (about.device, about.gpu, about.gpu_uuid) == (expected, "NVIDIA Double", str(gpu_uuid(index)))
+    with refuses(BackendUnavailableError, "gpu-number-missing", "cuda:2", "cuda:0 NVIDIA Double, cuda:1 NVIDIA Double"):
+        runtimes.open(fake_artifact().path, device="cuda:2")
+    with runtimes.open(fake_artifact().path) as runtime:
+        assert (runtime.description.device, runtime.description.gpu) == ("cpu", None)
+
+
+def test_the_limit_of_gpu_memory_reaches_the_backend(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+
+    def opening(artifact: Artifact, options: Options) -> Session:
+        seen.append(options.gpu_mem_limit)
+        return working(artifact, options)
+
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(both=opening))
+    for limit in (None, 1 << 30):
+        runtimes.open(fake_artifact().path, gpu_mem_limit=limit).close()
+    assert seen == [None, 1 << 30]
+    with refuses(UsageError, "gpu-memory-limit-out-of-range", 0):
+        runtimes.open(fake_artifact().path, gpu_mem_limit=0)
+
+
+def test_a_tuned_artifact_runs_on_the_gpu_of_that_number(
+    onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, Recorder(devices=2))
+    tuned = tune_artifact(onnx_artifact, "onnxruntime", "cuda")
+    for device, index in ((None, 0), ("cuda", 0), ("cuda:1", 1)):
+        ((row, options),) = select_candidates(tuned, None, device, None)
+        assert (row.name, options.device, options.device_index) == ("onnxruntime", "cuda", index)
+    assert len(select_candidates(tuned, None, "auto", None)) > 1
+
+
 def test_when_nothing_is_there_the_processor_neither(onnx_artifact: Artifact, installed: Install) -> None:
     installed()
     with refuses(BackendUnavailableError, "backends-all-missing", "onnx files") as caught:
-        runtimes.open(onnx_artifact.path, device="cuda")
+        runtimes.open(onnx_artifact.path, device="auto")
     for name in ("onnxruntime", "openvino"):
         assert str(caught.value).count(f" {name}: no {name} here") == 1
 
@@ -264,11 +322,11 @@ def test_each_step_down_is_told_with_its_reason(
     artifact = fake_artifact()
     path, name = artifact.path, name_of(artifact)
     with pytest.raises(BackendUnavailableError) as caught:
-        runtimes.open(path, device="cuda")
+        runtimes.open(path, device="auto")
     assert caught.value is NO_DEVICE  # on the processor, a library that is there and broken is no step down
     both = replace(found[2], open=on_cpu_alone)
     monkeypatch.setattr(registry, "all_backends", lambda: (*found[:2], both, found[3]))
-    with runtimes.open(path, device="cuda") as runtime:
+    with runtimes.open(path, device="auto") as runtime:
         about = runtime.description
     assert (about.backend, about.device) == ("fake", "cpu")
     assert [tuple(step.split(": ")) for step in about.skipped_backends] == [
@@ -297,7 +355,7 @@ def test_what_is_no_lack_of_a_device_ends_the_search_there_too(
 ) -> None:
     monkeypatch.setattr(registry, "all_backends", lambda: fakes(gpu=refusing(error), cpu=working))
     with pytest.raises(type(error), match=str(error)):
-        runtimes.open(fake_artifact().path, device="cuda")
+        runtimes.open(fake_artifact().path, device="auto")
     assert said == []
 
 
@@ -318,7 +376,7 @@ def test_when_all_refuse_on_all_devices_each_reason_is_told(
     found = fakes(gpu="no library", both=refusing(NOT_THIS), cpu="absent")
     monkeypatch.setattr(registry, "all_backends", lambda: found)
     with refuses(CompatibilityError, "backends-all-refuse") as caught:
-        runtimes.open(fake_artifact().path, device="cuda")
+        runtimes.open(fake_artifact().path, device="auto")
     steps = [step.split(": ")[-2:] for step in caught.value.what.split("; ")]
     assert steps == [
         ["gpu", "no library"],
@@ -392,7 +450,7 @@ def test_a_warning_is_seen_where_nobody_set_up_logging(
     onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    code = "import sys, runtimes; runtimes.open(sys.argv[1], device='cuda').close()"
+    code = "import sys, runtimes; runtimes.open(sys.argv[1], device='auto').close()"
     done = python("-W", "error", "-c", code, str(onnx_artifact.path))
     assert (done.code, done.stdout) == (0, "")
     steps = ("tensorrt: ", "onnxruntime on cuda: ")

@@ -20,7 +20,7 @@ from runtimes.errors import BackendUnavailableError, Reason, UsageError
 from runtimes.tensors import cuda
 from scripts import gpu_matrix
 from scripts.gpu_ledger import Ledger, LedgerPart, machine_of
-from scripts.gpu_matrix import DRY, FULL, QUICK, Scope
+from scripts.gpu_matrix import DRY, FULL, QUICK, Scope, Stage
 from tests.benchmarks.nvml import Card, installed
 from tests.benchmarks.results import EMPTY, MACHINE, ON_A_GPU, change_facts
 from tests.benchmarks.searches import ScriptedHarness, subject
@@ -166,15 +166,30 @@ def test_what_is_measured_lies_in_the_folder_at_once(tmp_path: Path, harness: Ma
 
 
 def test_the_whole_comparison_is_what_was_promised() -> None:
-    assert {variant for variant, _ in FULL.networks} == {"resnet18", "resnet50", "resnet152", "resnet20"}
-    assert set(FULL.batches) == {1, 8, 64, 256}
-    (part,) = gpu_matrix.parts(replace(FULL, networks=FULL.networks[:1]), (), "0")
+    assert {stage.variant for stage in FULL.stages} == {"resnet18", "resnet50", "resnet152", "resnet20"}
+    assert {batch for stage in FULL.stages for batch in stage.batches} == {1, 8, 64, 256}
+    whole = [stage for stage in FULL.stages if not stage.precisions]
+    assert {stage.variant for stage in whole} == {stage.variant for stage in FULL.stages}
+    part = gpu_matrix.part_of(whole[0], (), "0")
     assert part.precisions == tuple(PRECISIONS)
-    assert {"fp32", "tf32", "fp16", "bf16", "int8"} <= set(part.precisions)
-    for scope in (QUICK, DRY):
-        assert set(scope.precisions) <= set(PRECISIONS)
-        assert set(scope.batches) <= set(FULL.batches)
-        assert set(scope.networks) <= set(FULL.networks)
+    assert {"fp32", "tf32", "fp16", "bf16", "int8", "fp8"} <= set(part.precisions)
+
+
+def test_the_first_questions_come_first_and_in_turns() -> None:
+    assert FULL.stages[: len(QUICK.stages)] == QUICK.stages
+    assert [(stage.variant, stage.batches, stage.in_turns) for stage in QUICK.stages] == [
+        ("resnet20", (1, 64), True),
+        ("resnet50", (1, 64), True),
+    ]
+    assert [stage.variant for stage in DRY.stages] == ["resnet20"]
+
+
+def test_a_batch_in_turns_is_one_trial(tmp_path: Path, harness: MatrixHarness) -> None:
+    ledger = Ledger(tmp_path / "out", HERE)
+    found = list(gpu_matrix.measure_part(PART, harness, ledger, lambda: False, in_turns=True))  # type: ignore[arg-type]
+    assert [count for count, _ in harness.together] == [3, 3]
+    assert len(found) == 6
+    assert ledger.complete(PART)
 
 
 def test_int8_is_for_tensorrt_on_a_gpu_alone() -> None:
@@ -238,7 +253,7 @@ def test_a_row_in_a_few_words() -> None:
 
 
 def test_an_error_leaves_the_tables_of_what_was_measured(tmp_path: Path, network: Subject) -> None:
-    scope = Scope((("resnet20", "bundled"),), ("fp32", "fp16"), (1,), 0.05)
+    scope = Scope((Stage("resnet20", "bundled", (1,), ("fp32", "fp16")),), 0.05)
     harness = MatrixHarness(network, REQUEST, breaks_at=3)
     harness.machine = environment()
     with pytest.raises(UsageError, match="enough"):

@@ -84,7 +84,7 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeSession | OnnxRunt
 
 def _describe(precisions: tuple[str, ...], options: Options) -> Callable[[onnxruntime.InferenceSession], Description]:
     precision = " ".join(precisions) or "as in the graph"
-    return lambda session: session_factory.describe_session(session, BACKEND.name, options.device, precision)
+    return lambda session: session_factory.describe_session(session, BACKEND.name, options, precision)
 
 
 def _cuda(artifact: Artifact, graph: OnnxGraph, options: Options) -> CudaProvider:
@@ -94,6 +94,8 @@ def _cuda(artifact: Artifact, graph: OnnxGraph, options: Options) -> CudaProvide
     """
     branches = any(node.operator in _BRANCHES for node in graph.nodes)
     return CudaProvider(
+        device_id=options.device_index,
+        gpu_mem_limit=options.gpu_mem_limit,
         use_tf32=artifact.allows_tf32,
         prefer_nhwc="float16" in graph.arithmetic,
         enable_cuda_graph=options.cuda_graphs and not branches,
@@ -106,11 +108,12 @@ _BRANCHES = ("If", "Loop", "Scan")
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
     from runtimes.backends.onnxruntime import profiling
     from runtimes.backends.onnxruntime.serialised import GPU_LOCK
+    from runtimes.tensors import cuda
 
     graph = onnxfile.graph(artifact.path)
     if options.device == "cpu":
         return profiling.profile(artifact, CpuProvider(), options.threads, arrays)
-    with GPU_LOCK:
+    with GPU_LOCK, cuda.current(options.device_index):
         return profiling.profile(artifact, _cuda(artifact, graph, options), options.threads, arrays)
 
 

@@ -76,6 +76,27 @@ def is_not_loaded(error: Exception, load_failures: tuple[str, ...]) -> bool:
     return _NO_LIBRARIES in str(error) or (required and _ON_PROCESSOR in str(error))
 
 
+def check_tf32(artifact: Artifact, provider: str) -> tuple[str, ...]:
+    """Return the types of a graph, for a provider that always computes float32 in TensorFloat-32.
+
+    Args:
+        artifact: The artifact.
+        provider: The name of the provider in sentences.
+
+    Raises:
+        CompatibilityError: The graph is in float32, and the artifact does not allow TensorFloat-32.
+    """
+    kinds = onnxfile.graph(artifact.path).arithmetic
+    if kinds == ("float32",) and not artifact.allows_tf32:
+        raise CompatibilityError(
+            f"{provider} computes float32 in TensorFloat-32, which this artifact does not allow",
+            code="provider-needs-tf32",
+            path=artifact.path,
+            hint="choose another backend, or export the model with the option --precision tf32 of rexport",
+        )
+    return kinds
+
+
 def translate_opening_error(error: Exception, artifact: Artifact, provider: str) -> RexportError:
     """Return rexport's error for an artifact that cannot be opened on a provider.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.onnxruntime import releases, session_factory
+from runtimes.backends.onnxruntime import batches, releases, session_factory
 from runtimes.backends.onnxruntime.bound_tensors import BoundModel, Slot, Slots, copy_outputs, run_options
 from runtimes.backends.onnxruntime.errors import translate_error
 from runtimes.backends.onnxruntime.kept_outputs import OutputWriter
@@ -56,9 +56,9 @@ def open_on_gpu(
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"{provider.name} has no CUDA device: {missing}", code="provider-without-gpu")
-    with GPU_LOCK:
-        with cuda.current(provider.device_id):
-            stream = cuda.Stream()
+    # The library makes its GPU current and does not restore the caller's.
+    with GPU_LOCK, cuda.current(provider.device_id):
+        stream = cuda.Stream()
         session = session_factory.open_session(
             artifact, replace(provider, user_compute_stream=stream.handle), options.threads
         )
@@ -113,6 +113,7 @@ class OnnxRuntimeDeviceSession:
         self._description = description
         self._unrecorded = model.unrecorded
         self._model = model
+        self._ordinal = model.ordinal
         self._stream = stream
         self._max_batch = running.max_batch
         self._queues = running.queues
@@ -130,7 +131,7 @@ class OnnxRuntimeDeviceSession:
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model, as ``Session.run``."""
         parts = self._parts(arrays)
-        return self._call(lambda: _join_parts([self._infer(part) for part in parts]))
+        return self._call(lambda: batches.join([self._infer(part) for part in parts]))
 
     def _infer(self, arrays: Arrays) -> Arrays:
         slot = self._slots.get(self._shapes(arrays))
@@ -159,7 +160,8 @@ class OnnxRuntimeDeviceSession:
         if not self._queues:
             return None
         slots = self._fill_new_slots(arrays)
-        before, after = cuda.Event(), cuda.Event()
+        with cuda.current(self._ordinal):
+            before, after = cuda.Event(), cuda.Event()
 
         def run_timed() -> float:
             before.record(self._stream)
@@ -179,9 +181,11 @@ class OnnxRuntimeDeviceSession:
         """
         self._check_device(tensors)
         # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
-        self._calls.call_here(lambda: self._wait_for_producers(tensors))
+        self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
         images = tensors[self.inputs[0].name].shape[0]
-        return self._call(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
+        return self._call(
+            lambda: batches.join([self._infer_rows(tensors, *part) for part in batches.bounds(images, self._max_batch)])
+        )
 
     def _check_device(self, tensors: Mapping[str, DeviceTensor]) -> None:
         for name, tensor in tensors.items():
@@ -245,7 +249,7 @@ class OnnxRuntimeDeviceSession:
         tensors = {name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)}
         self._check_device(tensors)
         if stream is None:
-            self._calls.call_here(lambda: self._wait_for_producers(tensors))
+            self._calls.call_here(self._on_device(lambda: self._wait_for_producers(tensors)))
         arrays = {name: feed for name, feed in feeds.items() if not isinstance(feed, DeviceTensor)}
         return self._call(lambda: self._queue(arrays, tensors, stream))
 
@@ -257,7 +261,7 @@ class OnnxRuntimeDeviceSession:
             if stream is not None:
                 follow(self._stream, cuda.BorrowedStream(stream))
             writer = OutputWriter(self.outputs, images, self._memory, self._stream, stream)
-            for start, stop in self._bounds(images):
+            for start, stop in batches.bounds(images, self._max_batch):
                 if tensors:
                     slot = self._slot_of_rows(tensors, start, stop)
                 else:
@@ -276,7 +280,7 @@ class OnnxRuntimeDeviceSession:
     def close(self) -> None:
         """Free the session of the library, after queued runs have finished."""
         self._calls.close()
-        with GPU_LOCK, capture_lock():
+        with GPU_LOCK, capture_lock(), cuda.current(self._ordinal):
             if self._has_queued_work:
                 self._stream.synchronize()
             self._memory.close()
@@ -296,19 +300,22 @@ class OnnxRuntimeDeviceSession:
     def _shapes(self, arrays: Arrays) -> tuple[tuple[int, ...], ...]:
         return tuple(arrays[spec.name].shape for spec in self.inputs)
 
-    def _bounds(self, images: int) -> list[tuple[int, int]]:
-        step = self._max_batch or images
-        return [(start, min(start + step, images)) for start in range(0, images, step)]
-
     def _parts(self, arrays: Arrays) -> list[Arrays]:
-        images = len(arrays[self.inputs[0].name])
-        if self._max_batch is None or images <= self._max_batch:
-            return [arrays]
-        return [{name: array[start:stop] for name, array in arrays.items()} for start, stop in self._bounds(images)]
+        return batches.split(arrays, len(arrays[self.inputs[0].name]), self._max_batch)
+
+    def _on_device(self, act: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Return the function for the model's GPU. The calling thread has its own current GPU again afterwards."""
+        ordinal = self._ordinal
+
+        def act_on_device() -> _Result:
+            with cuda.current(ordinal):
+                return act()
+
+        return act_on_device
 
     def _call(self, act: Callable[[], _Result]) -> _Result:
         try:
-            return self._calls.call(act)
+            return self._calls.call(self._on_device(act))
         except RexportError:
             raise
         except Exception as error:
@@ -318,9 +325,3 @@ class OnnxRuntimeDeviceSession:
 def _run_all(slots: list[Slot]) -> None:
     for slot in slots:
         slot.run()
-
-
-def _join_parts(parts: list[Arrays]) -> Arrays:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from runtimes.artifacts.manifest import Profile
 from runtimes.tensors.spec import TensorSpec
@@ -66,6 +66,7 @@ class TensorrtProvider:
 
     Attributes:
         name: ONNX Runtime's name of the provider.
+        prefix: The beginning of the names of its own options.
         device_id: The number of the GPU.
         user_compute_stream: The handle of the stream for the work. Without one, the provider creates a stream.
         trt_engine_cache_enable: Whether engines are cached.
@@ -84,6 +85,7 @@ class TensorrtProvider:
     """
 
     name: ClassVar[str] = "TensorrtExecutionProvider"
+    prefix: ClassVar[str] = "trt"
     device_id: int = 0
     user_compute_stream: int | None = None
     trt_engine_cache_enable: bool = False
@@ -103,7 +105,36 @@ class TensorrtProvider:
         return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
 
 
-Provider: TypeAlias = CpuProvider | CudaProvider | TensorrtProvider
+@dataclass(frozen=True)
+class RtxProvider:
+    """The provider for TensorRT-RTX, a plugin.
+
+    Attributes:
+        name: ONNX Runtime's name of the provider.
+        prefix: The beginning of the names of its own options.
+        plugin: The module of the plugin.
+        package: The package of the plugin.
+        nv_profile_min_shapes: The smallest shapes of the inputs, as from ``profile_shapes``.
+        nv_profile_opt_shapes: The shapes to optimise for.
+        nv_profile_max_shapes: The largest shapes.
+        nv_runtime_cache_path: The folder for kernels that are compiled for the GPU.
+    """
+
+    name: ClassVar[str] = "NvTensorRTRTXExecutionProvider"
+    prefix: ClassVar[str] = "nv"
+    plugin: ClassVar[str] = "onnxruntime_ep_nv_tensorrt_rtx"
+    package: ClassVar[str] = "onnxruntime-ep-nv-tensorrt-rtx"
+    nv_profile_min_shapes: str | None = None
+    nv_profile_opt_shapes: str | None = None
+    nv_profile_max_shapes: str | None = None
+    nv_runtime_cache_path: Path | None = None
+
+    def encode(self) -> dict[str, str]:
+        """Return the options for ONNX Runtime, without those that are ``None``."""
+        return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
+
+
+Provider: TypeAlias = CpuProvider | CudaProvider | TensorrtProvider | RtxProvider
 
 
 def _encode_options(options: dict[str, bool | int | str | Path | None]) -> dict[str, str]:
@@ -122,7 +153,10 @@ def profile_shapes(inputs: Iterable[TensorSpec], batch: int) -> str:
     )
 
 
-def add_profile(provider: TensorrtProvider, inputs: tuple[TensorSpec, ...], profile: Profile) -> TensorrtProvider:
+_Profiled = TypeVar("_Profiled", TensorrtProvider, RtxProvider)
+
+
+def add_profile(provider: _Profiled, inputs: tuple[TensorSpec, ...], profile: Profile) -> _Profiled:
     """Return the provider with an optimisation profile, or unchanged if no dimension of the inputs may vary.
 
     Args:
@@ -132,9 +166,7 @@ def add_profile(provider: TensorrtProvider, inputs: tuple[TensorSpec, ...], prof
     """
     if all(isinstance(size, int) for spec in inputs for size in spec.shape):
         return provider
-    return replace(
-        provider,
-        trt_profile_min_shapes=profile_shapes(inputs, profile.least),
-        trt_profile_opt_shapes=profile_shapes(inputs, profile.best),
-        trt_profile_max_shapes=profile_shapes(inputs, profile.most),
-    )
+    sizes = {"min": profile.least, "opt": profile.best, "max": profile.most}
+    shapes: dict[str, Any]
+    shapes = {f"{provider.prefix}_profile_{name}_shapes": profile_shapes(inputs, size) for name, size in sizes.items()}
+    return replace(provider, **shapes)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import FP16
+from runtimes.backends.onnxruntime import plugin
 from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_opening_error
-from runtimes.backends.onnxruntime.providers import CpuProvider, Provider
+from runtimes.backends.onnxruntime.providers import CpuProvider, Provider, RtxProvider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.libraries import importing
 from runtimes.onnx import graph as onnxfile
-from runtimes.protocol import Description
+from runtimes.protocol import Description, Options
 from runtimes.tensors.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -60,13 +61,15 @@ def specs(session: onnxruntime.InferenceSession) -> tuple[tuple[TensorSpec, ...]
     return tuple(map(spec_of, session.get_inputs())), tuple(map(spec_of, session.get_outputs()))
 
 
-def describe_session(session: onnxruntime.InferenceSession, backend: str, device: str, precision: str) -> Description:
+def describe_session(
+    session: onnxruntime.InferenceSession, backend: str, options: Options, precision: str
+) -> Description:
     """Return the description of a session.
 
     Args:
         session: The session of the library.
         backend: The name of the backend.
-        device: ``cpu`` or ``cuda``.
+        options: The options of the user.
         precision: The executed precision, which the library does not report.
     """
     import onnxruntime
@@ -74,7 +77,7 @@ def describe_session(session: onnxruntime.InferenceSession, backend: str, device
     return Description(
         backend=backend,
         version=onnxruntime.__version__,
-        device=device,
+        device=str(options.device_name),
         provider=session.get_providers()[0],
         precision=precision,
         threads=session.get_session_options().intra_op_num_threads,
@@ -117,29 +120,22 @@ def open_session(
         CompatibilityError: The provider cannot run the whole graph.
         RexportError: The library cannot read the model, or memory is lacking.
     """
-    onnxruntime = import_library(provider.name)
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
+    is_plugin = isinstance(provider, RtxProvider)
+    onnxruntime = import_library(CpuProvider.name if is_plugin else provider.name)
+    settings = _settings(onnxruntime, artifact, provider, threads)
     if profile is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = profile
     load_failures: tuple[str, ...] = ()
-    if isinstance(provider, CpuProvider):
-        harmful = _harmful_optimiser(artifact)
-        if harmful is not None:
-            settings.add_session_config_entry("optimization.disable_specified_optimizers", harmful)
-    else:
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
-        settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    if isinstance(provider, RtxProvider):
+        settings.add_provider_for_devices([plugin.find_device(onnxruntime, provider)], provider.encode())
+    elif not isinstance(provider, CpuProvider):
         load_failures = _load_libraries(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(
             os.fspath(artifact.path),
             settings,
-            providers=[(provider.name, provider.encode())],
+            providers=None if is_plugin else [(provider.name, provider.encode())],
             enable_fallback=False,  # otherwise the library prints a message and uses the CPU
         )
     except Exception as error:
@@ -150,6 +146,22 @@ def open_session(
         reason = "; ".join(load_failures) or f"ONNX Runtime chose {session.get_providers()[0]}"
         raise _not_loadable(provider.name, reason)
     return session
+
+
+def _settings(library: ModuleType, artifact: Artifact, provider: Provider, threads: int) -> onnxruntime.SessionOptions:
+    settings = library.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    if isinstance(provider, CpuProvider):
+        harmful = _harmful_optimiser(artifact)
+        if harmful is not None:
+            settings.add_session_config_entry("optimization.disable_specified_optimizers", harmful)
+    else:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    return settings
 
 
 def _harmful_optimiser(artifact: Artifact) -> str | None:

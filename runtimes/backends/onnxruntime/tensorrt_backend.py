@@ -9,21 +9,24 @@ The provider needs onnxruntime-gpu and TensorRT 10, not 11. It has three limits:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
+from runtimes.artifacts.manifest import Profile
 from runtimes.backends.onnxruntime import session_factory
+from runtimes.backends.onnxruntime.errors import check_tf32
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider, add_profile
 from runtimes.errors import (
     BackendUnavailableError,
-    CompatibilityError,
     Reason,
     quote,
 )
@@ -102,50 +105,75 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE
     from runtimes.tensors import cuda
 
-    kinds = onnxfile.graph(artifact.path).arithmetic
-    if kinds == ("float32",) and not artifact.allows_tf32:
-        raise CompatibilityError(
-            "ONNX Runtime's TensorRT provider computes float32 in TensorFloat-32, which this artifact does not allow",
-            code="provider-needs-tf32",
-            path=artifact.path,
-            hint="choose another backend, or export the model with the option --precision tf32 of rexport",
-        )
+    kinds = check_tf32(artifact, "ONNX Runtime's TensorRT provider")
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(
             f"{TensorrtProvider.name} has no CUDA device: {missing}", code="provider-without-gpu"
         )
     session_factory.import_library(TensorrtProvider.name)
-    folder = _engines(artifact, _load_tensorrt())
+    # The smallest batch stays 1: the provider does not run a batch below the profile.
+    profile = DEFAULT_PROFILE if options.batch is None else Profile(1, options.batch, options.batch)
+    folders = _claim_folders(artifact, _load_tensorrt(), profile, options.device_index)
     provider = TensorrtProvider(
+        device_id=options.device_index,
+        trt_max_workspace_size=options.gpu_mem_limit,
         trt_engine_cache_enable=True,
-        trt_engine_cache_path=folder,
+        trt_engine_cache_path=folders.engines,
         trt_timing_cache_enable=True,
-        trt_timing_cache_path=folder,
+        trt_timing_cache_path=folders.timing,
     )
     precision = " ".join("tfloat32" if kind == "float32" else kind for kind in kinds) or "as in the graph"
     inputs = artifact.manifest.inputs if artifact.manifest is not None else ()
-    with_profile = add_profile(provider, inputs, DEFAULT_PROFILE)
-    # Opening builds engines, and the provider does not write them atomically.
-    with files.folder_lock(folder, files.LONG_PATIENCE_S):
+    with_profile = add_profile(provider, inputs, profile)
+    with folders.lock():
         return open_on_gpu(
             artifact,
             options,
             with_profile,
-            lambda session: session_factory.describe_session(session, BACKEND.name, options.device, precision),
-            max_batch=None if with_profile is provider else DEFAULT_PROFILE.most,
+            lambda session: session_factory.describe_session(session, BACKEND.name, options, precision),
+            max_batch=None if with_profile is provider else profile.most,
         )
 
 
-def _engines(artifact: Artifact, tensorrt: str) -> Path:
-    """Return the folder for the artifact's engines on this GPU with these libraries. Only this user may write to it."""
+@dataclass(frozen=True)
+class _Folders:
+    """Two folders of the cache, to which only this user may write.
+
+    Attributes:
+        engines: The folder for the engines of an artifact.
+        timing: The folder for the measured times of kernels, for all artifacts.
+    """
+
+    engines: Path
+    timing: Path
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the locks for opening, which builds engines: the provider does not write its files atomically."""
+        with contextlib.ExitStack() as locks:
+            locks.enter_context(files.folder_lock(self.engines, files.LONG_PATIENCE_S))
+            if not any(self.engines.glob("*.engine")):  # only a build uses the times
+                locks.enter_context(files.folder_lock(self.timing, files.LONG_PATIENCE_S))
+            yield
+
+
+def _claim_folders(artifact: Artifact, tensorrt: str, profile: Profile, device_index: int) -> _Folders:
+    """Return the folders of the cache for an artifact on a GPU with these libraries.
+
+    Args:
+        artifact: The artifact.
+        tensorrt: The version of TensorRT.
+        profile: The batch sizes that the engines are built for.
+        device_index: The number of the GPU.
+    """
     import onnxruntime
 
     from runtimes.backends.tensorrt import engine_cache
-    from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
+    from runtimes.backends.tensorrt.build_settings import Settings
     from runtimes.tensors import cuda
 
-    gpu = cuda.device()
+    gpu = cuda.device(device_index)
     key = engine_cache.Key(
         flavor=TensorrtProvider.name,
         version=f"{onnxruntime.__version__} {tensorrt}",
@@ -153,10 +181,11 @@ def _engines(artifact: Artifact, tensorrt: str) -> Path:
         compute_capability=gpu.compute_capability,
         driver=gpu.driver,
         onnx_sha256=_digest(artifact),
-        settings=Settings((DEFAULT_PROFILE,), tf32=True),
+        settings=Settings((profile,), tf32=True),
     )
     root = engine_cache.claim_folder(engine_cache.default_folder())
-    return engine_cache.claim_folder(root / f"{key.digest}.onnxruntime")
+    names = (f"{key.digest}.onnxruntime", f"{key.timing_cache_name}.onnxruntime")
+    return _Folders(*(engine_cache.claim_folder(root / name) for name in names))
 
 
 def _digest(artifact: Artifact) -> str:

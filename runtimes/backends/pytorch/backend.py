@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.session import TorchSession, translate_error
+from runtimes.devices import CPU, DeviceName
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -29,17 +30,23 @@ if TYPE_CHECKING:
     from runtimes.backends.pytorch.session import Call
 
 
-def check_gpu() -> None:
-    """Check that PyTorch can use a GPU.
+def check_gpu(index: int = 0) -> None:
+    """Check that PyTorch can use the GPU with this number.
 
     Raises:
-        BackendUnavailableError: PyTorch was built without CUDA, or finds no GPU.
+        BackendUnavailableError: PyTorch was built without CUDA, or finds no such GPU.
     """
     with importing("torch", "export"):
         import torch
 
     if torch.cuda.is_available():
-        return
+        if index < (there := torch.cuda.device_count()):
+            return
+        raise BackendUnavailableError(
+            f"PyTorch {torch.__version__} finds {there} CUDA devices, and none with the number {index}",
+            code="pytorch-lacks-gpu-number",
+            hint=f"choose a number from 0 to {there - 1}",
+        )
     if torch.version.cuda is None:
         raise BackendUnavailableError(
             f"PyTorch {torch.__version__} was built without CUDA",
@@ -53,8 +60,15 @@ def check_gpu() -> None:
     )
 
 
-def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgram:
-    """Load the exported program of an artifact on a device, ``cpu`` or ``cuda``.
+def load_program(
+    artifact: Artifact, device: DeviceName, gpu_mem_limit: int | None = None
+) -> torch.export.ExportedProgram:
+    """Load the exported program of an artifact on a device.
+
+    Args:
+        artifact: The artifact.
+        device: The device.
+        gpu_mem_limit: The memory in bytes that PyTorch may use on the GPU in this process, or ``None`` for no change.
 
     Raises:
         BackendUnavailableError: PyTorch cannot be imported, or the device is missing.
@@ -64,8 +78,11 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
     with importing("torch", "export"):
         import torch
 
-    if device == "cuda":
-        check_gpu()
+    if device.kind != CPU:
+        check_gpu(device.index)
+        if gpu_mem_limit is not None:
+            total = torch.cuda.get_device_properties(device.index).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_mem_limit / total), device.index)
     try:
         with warnings.catch_warnings():
             # Users cannot act on deprecations inside torch.export.load.
@@ -73,11 +90,16 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
             with files.open_regular(artifact.path) as file:
                 program = torch.export.load(file)
         # With the number of the device: a graph that asserts "cuda" rejects a tensor on "cuda:0".
-        return program if device == "cpu" else move_program(program, f"{device}:{torch.cuda.current_device()}")
+        return program if device.kind == CPU else move_program(program, device.numbered)
     except torch.OutOfMemoryError as error:
         raise translate_error(error) from error
     except Exception as error:
         text = quote(str(error).split("\n")[0] or type(error).__name__)
+        if "busy or unavailable" in text:
+            from runtimes.tensors import cuda
+
+            # CUDA's words, for example if another process has the GPU for itself
+            raise cuda.unavailable_error(device.index, text) from error
         raise ArtifactError(
             f"PyTorch {torch.__version__} cannot read the file: {text}",
             code="pytorch-cannot-read",
@@ -113,7 +135,7 @@ def describe(
     return Description(
         backend=backend,
         version=torch.__version__,
-        device=options.device,
+        device=str(options.device_name),
         provider=provider,
         precision=" ".join(sorted({_arithmetic(dtype, artifact, options) for dtype in _types(program)})),
         threads=options.threads,
@@ -135,7 +157,9 @@ def _arithmetic(dtype: torch.dtype, artifact: Artifact, options: Options) -> str
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    return _session(load_program(artifact, options.device), artifact, options, lambda module: module)
+    return _session(
+        load_program(artifact, options.device_name, options.gpu_mem_limit), artifact, options, lambda module: module
+    )
 
 
 def _session(
@@ -156,11 +180,12 @@ def _session(
         # Convolutions pass the layout of their weights on to all following operators.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in place
         provider = "eager channels-last"
-    return CudaTorchSession(make_call(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
+    description = describe(BACKEND.name, provider, program, artifact, options)
+    return CudaTorchSession(make_call(module), artifact, description, device_index=options.device_index)
 
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    program = load_program(artifact, options.device)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
     layers: list[Layer] = []
     timed = functools.partial(
         _time_operators,

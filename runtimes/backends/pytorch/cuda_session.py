@@ -30,9 +30,9 @@ LANES = 4
 """The largest number of calls that run at once. More calls would only wait for the device."""
 
 
-def current_device() -> torch.device:
-    """Return the current CUDA device of the calling thread."""
-    return torch.device("cuda", torch.cuda.current_device())
+def device_of(index: int) -> torch.device:
+    """Return the CUDA device with this number."""
+    return torch.device("cuda", index)
 
 
 class CudaTorchSession(TorchSession):
@@ -44,6 +44,7 @@ class CudaTorchSession(TorchSession):
         description: The description of what runs.
         is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching
             their kernels one by one.
+        device_index: The number of the GPU, which has the program.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class CudaTorchSession(TorchSession):
         artifact: Artifact,
         description: Description,
         is_recorded: Callable[[int], bool] = lambda _: False,
+        device_index: int = 0,
     ) -> None:
         super().__init__(call, artifact, description)
         self._tf32 = artifact.allows_tf32
         self._is_recorded = is_recorded
-        self._device = current_device()
+        self._device = device_of(device_index)
         self._lanes = Lanes(LANES)
         self._bound_lane = Lanes(1)
 
@@ -162,7 +164,7 @@ class CudaTorchSession(TorchSession):
             self._lanes.synchronize()
         super().close()
         del self._lanes, self._bound_lane
-        with LAUNCH_LOCK, capture_lock(), translate_errors():
+        with LAUNCH_LOCK, capture_lock(), translate_errors(), torch.cuda.device(self._device):
             torch.cuda.empty_cache()
 
     def _prepare(self, arrays: Arrays) -> Callable[[], Outputs]:

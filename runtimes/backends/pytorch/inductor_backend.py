@@ -101,7 +101,7 @@ class CompiledPrograms:
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    program = load_program(artifact, options.device)
+    program = load_program(artifact, options.device_name, options.gpu_mem_limit)
 
     with warnings.catch_warnings():
         # Compiling imports this module. Users cannot act on its deprecations.
@@ -115,10 +115,10 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
     compiled = CompiledPrograms(lambda fixed: _compile(program, dynamic=not fixed))
     if not options.cuda_graphs:
         description = describe(BACKEND.name, "inductor", program, artifact, options)
-        return CudaTorchSession(compiled, artifact, description)
+        return CudaTorchSession(compiled, artifact, description, device_index=options.device_index)
     description = describe(BACKEND.name, "inductor CUDA graphs", program, artifact, options)
     # Inductor's own CUDA graphs are not used, because they belong to the thread that recorded them.
-    return CudaTorchSession(compiled, artifact, description, is_recorded=compiled.is_fixed)
+    return CudaTorchSession(compiled, artifact, description, compiled.is_fixed, options.device_index)
 
 
 def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Call:

@@ -129,7 +129,7 @@ def _make(
 ) -> None:
     before = files.identity(source.path)
     source.check_digest()  # the engine of a damaged file must not be cached for the undamaged file
-    built = _build(source, settings, flavor)
+    built = _build(source, settings, flavor, device.ordinal)
     if files.identity(source.path) != before:
         raise IntegrityError(
             "the file was replaced while its engine was built",
@@ -144,16 +144,16 @@ def _make(
         publish(plan, target, _check_parity(source, engine, manifest, open_engine), None)
 
 
-def _build(source: Artifact, settings: Settings, flavor: Flavor) -> BuiltEngine:
+def _build(source: Artifact, settings: Settings, flavor: Flavor, device_index: int) -> BuiltEngine:
     """Build the engine. A timing cache that the library does not accept is replaced."""
     try:
-        return build(source.path, settings, flavor)
+        return build(source.path, settings, flavor, device_index=device_index)
     except (ArtifactError, CompatibilityError) as error:
         if error.code not in timing_cache.REFUSALS or settings.timing_cache is None:
             raise
         _warn(Reason("timing-cache-replaced", f"the timing cache is replaced: {error}"))
     settings.timing_cache.unlink(missing_ok=True)
-    return build(source.path, settings, flavor)
+    return build(source.path, settings, flavor, device_index=device_index)
 
 
 def _check_parity(

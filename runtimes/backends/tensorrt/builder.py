@@ -5,6 +5,7 @@ The network is strongly typed: it computes in the types of the graph, which alon
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
 from runtimes.backends.tensorrt.flavors import Flavor, Log, compute_capability, logger, needing_driver
 from runtimes.backends.tensorrt.parser import parse
 from runtimes.errors import CompatibilityError, Reason, ResourceError, RexportError, UsageError
+from runtimes.tensors import cuda
 from runtimes.tensors.spec import TensorSpec
 
 LOG = logging.getLogger("rexport")
@@ -56,7 +58,13 @@ class BuildListener(Protocol):
         """
 
 
-def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListener | None = None) -> BuiltEngine:
+def build(
+    onnx: Path,
+    settings: Settings,
+    flavor: Flavor,
+    progress: BuildListener | None = None,
+    device_index: int | None = None,
+) -> BuiltEngine:
     """Build an engine from an ONNX file.
 
     The call blocks for seconds with TensorRT-RTX, and up to many minutes with TensorRT.
@@ -66,6 +74,8 @@ def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListene
         settings: The settings of the build.
         flavor: The library.
         progress: Receives the progress and can cancel the build.
+        device_index: The number of the GPU to build on, or ``None`` for the library's own choice: none with
+            TensorRT-RTX, the first one with TensorRT.
 
     Raises:
         UsageError: The settings do not fit this library or this graph.
@@ -78,7 +88,13 @@ def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListene
     """
     settings.check(flavor)
     cancel = threading.Event()
-    return _run_in_thread(lambda: _Build(onnx, settings, flavor, progress, cancel).run(), cancel)
+
+    def run_on_device() -> BuiltEngine:
+        # The device is a property of the thread, and the build has its own.
+        with contextlib.nullcontext() if device_index is None else cuda.current(device_index):
+            return _Build(onnx, settings, flavor, progress, cancel).run()
+
+    return _run_in_thread(run_on_device, cancel)
 
 
 def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> BuiltEngine:

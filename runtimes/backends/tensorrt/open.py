@@ -10,11 +10,12 @@ from runtimes.artifacts.manifest import Engine
 from runtimes.backends.tensorrt import compatibility, inspector
 from runtimes.backends.tensorrt.build_on_open import engine_of
 from runtimes.backends.tensorrt.engine import LoadedEngine, deserialise, specs
+from runtimes.backends.tensorrt.execution_context import row_bytes
 from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.backends.tensorrt.profiler import context_for, durations
-from runtimes.backends.tensorrt.session import EngineSession
-from runtimes.errors import RexportError
+from runtimes.backends.tensorrt.session import CONTEXTS, EngineSession
+from runtimes.errors import ResourceError, RexportError
 from runtimes.onnx import graph as onnxfile
 from runtimes.onnx.graph import OnnxGraph
 from runtimes.protocol import Description, DeviceSession, Layer, Options
@@ -22,9 +23,6 @@ from runtimes.runtime import Runtime
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
 from runtimes.tensors.spec import Arrays
-
-_ORDINAL = 0
-"""The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
 
 
 def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> DeviceSession:
@@ -41,8 +39,8 @@ def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> Device
         CheckFailedError: The logits of the engine differ from its test vectors.
         RexportError: As for ``compatibility.check``, ``engine.deserialise`` and ``build_on_open.engine_of``.
     """
-    device = cuda.device(_ORDINAL)
-    with cuda.current(_ORDINAL):
+    device = cuda.device(options.device_index)
+    with cuda.current(device.ordinal):
         return _session(_engine(artifact, options, flavor, device), options, flavor, device)
 
 
@@ -64,7 +62,7 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
     description = Description(
         backend=flavor.backend,
         version=flavor.version(),
-        device=options.device,
+        device=str(options.device_name),
         provider=device.name,
         precision=_precision(loaded, artifact),
         threads=1,
@@ -77,7 +75,9 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         cuda_graphs=options.cuda_graphs,
         inputs=inputs,
         outputs=outputs,
+        contexts=_count_calls(artifact, loaded, record, options.gpu_mem_limit),
         describe_errors=loaded.log.describe_errors,
+        device_index=device.ordinal,
     )
     try:
         _check_outputs(artifact, record, session)
@@ -85,6 +85,32 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         session.close()
         raise
     return session
+
+
+def _count_calls(artifact: Artifact, loaded: LoadedEngine, record: Engine, gpu_mem_limit: int | None) -> int:
+    """Return how many calls of each profile may run at once within the limit of the GPU's memory.
+
+    Raises:
+        ResourceError: Not even one call of each profile fits.
+    """
+    if gpu_mem_limit is None:
+        return CONTEXTS
+    image_bytes = sum(row_bytes(spec) for kind in specs(loaded) for spec in kind)
+    call_bytes = sum(
+        int(loaded.engine.get_device_memory_size_for_profile_v2(number)) + profile.most * image_bytes
+        for number, profile in enumerate(record.profiles)
+    )
+    weights_bytes = artifact.path.stat().st_size
+    calls = (gpu_mem_limit - weights_bytes) // call_bytes
+    if calls < 1:
+        raise ResourceError(
+            f"the engine needs about {weights_bytes + call_bytes:,} bytes of GPU memory, and the limit is "
+            f"{gpu_mem_limit:,}",
+            code="gpu-memory-limit-too-small",
+            path=artifact.path,
+            hint="raise gpu_mem_limit, or build the engine for smaller batches",
+        )
+    return min(CONTEXTS, calls)
 
 
 def _precision(loaded: LoadedEngine, artifact: Artifact) -> str:
@@ -117,8 +143,8 @@ def profile(artifact: Artifact, options: Options, arrays: Arrays, flavor: Flavor
     Raises:
         RexportError: As for ``open_session`` and ``profiler.durations``.
     """
-    device = cuda.device(_ORDINAL)
-    with cuda.current(_ORDINAL):
+    device = cuda.device(options.device_index)
+    with cuda.current(device.ordinal):
         engine = _engine(artifact, options, flavor, device)
         record = compatibility.check(engine, flavor, device)
         loaded = deserialise(engine, record, flavor)
@@ -126,8 +152,12 @@ def profile(artifact: Artifact, options: Options, arrays: Arrays, flavor: Flavor
         return tuple(replace(row.layer, duration_s=times.get(row.title), tactic=row.tactic) for row in rows)
 
 
-def inspect_layers(artifact: Artifact) -> tuple[EngineLayer, ...]:
+def inspect_layers(artifact: Artifact, device_index: int = 0) -> tuple[EngineLayer, ...]:
     """Return the layers of an engine with their kernels, at the batch size that its first profile is tuned for.
+
+    Args:
+        artifact: The engine.
+        device_index: The number of the GPU.
 
     Raises:
         BackendUnavailableError: The library or a GPU is missing.
@@ -137,8 +167,8 @@ def inspect_layers(artifact: Artifact) -> tuple[EngineLayer, ...]:
     flavor = FLAVORS["tensorrt"]
     if artifact.manifest is not None and artifact.manifest.engine is not None:
         flavor = FLAVORS[artifact.manifest.engine.flavor]
-    device = cuda.device(_ORDINAL)
-    with cuda.current(_ORDINAL):
+    device = cuda.device(device_index)
+    with cuda.current(device.ordinal):
         record = compatibility.check(artifact, flavor, device)
         loaded = deserialise(artifact, record, flavor)
         context = context_for(loaded, specs(loaded)[0], record.profiles, record.profiles[0].best)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from runtimes.backends.tensorrt.batch_pieces import Piece, pieces
 from runtimes.backends.tensorrt.execution_context import Context, EngineModel, row_bytes, row_shape
-from runtimes.backends.tensorrt.streams import GRAPHS
+from runtimes.backends.tensorrt.recorded_runs import RecordedRuns, RunKind
 from runtimes.tensors import dlpack
 from runtimes.tensors.capture import capture_lock
-from runtimes.tensors.cuda import BorrowedStream, CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.cuda import BorrowedStream, DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.output_memory import OutputMemory, QueuedRun, follow, mark_end
@@ -97,31 +95,17 @@ class QueuedRuns:
             self._own_stream.close()
 
 
-@dataclass(frozen=True)
-class _Recorded:
-    """A recorded graph, and the context it was recorded from, which must not change."""
-
-    graph: CudaGraph
-    context: Context
-
-
 class _Program:
     """A profile of the engine with memory for its largest batch, run on the stream of the queued runs."""
 
     def __init__(self, model: EngineModel, profile: int, stream: Stream) -> None:
         self._model = model
-        self._profile = profile
         self._least, self._most = model.profiles[profile].least, model.profiles[profile].most
         self._stream = stream
-        self._scratch = DeviceBuffer(model.engine.get_device_memory_size_for_profile_v2(profile))
         self._device = {spec.name: DeviceBuffer(self._most * row_bytes(spec)) for spec in model.specs}
         self._staging: dict[str, PinnedBuffer] = {}
         self._staged = Event(timed=False)
-        self._context = self._new_context()
-        self._placed: int | None = None
-        self._recorded: OrderedDict[int, _Recorded] = OrderedDict()
-        self._seen: set[int] = set()
-        self._unrecordable: set[int] = set()
+        self._runs = RecordedRuns(model, profile, stream)
 
     def pointer(self, spec: TensorSpec) -> int:
         """Return the address of an output of the last run."""
@@ -159,56 +143,15 @@ class _Program:
 
     def run(self, piece: Piece) -> None:
         """Queue a run on the copied inputs. The second run of a batch size is recorded, later runs are replayed."""
-        images = max(piece.count, self._least)
-        recorded = self._recorded.get(images)
-        if recorded is not None:
-            self._recorded.move_to_end(images)
-            recorded.graph.launch(self._stream)
-        elif not self._model.cuda_graphs or images in self._unrecordable:
-            self._run_plain(images)
-        else:
-            with capture_lock():  # the library may allocate memory in the first runs
-                if images in self._seen:
-                    self._record(images)
-                else:
-                    self._run_plain(images)
-                    self._seen.add(images)
+        addresses = {name: buffer.pointer for name, buffer in self._device.items()}
 
-    def _run_plain(self, images: int) -> None:
-        if self._placed != images:
-            self._stream.synchronize()  # a context must not change while it runs
-            self._place(self._context, images)
-            self._placed = images
-        self._context.enqueue(self._stream)
+        def queue(context: Context) -> None:
+            context.enqueue(self._stream)
 
-    def _record(self, images: int) -> None:
-        """Run in a new context and then record the same run. Afterwards the recording has run once or is given up."""
-        context = self._new_context()
-        self._place(context, images)
-        context.enqueue(self._stream)
-        self._stream.synchronize()
-        graph = self._model.capture(images, self._stream, lambda: context.enqueue(self._stream))
-        if graph is None:
-            self._unrecordable.add(images)
-            return
-        self._recorded[images] = _Recorded(graph, context)
-        if len(self._recorded) > GRAPHS:
-            self._seen.discard(next(iter(self._recorded)))
-            self._recorded.popitem(last=False)[1].graph.close()
-
-    def _new_context(self) -> Context:
-        context = Context(self._model, self._profile, self._stream)
-        context.use_scratch(self._scratch)
-        return context
-
-    def _place(self, context: Context, images: int) -> None:
-        context.place(images, {name: buffer.pointer for name, buffer in self._device.items()})
+        self._runs.run(RunKind(max(piece.count, self._least)), addresses, queue)
 
     def close(self) -> None:
         """Free everything. No run may be queued."""
-        for recorded in self._recorded.values():
-            recorded.graph.close()
-        self._recorded.clear()
-        del self._context
-        for owned in (*self._device.values(), *self._staging.values(), self._scratch, self._staged):
+        self._runs.close()
+        for owned in (*self._device.values(), *self._staging.values(), self._staged):
             owned.close()

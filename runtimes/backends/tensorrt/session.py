@@ -31,9 +31,6 @@ from runtimes.tensors.spec import Array, Arrays, TensorSpec
 CONTEXTS = 4
 """The default number of calls that run at once for each profile: enough to copy for some calls while others compute."""
 
-_ORDINAL = 0
-"""The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
-
 
 def _make_lane(model: EngineModel, profile: int) -> EngineLane:
     with capture_lock():  # it allocates memory
@@ -55,6 +52,7 @@ class EngineSession:
         outputs: The specifications of the outputs. The first dimension is the batch; the others are fixed.
         contexts: The number of calls that may run at once for each profile. Further calls wait.
         describe_errors: Returns the library's last errors, for messages.
+        device_index: The number of the GPU.
 
     Raises:
         CompatibilityError: Another dimension than the first may vary.
@@ -71,19 +69,21 @@ class EngineSession:
         outputs: tuple[TensorSpec, ...],
         contexts: int = CONTEXTS,
         describe_errors: Callable[[], str] = lambda: "the library gave no reason",
+        device_index: int = 0,
     ) -> None:
         for spec in (*inputs, *outputs):
             row_shape(spec)
         self.inputs = inputs
         self.outputs = outputs
         self._description = description
+        self._device_index = device_index
         self._model = EngineModel(library, engine, inputs, outputs, profiles, cuda_graphs, describe_errors)
         self._unrecorded = self._model.unrecorded
         self._profiles = profiles
         self._pools = tuple(
             Pool(functools.partial(_make_lane, self._model, number), contexts) for number in range(len(profiles))
         )
-        self._queued_runs = QueuedRuns(self._model, _ORDINAL)
+        self._queued_runs = QueuedRuns(self._model, device_index)
         self._bound = BoundBatches(self._model)
         self._lost: DeviceLostError | None = None
 
@@ -108,7 +108,7 @@ class EngineSession:
         Raises:
             InputError: A tensor is on another GPU than the engine.
         """
-        _check_device(tensors)
+        self._check_device(tensors)
         with self._device():
             images = tensors[self.inputs[0].name].shape[0]
             outputs = self._empty(images)
@@ -123,14 +123,14 @@ class EngineSession:
         Raises:
             InputError: A tensor is on another GPU than the engine.
         """
-        _check_device({name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)})
+        self._check_device({name: feed for name, feed in feeds.items() if isinstance(feed, DeviceTensor)})
         with self._device():
             return self._queued_runs.queue(feeds, stream)
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array in page-locked memory, as ``DeviceSession.empty_array``."""
         with self._device():
-            return pinned_array(shape, dtype, _ORDINAL)
+            return pinned_array(shape, dtype, self._device_index)
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the engine on the arrays, as ``Session.bind``."""
@@ -158,7 +158,7 @@ class EngineSession:
     def close(self) -> None:
         """Free the engine and everything on the device."""
         # If the device failed, its memory is gone.
-        with suppress(DeviceLostError), cuda.current(_ORDINAL):
+        with suppress(DeviceLostError), cuda.current(self._device_index):
             self._bound.close()
             for pool in self._pools:
                 pool.close()
@@ -169,6 +169,16 @@ class EngineSession:
     def _empty(self, images: int) -> Arrays:
         return {spec.name: np.empty((images, *row_shape(spec)), spec.dtype) for spec in self.outputs}
 
+    def _check_device(self, tensors: Mapping[str, DeviceTensor]) -> None:
+        index = self._device_index
+        for name, tensor in tensors.items():
+            if tensor.device != index:
+                raise InputError(
+                    f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {index}",
+                    code="tensor-on-other-device",
+                    hint=f"pass tensor.to('cuda:{index}')",
+                )
+
     @contextmanager
     def _device(self) -> Iterator[None]:
         """Make the device current for the ``with`` block. After the device failed, raise the same error every time."""
@@ -177,18 +187,8 @@ class EngineSession:
                 f"the GPU failed earlier: {self._lost.what}", code="gpu-failed-earlier", hint=self._lost.hint
             )
         try:
-            with cuda.current(_ORDINAL):
+            with cuda.current(self._device_index):
                 yield
         except DeviceLostError as error:
             self._lost = error
             raise
-
-
-def _check_device(tensors: Mapping[str, DeviceTensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.device != _ORDINAL:
-            raise InputError(
-                f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {_ORDINAL}",
-                code="tensor-on-other-device",
-                hint=f"pass tensor.to('cuda:{_ORDINAL}')",
-            )

@@ -16,31 +16,29 @@ from runtimes.errors import UsageError
 from runtimes.runtime import noise
 from runtimes.tensors import cuda
 
-_ORDINAL = 0
-"""The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
-
 PROFILED_RUNS = 50
 """The number of runs that the times of a profile are taken from."""
 
 
-def describe_layers(artifact: Artifact) -> str:
+def describe_layers(artifact: Artifact, device_index: int = 0) -> str:
     """Return the JSON of ``trtexec --exportLayerInfo``: the layers, at the batch that the first profile is tuned for.
 
     Args:
         artifact: The engine.
+        device_index: The number of the GPU.
 
     Raises:
         UsageError: The file is not an engine.
         RexportError: As for ``compatibility.check`` and ``engine.deserialise``.
     """
     built = _require_engine(artifact)
-    with cuda.current(_ORDINAL):
-        loaded, record = _load(artifact, built)
+    with cuda.current(device_index):
+        loaded, record = _load(artifact, built, device_index)
         profile = record.profiles[0]
         return inspector.information(loaded, context_for(loaded, specs(loaded)[0], record.profiles, profile.best))
 
 
-def profile_layers(artifact: Artifact) -> str:
+def profile_layers(artifact: Artifact, device_index: int = 0) -> str:
     """Return the JSON of ``trtexec --exportProfile``: the times of the layers in ``PROFILED_RUNS`` runs.
 
     The batch is the one that the first profile is tuned for, and its images are noise. The times include the cost of
@@ -48,14 +46,15 @@ def profile_layers(artifact: Artifact) -> str:
 
     Args:
         artifact: The engine.
+        device_index: The number of the GPU.
 
     Raises:
         UsageError: The file is not an engine.
         RexportError: As for ``compatibility.check``, ``engine.deserialise`` and ``profiler.time_layers``.
     """
     built = _require_engine(artifact)
-    with cuda.current(_ORDINAL):
-        loaded, record = _load(artifact, built)
+    with cuda.current(device_index):
+        loaded, record = _load(artifact, built, device_index)
         inputs, outputs = specs(loaded)
         batch = record.profiles[0].best
         context = context_for(loaded, inputs, record.profiles, batch)
@@ -75,9 +74,9 @@ def _require_engine(artifact: Artifact) -> Engine:
     return artifact.manifest.engine
 
 
-def _load(artifact: Artifact, built: Engine) -> tuple[LoadedEngine, Engine]:
+def _load(artifact: Artifact, built: Engine, device_index: int) -> tuple[LoadedEngine, Engine]:
     flavor = FLAVORS[built.flavor]
-    record = compatibility.check(artifact, flavor, cuda.device(_ORDINAL))
+    record = compatibility.check(artifact, flavor, cuda.device(device_index))
     return deserialise(artifact, record, flavor), record
 
 

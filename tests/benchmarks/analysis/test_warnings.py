@@ -9,6 +9,7 @@ import pytest
 from benchmarks.analysis import warnings
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.gpu_conditions import GpuConditions
 from benchmarks.process.job import ProcessOutcomes
 from benchmarks.records.result import Estimate, GpuUse, Result, RoofInputs
 from benchmarks.records.samples import ProcessSamples, Series
@@ -66,6 +67,13 @@ def test_what_was_asked_for_and_is_not_what_ran() -> None:
 
 def test_a_configuration_measured_alone_is_told() -> None:
     assert codes(gathered(), group=None) == ["measured-alone"]
+
+
+def test_a_gpu_that_was_not_watched_is_told() -> None:
+    on_gpu = {"device": "cuda", "asked_device": "cuda"}
+    assert codes(gathered(), **on_gpu) == ["gpu-not-recorded"]
+    watched = replace(process(), conditions=replace(QUIET, gpu=GpuConditions(1.0, processes=())))
+    assert codes(gathered(watched), **on_gpu) == []
 
 
 def test_an_early_end_is_told() -> None:

@@ -9,7 +9,18 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.harness import room, scheduler
-from benchmarks.harness.eta import CLOCKS, EVALUATED_IMAGES, SLOW, USUAL, Eta, RunPlan, TimeEstimate, Workload, WorkPace
+from benchmarks.harness.eta import (
+    CLOCKS,
+    EVALUATED_IMAGES,
+    GPU_FIRST_S,
+    SLOW,
+    USUAL,
+    Eta,
+    RunPlan,
+    TimeEstimate,
+    Workload,
+    WorkPace,
+)
 from benchmarks.harness.scheduler import ScheduledJob, gather
 from benchmarks.process.job import Job, JobOutcome, TurnPlan
 from benchmarks.records.request import BenchmarkRequest
@@ -95,6 +106,13 @@ def test_trials_that_are_left_out_are_not_waited_for() -> None:
     estimates.trial(1.0, later_s=(0.0,) * 3)
     estimates.trial(2.0, later_s=(0.0,))
     assert estimates.told == pytest.approx([56.0, 5.0])
+
+
+def test_a_gpu_takes_longer_by_its_energy_and_its_lead() -> None:
+    request = BenchmarkRequest(duration_s=0.2, rounds=10, processes=3)
+    on_gpu = replace(request, device="cuda")
+    longer_s = TURNS.seconds(on_gpu, USUAL) - TURNS.seconds(request, USUAL)
+    assert longer_s == pytest.approx(3 * GPU_FIRST_S + 3 * scheduler.GPU_LEAD_S)
 
 
 LOAD = Workload(load_s=2.0)

@@ -392,6 +392,48 @@ def test_an_exclusive_gpu_has_room_for_one() -> None:
     assert reason.code == "gpu-exclusive"
 
 
+ON_A_SHARED_GPU = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+import pytest
+from benchmarks.machine import gpu_monitor
+from benchmarks.worker.__main__ import main
+from runtimes.backends import registry
+from tests.benchmarks.nvml import Card, installed
+place = Path(PLACE)
+with place.open("a") as file:
+    file.write(f"{os.getpid()}\\n")
+class Shared(Card):
+    @property
+    def processes(self):
+        return {1 << 30: 900, **dict.fromkeys(map(int, place.read_text().split()), 500)}
+    @processes.setter
+    def processes(self, value):
+        pass
+installed(pytest.MonkeyPatch(), Shared())
+gpu_monitor.ENERGY_WARMUP_S = gpu_monitor.ENERGY_LEAST_S = 1e-9
+rows = tuple(replace(row, devices=("cpu", "cuda")) for row in registry.all_backends() if row.name == "fake")
+registry.all_backends = lambda: rows
+sys.exit(main(sys.argv[1:]))
+"""
+"""A real worker of the scripted backend on a scripted GPU, which lists the workers in a file, and another process."""
+
+
+def test_on_a_shared_gpu_workers_tell_each_other_from_strangers(tmp_path: Path) -> None:
+    code = ON_A_SHARED_GPU.replace("PLACE", repr(str(tmp_path / "workers")))
+    entries = [real(name, artifact(tmp_path, name=f"{name}.fake"), code) for name in "ab"]
+    entries = [replace(entry, job=replace(entry.job, device="cuda", evaluate=False)) for entry in entries]
+    found = last(entries, tmp_path, method=replace(METHOD, processes=1))
+    assert len((tmp_path / "workers").read_text().split()) == 2
+    for gathered in found:
+        (sitting,) = sittings(gathered)
+        assert sitting.conditions is not None
+        assert sitting.conditions.gpu is not None
+        assert sitting.conditions.gpu.processes == (f"process {1 << 30}",)
+        assert gathered.outcomes[0].device_peak_bytes == 500
+
+
 WARMING = STANDING_IN.replace('told()\nprint("\\x01ready', "print('warm', *told()[1:], flush=True)\nprint(\"\\x01ready")
 """One that tells how long it has to work before its warm-up."""
 

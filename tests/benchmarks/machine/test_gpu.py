@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from benchmarks.machine import gpu, gpu_monitor
 from benchmarks.machine.gpu import EXCLUSIVE, UNKNOWN, Gauge, Gpu, GpuState
-from tests.benchmarks.nvml import MIB, Card, Nvml, NVMLLibraryMismatchError, installed
+from tests.benchmarks.nvml import MIB, Card, Nvml, NVMLLibraryMismatchError, installed, steady
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, gpu_uuid
+from tests.runtimes.backends.tensorrt.driverdouble import install
 
 NAMES = [name for name in vars(Nvml) if name.startswith(("nvml", "NVML_"))]
 
@@ -99,50 +100,54 @@ def test_the_real_library_without_a_driver_says_so() -> None:
 
 
 def test_of_several_gpus_the_one_is_read_that_cuda_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, fast = Card(uuid="GPU-slow", bus="00000000:01:00.0"), Card(uuid="GPU-fast", bus="00000000:C1:00.0")
-    installed(monkeypatch, slow, fast, bus="0000:c1:00.0")
-    found = gpu.gauge("cuda")
-    assert found is not None
-    assert found.state().uuid == "GPU-fast"
+    slow, fast = Card(uuid="GPU-slow"), Card(uuid="GPU-fast")
+    installed(monkeypatch, slow, fast, cuda=("fast", "slow"))
+    for device, uuid in (("cuda", "GPU-fast"), ("cuda:1", "GPU-slow")):
+        found = gpu.gauge(device)
+        assert found is not None
+        assert found.state().uuid == uuid
     installed(monkeypatch, slow, fast)
     assert gpu.gauge("cuda") is None  # which of the two is unclear
-    installed(monkeypatch, slow, fast, bus="0000:ff:00.0")
+    installed(monkeypatch, slow, fast, cuda=("another",))
     assert gpu.gauge("cuda") is None
 
 
-@pytest.mark.parametrize("bus", [None, "0000:ff:00.0"])
-def test_the_only_gpu_is_read_wherever_cuda_says_it_sits(monkeypatch: pytest.MonkeyPatch, bus: str | None) -> None:
-    installed(monkeypatch, Card(uuid="GPU-only"), bus=bus)
+@pytest.mark.parametrize("cuda", [(), ("another",)])
+def test_the_only_gpu_is_read_whatever_cuda_calls_it(monkeypatch: pytest.MonkeyPatch, cuda: tuple[str, ...]) -> None:
+    installed(monkeypatch, Card(uuid="GPU-only"), cuda=cuda)
     found = gpu.gauge("cuda")
     assert found is not None
     assert found.state().uuid == "GPU-only"
+    assert gpu.gauge("cuda:1") is None
 
 
-def cudart(status: int, address: object) -> ModuleType:
-    """Stands in for ``cuda.bindings.runtime``, whose calls need a driver."""
-    double = ModuleType("cuda.bindings.runtime")
-    double.cudaError_t = SimpleNamespace(cudaSuccess=0)  # type: ignore[attr-defined]
-    double.cudaDeviceGetPCIBusId = lambda *_: (status, address)  # type: ignore[attr-defined]
-    return double
+def test_a_mig_device_has_memory_of_its_own_and_no_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Card(uuid="GPU-whole", mig=1, sm_mhz=1755, used_bytes=steady(90_000 * MIB))
+    absent = ["ClockInfo", "PowerUsage", "Temperature", "CurrentClocksEventReasons", "TotalEnergyConsumption"]
+    part = Card("NVIDIA H200 MIG 1g.18gb", "MIG-part", whole=whole, used_bytes=steady(700 * MIB), lacks=absent)
+    installed(monkeypatch, whole, part, cuda=("part",))
+    found = gpu.gauge("cuda")
+    assert found is not None
+    state = found.state()
+    assert (state.uuid, state.memory_used_bytes, state.mig_device) == ("MIG-part", 700 * MIB, True)
+    assert (state.sm_mhz, state.temperature_c, state.throttle) == (1755, 41, ())
+    assert (state.power_w, state.energy_j) == (None, None)
+    assert found.gpu().mig
 
 
-@pytest.mark.parametrize(
-    ("status", "address", "found"),
-    [(0, b"0000:3B:00.0\0\0\0\0", "0000:3B:00.0"), (0, "0000:3B:00.0", "0000:3B:00.0"), (35, None, None)],
-)
-def test_where_cudas_first_device_sits(
-    monkeypatch: pytest.MonkeyPatch, status: int, address: object, found: str | None
-) -> None:
-    bindings = pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cudart(status, address))
-    monkeypatch.setattr(bindings, "runtime", cudart(status, address), raising=False)
-    assert gpu._bus_address() == found
+def test_a_part_that_cuda_does_not_name_is_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(uuid="GPU-whole", mig=1), cuda=("whole",))
+    assert gpu.gauge("cuda") is None
 
 
-def test_the_real_cuda_has_that_function() -> None:
-    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
-    status, _ = runtime.cudaDeviceGetPCIBusId(16, 0)
-    assert isinstance(status, runtime.cudaError_t)
+def test_cuda_tells_the_identifier_and_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = install(monkeypatch, Recorder(devices=2, memory_bytes=5 * MIB))
+    assert gpu._identifier("cuda:1") == str(gpu_uuid(1))
+    assert gpu._identifier("cuda:2") == ""
+    assert gpu.free_bytes("cuda:1") == 5 * MIB
+    assert recorder.used["cudaMemGetInfo"] == {1}
+    recorder.devices = 0
+    assert (gpu._identifier("cuda"), gpu.free_bytes("cuda")) == ("", None)
 
 
 def test_on_a_processor_nothing_is_read_or_imported() -> None:
@@ -164,7 +169,7 @@ def test_a_missing_name_of_an_older_library_is_unknown(monkeypatch: pytest.Monke
         if name not in ("nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"):
             monkeypatch.delattr(Nvml, name)
     meter = Gauge(double, Card())
-    assert set(vars(meter.state()).values()) == {UNKNOWN, None}
+    assert set(vars(meter.state()).values()) == {UNKNOWN, None, False}
     assert meter.gpu().compute_mode is None
     lists = (meter.processes(), meter.utilisation(), meter.utilisation_by_process(0), meter.power_limited_s())
     assert lists == (None,) * 4

@@ -70,7 +70,7 @@ def test_an_exclusive_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_nvml_cuda_tells_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, Card(), driver=False)
-    monkeypatch.setattr(gpu, "free_bytes", lambda: 5 * MIB)
+    monkeypatch.setattr(gpu, "free_bytes", lambda _: 5 * MIB)
     assert GpuMonitor("cuda").read_memory(3) == GpuMemory(None, 5 * MIB, 3)
 
 

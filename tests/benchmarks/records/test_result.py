@@ -28,7 +28,7 @@ REFERENCE, SKIPPED, ON_A_GPU = (each.result for each in (results.REFERENCE, resu
 def test_a_result_is_few_parts_of_facts() -> None:
     assert len(dataclasses.fields(Result)) <= 20
     parts = (result.Identity, result.Asked, result.Ran, result.Evaluation, result.GpuUse)
-    assert sum(len(dataclasses.fields(part)) for part in parts) <= 36
+    assert sum(len(dataclasses.fields(part)) for part in parts) <= 39
 
 
 def test_a_line_has_every_fact_and_its_figures(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
+from benchmarks.machine.gpu_conditions import GpuConditions
 from benchmarks.records.result import GpuUse, RoofInputs
 from benchmarks.records.samples import LoadResult
 from benchmarks.report import columns, run
@@ -235,6 +236,32 @@ def test_a_gpus_rows_have_its_own_clock_and_its_state() -> None:
     assert document.plain_width == GPU_WIDTH > PLAIN_WIDTH
     assert "mJ/image" in dict(document.legend)
     assert max(map(len, as_text(document).splitlines())) <= GPU_WIDTH
+
+
+def test_a_gpus_clock_is_that_of_all_turns() -> None:
+    """The lowest and highest of all processes; watts and their error are those of the runs with the energy."""
+    turns = (GpuConditions(1.0, (1500, 1755), ("power cap",)), GpuConditions(1.0, (1620, 1980), ("power brake",)))
+    seen = tuple(
+        replace(process, conditions=replace(QUIET, gpu=gpu))
+        for process, gpu in zip(ON_A_GPU.result.samples, turns, strict=False)
+    )
+    use = GpuUse(IDLE, BUSY, 1_048_576_000, 0.0123, 0.033, 512.3)
+    measured = change(ON_A_GPU, samples=seen, gpu=use)
+    row = lines(tables(section(measured))[-1])[0]
+    assert (row["MHz"], row["W"], row["mJ/image"]) == ("1,500–1,980", "512", "12.3 ± 0.4")
+    assert row["clock limit"].split(", ") == ["power cap", "power brake", "sync boost"]
+    steady = change(measured, samples=(replace(seen[0], conditions=replace(QUIET, gpu=GpuConditions(1.0, (7, 7)))),))
+    assert lines(tables(section(steady))[-1])[0]["MHz"] == "7"
+
+
+def test_a_busy_gpu_is_a_line_below_the_table_and_invalid() -> None:
+    gpu = GpuConditions(1.0, (1980, 1980), foreign_share=0.4, processes=("python3 (7)",))
+    seen = tuple(replace(each, conditions=replace(QUIET, gpu=gpu)) for each in ON_A_GPU.result.samples)
+    busy = change(ON_A_GPU, samples=seen)
+    text = as_text(run_document((busy,)))
+    assert "python3 (7)" in text
+    assert "40 %" in text
+    assert busy.validity == "INVALID"
 
 
 def test_a_processors_tables_say_nothing_of_a_gpu() -> None:

@@ -127,6 +127,13 @@ def test_a_folder_that_takes_no_files_is_told_first() -> None:
         tuned.target_of(["resnet20"], "/proc/nothing/", force=False)
 
 
+def test_the_manifest_names_no_number_of_a_gpu() -> None:
+    """Another machine may have fewer."""
+    one = pareto.candidate(change(FASTER, device="cuda:1"), "throughput", estimate(0.0))
+    assert one is not None
+    assert tuned.tuning_of(one, "throughput").device == "cuda"
+
+
 def test_the_manifest_says_what_was_measured() -> None:
     figures = change(FASTER, threads=3, batch=8)
     one = pareto.candidate(figures, "throughput", estimate(0.0))

@@ -119,7 +119,7 @@ def test_bash_runs_the_line(with_command: dict[str, str]) -> None:
     assert done.stdout.splitlines() == [
         "option -o default",
         "rexport onnx resnet11: resnet110",
-        "rexport verify m.onnx --backend onnxruntime-: onnxruntime-tensorrt",
+        "rexport verify m.onnx --backend onnxruntime-: onnxruntime-tensorrt onnxruntime-rtx",
         "option -o default",
         "rexport predict m:",
     ]

@@ -4,6 +4,7 @@ ONNX Runtime answers for the file whose weights they were given last."""
 from __future__ import annotations
 
 import shlex
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import pytest
 import runtimes
 from exporter.cli import main
 from exporter.network import ExportRequest
-from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, tensorrt_engine
 from exporter.targets.engine_refit import refit_engine
 from runtimes import Artifact
@@ -92,16 +92,19 @@ def test_an_engine_that_was_not_built_for_it(pair: Pair, tmp_path: Path) -> None
     with refuses(CompatibilityError, "engine-not-refittable") as caught:
         refit_engine(pair.engine, pair.onnx, SILENT, f"{tmp_path}/new.engine")
     words = shlex.split(str(caught.value.hint))
-    assert words[:2] == ["rexport", "tensorrt"]
-    assert words[-1] == "--refit"
+    assert words[4:6] == ["rexport", "tensorrt"]
+    assert "--refit" in words
 
 
 def test_another_network_or_precision_is_refused(pair: Pair, exported: tuple[Path, Path], tmp_path: Path) -> None:
-    other = export(replace(BASIC, name="other", widths=(4, 8, 12)), tmp_path).path
-    half = export(BASIC, tmp_path, precision_spec=PrecisionSpec("fp16")).path
-    for path, values in ((other, ("variant", "other", BASIC.name)), (half, ("precision", "fp16, not fp32"))):
-        with refuses(CompatibilityError, "refit-of-other-network", *values):
-            refit_engine(pair.engine, path, SILENT)
+    shutil.copytree(pair.onnx.parent, tmp_path / "others")
+    other = tmp_path / "others" / pair.onnx.name
+    changes: dict[str, object] = {"variant": {"name": "other"}, "precision": "fp16"}
+    for name, value in changes.items():
+        shutil.copytree(pair.onnx.parent, other.parent, dirs_exist_ok=True)
+        rewrite(other, **{name: value})
+        with refuses(CompatibilityError, "refit-of-other-network", name, "other" if name == "variant" else value):
+            refit_engine(pair.engine, other, SILENT)
     with refuses(ArtifactError, "refit-needs-engine", "onnx"):
         refit_engine(exported[0], pair.onnx, SILENT, f"{tmp_path}/x.engine")
     with refuses(ArtifactError, "engine-needs-onnx", "engine"):

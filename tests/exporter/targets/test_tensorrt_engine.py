@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 import runtimes
@@ -19,6 +21,7 @@ from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.precision import gate
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import tensorrt_engine
+from exporter.targets.sparse_weights import count_sparse_layers, is_sparse
 from runtimes import Artifact, codec
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.manifest import Engine, Manifest, Profile
@@ -35,7 +38,7 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from runtimes.protocol import Arrays, Layer
+from runtimes.protocol import Array, Arrays, Layer
 from runtimes.tensors import cuda
 from tests.exporter.datasets import folder_of, png
 from tests.exporter.small import BASIC, SILENT, content, export, reason_codes, recording
@@ -486,3 +489,33 @@ def test_inspect_shows_the_layers_of_an_engine(source: Path, monkeypatch: pytest
     facts = json.loads(manifest_view.as_json(artifact.path))
     assert (facts["layers"]["fused_blocks"], facts["no_layers"]) == (1, None)
     assert facts["layers"]["layers"][1]["tactic"] == "sm90_fprop"
+
+
+@pytest.mark.parametrize(
+    ("weights", "axis", "sparse"),
+    [
+        (np.tile([1, 0, 0, 2], 4).reshape(2, 8), 1, True),
+        (np.tile([1, 0, 3, 2], 4).reshape(2, 8), 1, False),
+        (np.tile([1, 0, 0, 2], 4).reshape(2, 8).T, 0, True),
+        (np.zeros((4, 3, 3, 3)), 1, False),  # three channels
+        (np.zeros((4, 8, 3, 3)), 1, True),
+    ],
+)
+def test_sparse_weights_are_recognised(weights: Array, axis: int, sparse: bool) -> None:
+    assert is_sparse(weights, axis) == sparse
+
+
+def test_sparse_kernels_without_sparse_weights_are_a_warning(source: Path) -> None:
+    order = replace(RTX, settings=Settings(sparse_weights=True))
+    heard, listener = recording()
+    tensorrt_engine.build_artifact(source, order, listener)
+    assert reason_codes(heard) == ["sparse-weights-absent", "engine-unchecked"]
+    model = onnx.load(source)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        if values.ndim > 1 and values.shape[1] % 4 == 0:
+            values.reshape(values.shape[0], -1, 4, *values.shape[2:])[:, :, :2] = 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, source)
+    sparse, layers = count_sparse_layers(source)
+    assert 0 < sparse == layers - 1  # all but the stem, which has three channels

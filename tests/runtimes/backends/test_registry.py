@@ -238,7 +238,7 @@ def test_wrong_requests_are_refused_before_anything_opens(backend: Backend, samp
     for threads in (0, -1):
         with refuses(UsageError, "threads-out-of-range", threads):
             runtimes.open(path, backend.name, threads=threads)
-    with refuses(UsageError, "backend-lacks-device", "'tpu'"):
+    with refuses(UsageError, "device-unknown", "'tpu'"):
         runtimes.open(path, backend.name, device="tpu")
     with refuses(UsageError, "backend-unknown", "'tensorflow'", "one of", "onnxruntime"):
         runtimes.open(path, "tensorflow")

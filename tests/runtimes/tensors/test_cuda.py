@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from types import ModuleType
 
+import cuda.bindings.driver as driver
 import cuda.bindings.runtime as real
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from runtimes.tensors import cuda
 from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from tests.refusals import refuses
-from tests.runtimes.backends.tensorrt.cudadouble import CudaDouble, Recorder
+from tests.runtimes.backends.tensorrt.cudadouble import CudaDouble, Recorder, gpu_uuid
+from tests.runtimes.backends.tensorrt.driverdouble import DriverDouble, install
 
 REPO = Path(__file__).resolve().parents[3]
 CODES = real.cudaError_t
@@ -29,9 +31,7 @@ CODES = real.cudaError_t
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    found = Recorder()
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", found.cuda)
-    return found
+    return install(monkeypatch, Recorder())
 
 
 def test_the_double_has_the_true_modules_names_and_arguments() -> None:
@@ -41,6 +41,15 @@ def test_the_double_has_the_true_modules_names_and_arguments() -> None:
     for name in functions:
         mine = list(inspect.signature(getattr(CudaDouble, name)).parameters)[1:]
         assert mine == list(inspect.signature(getattr(real, name)).parameters), name
+
+
+def test_the_double_of_the_driver_has_true_names_too() -> None:
+    functions = [name for name in vars(DriverDouble) if name.startswith("cu")]
+    for name in functions:
+        mine = list(inspect.signature(getattr(DriverDouble, name)).parameters)[1:]
+        assert mine == list(inspect.signature(getattr(driver, name)).parameters), name
+    unavailable = driver.CUresult.CUDA_ERROR_DEVICE_UNAVAILABLE, CODES.cudaErrorDevicesUnavailable
+    assert int(unavailable[0]) == int(unavailable[1])  # errors of both have the same numbers
 
 
 def test_the_codes_that_it_knows_are_true_ones() -> None:
@@ -157,12 +166,16 @@ def test_a_module_without_a_spec_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_device_is_described(recorder: Recorder) -> None:
     recorder.memory_bytes = 5 << 30
-    assert cuda.device() == cuda.Device(0, "NVIDIA Double", "9.0", "13.0", 5 << 30)
-    with refuses(BackendUnavailableError, "gpu-unusable", "invalid device ordinal"):
+    assert cuda.device() == cuda.Device(0, "NVIDIA Double", "9.0", "13.0", 5 << 30, str(gpu_uuid(0)))
+    with refuses(BackendUnavailableError, "gpu-number-missing", "cuda:1", "cuda:0 NVIDIA Double"):
         cuda.device(1)
+    recorder.devices, recorder.compute_mode = 2, real.cudaComputeMode.cudaComputeModeExclusiveProcess
+    assert (cuda.device(1).uuid, cuda.device(1).exclusive) == (str(gpu_uuid(1)), True)
+    assert recorder.contexts == set()  # no question takes memory on a GPU
 
 
 def test_the_callers_device_comes_back(recorder: Recorder) -> None:
+    recorder.devices = 4
     recorder.cuda.cudaSetDevice(3)
     with cuda.current(0):
         assert recorder.cuda.cudaGetDevice()[1] == 0
@@ -170,6 +183,38 @@ def test_the_callers_device_comes_back(recorder: Recorder) -> None:
     with pytest.raises(KeyError), cuda.current(0):
         raise KeyError
     assert recorder.cuda.cudaGetDevice()[1] == 3
+    with cuda.current(1):
+        recorder.cuda.cudaSetDevice(1)  # as ONNX Runtime does in each run
+    assert recorder.cuda.cudaGetDevice()[1] == 3
+
+
+def test_a_gpu_that_is_not_used_gets_no_context(recorder: Recorder) -> None:
+    """``cudaSetDevice`` creates one, some hundred megabytes, even to go back to a GPU that nobody used."""
+    recorder.devices = 2
+    for _ in range(2):
+        with cuda.current(1), cuda.current(1):
+            Stream().close()
+    assert recorder.contexts == {1}
+    assert recorder.used["cudaStreamCreateWithFlags"] == {1}
+    assert recorder.cuda.ordinal() == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "value"),
+    [
+        ("ExclusiveProcess", "gpu-exclusive", "exclusive-process mode"),
+        ("Prohibited", "gpu-prohibited", "no process may compute"),
+        ("Default", "gpu-busy", "busy or unavailable"),
+    ],
+)
+def test_a_refused_context_names_the_compute_mode(recorder: Recorder, mode: str, code: str, value: str) -> None:
+    recorder.devices, recorder.compute_mode = 2, getattr(real.cudaComputeMode, f"cudaComputeMode{mode}")
+    recorder.codes["cudaStreamCreateWithFlags"] = [CODES.cudaErrorDevicesUnavailable]
+    with refuses(BackendUnavailableError, code, "GPU 0", value):
+        Stream()
+    recorder.codes["cuDevicePrimaryCtxRetain"] = [driver.CUresult.CUDA_ERROR_DEVICE_UNAVAILABLE]
+    with refuses(BackendUnavailableError, code, value), cuda.current(1):
+        pass
 
 
 # Errors

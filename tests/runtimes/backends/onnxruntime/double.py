@@ -46,6 +46,7 @@ class Recorder:
         unloadable: what ``preload_dlls`` prints.
         gives: the provider that a session has in the end; else the one that was asked for.
         refuses: what opening a session raises.
+        used: the GPUs that were current where a session, an event or a run began.
         version: what the library calls itself.
         recording: threads that record a run at this moment: in no other may the library do anything.
         unrecordable: whether another thread ends every recording.
@@ -62,12 +63,14 @@ class Recorder:
     unloadable: str = ""
     gives: str | None = None
     refuses: Exception | None = None
+    used: set[int] = field(default_factory=set)
     version: str = onnxruntime.__version__
     recording: list[int] = field(default_factory=list)
     unrecordable: bool = False
 
     def acts(self) -> None:
         """Something that allocates or waits, in this thread."""
+        self.used.add(current_ordinal())
         if any(thread != threading.get_ident() for thread in list(self.recording)):
             self.faults.append("call-during-capture")
 
@@ -100,11 +103,11 @@ class _Binding:
         self.real.bind_ortvalue_output(name, value)
 
     def bind_input(self, name: str, device: str, ordinal: int, kind: type, shape: Sequence[int], address: int) -> None:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         self.real.bind_input(name, "cpu", 0, kind, shape, address)
 
     def bind_output(self, name: str, device: str, ordinal: int) -> None:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         self.real.bind_output(name, "cpu", 0)
 
     def get_outputs(self) -> list[onnxruntime.OrtValue]:
@@ -117,7 +120,7 @@ class _OrtValue:
     def ortvalue_from_shape_and_type(
         shape: Sequence[int], kind: type, device: str, ordinal: int
     ) -> onnxruntime.OrtValue:
-        assert (device, ordinal) == ("cuda", 0)
+        assert (device, ordinal) == ("cuda", current_ordinal())
         return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", 0)
 
 
@@ -151,6 +154,8 @@ class Double(ModuleType):
         self.recorder.acts()
         if not GPU_LOCK.locked():
             self.recorder.faults.append("opened-during-recording")
+        if int(options["device_id"]) != current_ordinal():
+            self.recorder.faults.append("callers-gpu-changed")
         self.recorder.opened.append((provider, options, settings.entries))
         if self.recorder.refuses is not None:
             raise self.recorder.refuses
@@ -258,6 +263,7 @@ class _Event:
     def __init__(self, recorder: Recorder, timed: bool) -> None:
         self._recorder, self._timed = recorder, timed
         self._stream = 0
+        recorder.used.add(current_ordinal())
 
     def record(self, stream: Stream) -> None:
         assert isinstance(stream, Stream)
@@ -277,10 +283,26 @@ class _Event:
         return 0.25
 
 
+_THREAD = threading.local()
+
+
+def current_ordinal() -> int:
+    """The GPU that is current in the calling thread."""
+    return getattr(_THREAD, "ordinal", 0)
+
+
 @contextmanager
-def _current(ordinal: int) -> Iterator[None]:
-    assert ordinal == 0
-    yield
+def current(ordinal: int) -> Iterator[None]:
+    """As ``cuda.current``."""
+    before, _THREAD.ordinal = current_ordinal(), ordinal
+    try:
+        yield
+    finally:
+        _THREAD.ordinal = before
+
+
+def _device(ordinal: int = 0) -> cuda.Device:
+    return cuda.Device(ordinal, "NVIDIA Double", "9.0", "13.0", 1 << 30, f"uuid-{ordinal}")
 
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -291,7 +313,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
     recorder = Recorder()
     monkeypatch.setitem(sys.modules, "onnxruntime", Double(recorder, providers or (TENSORRT, CUDA)))
     monkeypatch.setattr(cuda, "missing", lambda: None)
-    monkeypatch.setattr(cuda, "current", _current)
+    monkeypatch.setattr(cuda, "current", current)
+    monkeypatch.setattr(cuda, "count", lambda: 2)
+    monkeypatch.setattr(cuda, "device", _device)
     monkeypatch.setattr(cuda, "Stream", lambda: Stream(recorder))
     monkeypatch.setattr(cuda, "BorrowedStream", lambda handle: Stream(recorder, handle))
     monkeypatch.setattr(cuda, "Event", lambda timed=True: _Event(recorder, timed))

@@ -88,6 +88,30 @@ def test_every_answer_is_its_own(recorder: double.Recorder, twice: Artifact) -> 
     session.close()
 
 
+@pytest.mark.parametrize("caller", [0, 1])
+def test_it_runs_on_its_gpu_and_leaves_the_callers(recorder: double.Recorder, twice: Artifact, caller: int) -> None:
+    with double.current(caller):
+        session = open_session(twice, replace(GPU, device_index=1))
+        np.testing.assert_array_equal(session.run({"x": rows(1, 2)})["y"], 2 * rows(1, 2))
+        in_thread = threading.Thread(target=session.run, args=({"x": rows(3)},))
+        in_thread.start()
+        in_thread.join()
+        session.bind({"x": rows(1)})()
+        timed = session.bind_timed({"x": rows(1)})
+        assert timed is None or timed() == 0.25
+        session.close()
+        assert double.current_ordinal() == caller
+    assert (recorder.used, recorder.faults) == ({1}, [])
+    assert [options["device_id"] for _, options, _ in recorder.opened] == ["1"]
+    assert session.description.device == "cuda:1"
+
+
+def test_its_arena_has_the_limit_of_the_user(recorder: double.Recorder, twice: Artifact) -> None:
+    for limit in (None, 1 << 30):
+        open_session(twice, replace(GPU, gpu_mem_limit=limit)).close()
+    assert [options.get("gpu_mem_limit") for _, options, _ in recorder.opened] == [None, str(1 << 30)]
+
+
 def test_what_it_is_asked_for(recorder: double.Recorder, twice: Artifact) -> None:
     session = open_session(twice)
     ((provider, told, entries),) = recorder.opened

@@ -3,11 +3,12 @@ library is a stand-in that says what it is, and TensorRT's libraries are empty f
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.machinery
 import importlib.util
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from runtimes import Artifact
+from runtimes import Artifact, files
 from runtimes.artifacts.manifest import TF32
 from runtimes.backends.onnxruntime import tensorrt_backend
 from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
@@ -35,7 +36,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> double.Recorder
     """A GPU, ONNX Runtime, TensorRT 10, and a cache of the test's own."""
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", lambda: "101601")
-    monkeypatch.setattr(cuda, "device", lambda: cuda.Device(0, "A GPU", "9.0", "13.0", 1 << 30))
+    monkeypatch.setattr(cuda, "device", lambda _=0: cuda.Device(0, "A GPU", "9.0", "13.0", 1 << 30))
     return double.installed(monkeypatch)
 
 
@@ -74,6 +75,56 @@ def test_it_runs_with_a_profile_and_a_cache(recorder: double.Recorder, allowed: 
     assert session.bind_timed({"input": images}) is None
     assert recorder.runs == ["plain", "plain"]  # 64 and 1: more than the profile's most is run in parts
     session.close()
+
+
+@pytest.mark.parametrize(
+    ("batch", "shapes", "parts"), [(None, (1, 8, 64), 2), (1, (1, 1, 1), 65), (13, (1, 13, 13), 5)]
+)
+def test_an_engine_is_tuned_for_the_expected_batch(
+    recorder: double.Recorder, allowed: Artifact, batch: int | None, shapes: tuple[int, ...], parts: int
+) -> None:
+    session = tensorrt_backend.BACKEND.open(allowed, replace(GPU, batch=batch))
+    told = recorder.opened[-1][1]
+    names = (told[f"trt_profile_{name}_shapes"] for name in ("min", "opt", "max"))
+    assert tuple(names) == tuple(f"input:{size}x3x32x32" for size in shapes)
+    images = np.zeros((65, 3, 32, 32), np.float32)
+    assert session.run({"input": images})["logits"].shape == (65, 10)
+    assert len(recorder.runs) == parts
+    session.close()
+
+
+def test_a_batch_has_its_own_engines_and_all_share_the_times(
+    recorder: double.Recorder, allowed: Artifact, tmp_path: Path
+) -> None:
+    for batch in (1, 8, None):
+        tensorrt_backend.BACKEND.open(allowed, replace(GPU, batch=batch)).close()
+    told = [options for _, options, _ in recorder.opened]
+    assert len({options["trt_engine_cache_path"] for options in told}) == 3
+    (timing,) = {options["trt_timing_cache_path"] for options in told}
+    assert Path(timing).parent == tmp_path / "cache"
+    assert stat.S_IMODE(Path(timing).stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_only_a_build_waits_for_the_times(
+    recorder: double.Recorder, allowed: Artifact, monkeypatch: pytest.MonkeyPatch, built: bool
+) -> None:
+    open_session(allowed).close()
+    engines = Path(recorder.opened[0][1]["trt_engine_cache_path"])
+    if built:
+        (engines / "TensorrtExecutionProvider_1.engine").touch()
+    held: list[Path] = []
+
+    @contextlib.contextmanager
+    def lock(folder: Path, patience_s: float) -> Iterator[None]:
+        assert patience_s >= 3600
+        held.append(folder)
+        yield
+
+    monkeypatch.setattr(files, "folder_lock", lock)
+    open_session(allowed).close()
+    timing = Path(recorder.opened[0][1]["trt_timing_cache_path"])
+    assert held == ([engines] if built else [engines, timing])
 
 
 def test_float32_that_must_stay_so_is_refused(recorder: double.Recorder, onnx_artifact: Artifact) -> None:
@@ -126,7 +177,7 @@ def test_engines_of_other_weights_lie_in_another_folder(
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", lambda: "101300")
     assert folder_of(recorder, Artifact.read(half)) != first
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", lambda: "101601")
-    monkeypatch.setattr(cuda, "device", lambda: cuda.Device(0, "Another GPU", "9.0", "13.0", 1 << 30))
+    monkeypatch.setattr(cuda, "device", lambda _=0: cuda.Device(0, "Another GPU", "9.0", "13.0", 1 << 30))
     assert folder_of(recorder, Artifact.read(half)) != first
 
 

@@ -95,6 +95,7 @@ def test_a_profile_on_the_gpu_waits_for_its_turn(
     onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     held: list[bool] = []
+    double.installed(monkeypatch)
 
     def profile(*_: object) -> tuple[Layer, ...]:
         held.append(GPU_LOCK.locked())

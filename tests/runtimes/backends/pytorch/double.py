@@ -33,7 +33,8 @@ CPU = torch.device("cpu")
 @dataclass
 class Recorder:
     """What was done. ``events`` names it in order; ``faults`` is what no GPU would forgive, ``pools`` the
-    memory that each recording was given, ``unrecordable`` whether another thread ends every recording."""
+    memory that each recording was given, ``unrecordable`` whether another thread ends every recording, ``devices`` the
+    numbers of the GPUs of sessions."""
 
     events: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Recorder:
     waits: list[tuple[int, int]] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
     unrecordable: bool = False
+    devices: list[int] = field(default_factory=list)
 
 
 class Stream:
@@ -193,6 +195,10 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
     def device(_: torch.device) -> Iterator[None]:
         yield
 
+    def device_of(index: int) -> torch.device:
+        recorder.devices.append(index)
+        return CPU
+
     def empty(*size: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
         if pin_memory:
             recorder.events.append("pin")
@@ -216,10 +222,11 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
 
     patch.setattr(torch.Tensor, "record_stream", record_stream)
     patch.setattr(torch, "empty", empty)
-    patch.setattr(cuda_session, "current_device", lambda: CPU)
+    patch.setattr(cuda_session, "device_of", device_of)
     for name, value in {
         "is_available": lambda: True,
         "current_device": lambda: 0,
+        "device_count": lambda: 2,
         "Stream": lambda: Stream(recorder),
         "Event": lambda enable_timing=False: Event(recorder, enable_timing),
         "ExternalStream": lambda handle, device: of_handle(handle),  # noqa: ARG005

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import cuda.bindings.runtime as real
 import numpy as np
 import pytest
 import torch as torch_library
@@ -21,11 +23,14 @@ from runtimes.backends.pytorch import backend as pytorch
 from runtimes.backends.pytorch import inductor_backend
 from runtimes.backends.pytorch.cuda_session import CudaTorchSession
 from runtimes.backends.pytorch.inductor_backend import FIXED_BATCHES, CompiledPrograms
+from runtimes.devices import DeviceName
 from runtimes.errors import BackendUnavailableError
 from runtimes.protocol import Array, Options
 from tests.exporter.small import BASIC, SILENT
 from tests.refusals import refuses
 from tests.runtimes.backends.pytorch.double import Recorder, installed
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder as CudaRecorder
+from tests.runtimes.backends.tensorrt.driverdouble import install
 
 CUDA = Options("cuda", 1)
 Make = Callable[..., Artifact]
@@ -130,7 +135,7 @@ def test_the_profile_tells_what_convolutions_are_rounded_to(make: Make) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_moved_program_names_its_old_device_nowhere(make: Make, precision: str, raw: bool) -> None:
     """To ``meta``, which every PyTorch has; a graph names devices where types are converted."""
-    program = pytorch.load_program(make(precision, raw), "cpu")
+    program = pytorch.load_program(make(precision, raw), DeviceName("cpu"))
     named = "device: cpu" in str(program.graph) or "device = cpu" in str(program.graph)
     assert named == (raw or precision == "fp16")
     moved = pytorch.move_program(program, "meta")
@@ -138,7 +143,7 @@ def test_a_moved_program_names_its_old_device_nowhere(make: Make, precision: str
     assert {value.device.type for value in moved.parameters()} == {"meta"}
 
 
-def test_a_program_goes_to_the_current_device_by_number(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_goes_to_its_device_whatever_is_current(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[str] = []
 
     def moved(program: torch_library.export.ExportedProgram, device: str) -> torch_library.export.ExportedProgram:
@@ -147,9 +152,52 @@ def test_a_program_goes_to_the_current_device_by_number(make: Make, monkeypatch:
 
     monkeypatch.setattr(pytorch, "move_program", moved)
     installed(monkeypatch)
-    monkeypatch.setattr(torch_library.cuda, "current_device", lambda: 3)
-    pytorch.load_program(make("fp16"), "cuda")
-    assert asked_for == ["cuda:3"]
+    monkeypatch.setattr(torch_library.cuda, "current_device", lambda: 1)
+    artifact = make("fp16")
+    for index in (0, 1):
+        pytorch.load_program(artifact, DeviceName("cuda", index))
+    assert asked_for == ["cuda:0", "cuda:1"]
+    with refuses(BackendUnavailableError, "pytorch-lacks-gpu-number", "number 2", "0 to 1"):
+        pytorch.load_program(artifact, DeviceName("cuda", 2))
+
+
+@pytest.mark.parametrize("row", [pytorch.BACKEND, inductor_backend.BACKEND], ids=lambda backend: backend.name)
+def test_a_session_is_on_the_gpu_of_its_number(
+    make: Make, monkeypatch: pytest.MonkeyPatch, row: runtimes.Backend
+) -> None:
+    recorder = installed(monkeypatch)
+    monkeypatch.setattr(pytorch, "move_program", lambda program, _: program)
+    for index in (1, 0):
+        session = row.open(make("fp32"), Options("cuda", 1, device_index=index))
+        assert session.description.device == ("cuda:1" if index else "cuda")
+    assert recorder.devices == [1, 0]
+
+
+def test_the_limit_is_a_share_of_the_gpus_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    shares: list[tuple[float, int]] = []
+    card = SimpleNamespace(total_memory=8 << 30)
+    monkeypatch.setattr(torch_library.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(
+        torch_library.cuda, "set_per_process_memory_fraction", lambda share, index: shares.append((share, index))
+    )
+    monkeypatch.setattr(pytorch, "move_program", lambda program, _: program)
+    for limit in (None, 2 << 30, 16 << 30):
+        pytorch.load_program(make("fp32"), DeviceName("cuda", 1), limit)
+    assert shares == [(0.25, 1), (1.0, 1)]
+
+
+def test_a_gpu_of_another_process_is_no_broken_file(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    recorder = install(monkeypatch, CudaRecorder(devices=2))
+    recorder.compute_mode = real.cudaComputeMode.cudaComputeModeExclusiveProcess
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nhelp")
+
+    monkeypatch.setattr(pytorch, "move_program", refuse)
+    with refuses(BackendUnavailableError, "gpu-exclusive", "GPU 1", "exclusive-process"):
+        pytorch.load_program(make("fp32"), DeviceName("cuda", 1))
 
 
 @pytest.mark.parametrize("backend", [pytorch.BACKEND, inductor_backend.BACKEND], ids=lambda backend: backend.name)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +52,9 @@ class Recorder:
         devices: how many GPUs there are.
         gpu, compute_capability: what they are.
         driver: the CUDA version that the driver runs, as CUDA writes it: 13000 is 13.0.
+        compute_mode: which processes may use the GPUs.
+        used: the GPUs that were current when a function was called, by its name.
+        contexts: the GPUs on which a context was created.
         cuda: the double of the CUDA runtime.
     """
 
@@ -65,6 +70,9 @@ class Recorder:
     gpu: str = "NVIDIA Double"
     compute_capability: tuple[int, int] = (9, 0)
     driver: int = 13000
+    compute_mode: Any = real.cudaComputeMode.cudaComputeModeDefault
+    used: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    contexts: set[int] = field(default_factory=set)
     cuda: CudaDouble = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +112,8 @@ class CudaDouble:
     """Stands for the module: each function has the true one's name and arguments, and gives its error code first."""
 
     cudaError_t = real.cudaError_t
+    cudaComputeMode = real.cudaComputeMode
+    cudaDeviceAttr = real.cudaDeviceAttr
     cudaMemcpyKind = real.cudaMemcpyKind
     cudaStreamCaptureMode = real.cudaStreamCaptureMode
     cudaStreamNonBlocking = real.cudaStreamNonBlocking
@@ -133,6 +143,9 @@ class CudaDouble:
         """The code that the call is to fail with, or success; one call at a time."""
         with self._lock:
             self._recorder.calls.append(name)
+            self._recorder.used[name].add(self.ordinal())
+            if name in _CONTEXT_MAKERS:
+                self._recorder.contexts.add(self.ordinal())
             planned = self._recorder.codes.get(name)
             code = self._lost or (planned.pop(0) if planned else OK)
             if code.name in FATAL:
@@ -155,6 +168,19 @@ class CudaDouble:
 
     # Devices
 
+    def ordinal(self) -> int:
+        """The GPU that is current in the calling thread: that of its context, else the one that was set."""
+        stack = getattr(self._current, "stack", [])
+        return stack[-1] if stack else getattr(self._current, "ordinal", 0)
+
+    def push(self, ordinal: int) -> None:
+        """Makes the context of a GPU current in the calling thread."""
+        self._current.__dict__.setdefault("stack", []).append(ordinal)
+
+    def pop(self) -> int:
+        """Makes the context before that current again."""
+        return int(self._current.stack.pop())
+
     def cudaGetDeviceCount(self) -> Result:
         with self._called("cudaGetDeviceCount") as code:
             if code == OK and not self._recorder.devices:
@@ -163,12 +189,23 @@ class CudaDouble:
 
     def cudaGetDevice(self) -> Result:
         with self._called("cudaGetDevice") as code:
-            return code, getattr(self._current, "ordinal", 0)
+            return code, self.ordinal()
 
     def cudaSetDevice(self, device: int) -> Result:
         with self._called("cudaSetDevice") as code:
+            if code == OK and device >= self._recorder.devices:
+                return (real.cudaError_t.cudaErrorInvalidDevice,)
+            stack = getattr(self._current, "stack", [])
+            if stack:  # it replaces the context that is current
+                stack[-1] = device
             self._current.ordinal = device
+            self._recorder.contexts.add(device)  # since CUDA 12
             return (code,)
+
+    def cudaDeviceGetAttribute(self, attr: Any, device: int) -> Result:  # noqa: ARG002
+        with self._called("cudaDeviceGetAttribute") as code:
+            assert attr == real.cudaDeviceAttr.cudaDevAttrComputeMode
+            return code, int(self._recorder.compute_mode) if code == OK else None
 
     def cudaDriverGetVersion(self) -> Result:
         with self._called("cudaDriverGetVersion") as code:
@@ -182,6 +219,7 @@ class CudaDouble:
             found.name = self._recorder.gpu.encode().ljust(256, b"\0")
             found.major, found.minor = self._recorder.compute_capability
             found.totalGlobalMem = self._recorder.memory_bytes
+            ctypes.memmove(found.uuid.getPtr(), gpu_uuid(device).bytes, 16)
             return code, found if code == OK else None
 
     def cudaGetErrorString(self, error: Code) -> Result:
@@ -201,6 +239,13 @@ class CudaDouble:
             if code == OK and self.memory.used_bytes + size > self._recorder.memory_bytes:
                 code = real.cudaError_t.cudaErrorMemoryAllocation
             return code, self.memory.take(size, "device") if code == OK else None
+
+    def cudaMemGetInfo(self) -> Result:
+        with self._called("cudaMemGetInfo") as code:
+            if code == OK and not self._recorder.devices:
+                code = real.cudaError_t.cudaErrorNoDevice
+            free = self._recorder.memory_bytes - self.memory.used_bytes
+            return code, free if code == OK else None, self._recorder.memory_bytes
 
     def cudaFree(self, devPtr: int) -> Result:
         with self._exclusive("cudaFree") as code:
@@ -437,6 +482,14 @@ def holds_capture_lock() -> bool:
     """Whether this thread may record and allocate."""
     return bool(capture.capture_lock()._lock._is_owned())  # type: ignore[attr-defined]
 
+
+def gpu_uuid(ordinal: int) -> uuid.UUID:
+    """The identifier of the double's GPU with this number."""
+    return uuid.UUID(int=0xD0B1E << 64 | ordinal)
+
+
+_CONTEXT_MAKERS = ("cudaMalloc", "cudaHostAlloc", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags")
+"""Functions that create a context on the current GPU if it has none."""
 
 DEFAULT_STREAM = 1
 """CUDA's number of the default stream, which is always there."""

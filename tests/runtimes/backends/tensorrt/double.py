@@ -35,6 +35,7 @@ from runtimes.errors import ArtifactError
 from runtimes.protocol import Description
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder, Work, holds_capture_lock
 from tests.runtimes.backends.tensorrt.devicememory import ALIGNMENT
+from tests.runtimes.backends.tensorrt.driverdouble import install
 from tests.runtimes.backends.tensorrt.networks import NETWORK as NETWORK
 from tests.runtimes.backends.tensorrt.networks import Network as Network
 from tests.runtimes.backends.tensorrt.networks import compute, use_scratch
@@ -65,8 +66,7 @@ def installed(
     and only what runs engines is replaced; with ``tensorrt`` there is a module of that name, whose builder is
     TensorRT-RTX's.
     """
-    recorder = Recorder()
-    patch.setitem(sys.modules, "cuda.bindings.runtime", recorder.cuda)
+    recorder = install(patch, Recorder())
     library = Library(recorder, flavor == "rtx", network)
     module: ModuleType = tensorrt_rtx
     if flavor == "tensorrt":

@@ -33,11 +33,24 @@ from runtimes.errors import (
 )
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import graphs
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder
+from tests.runtimes.backends.tensorrt.driverdouble import install
 
 trt = pytest.importorskip("tensorrt_rtx")
 
 RTX = FLAVORS["rtx"]
 STAND_IN = replace(FLAVORS["tensorrt"], module="tensorrt_rtx", magic=b"vtrt", least=(1, 5))
+
+
+@pytest.mark.parametrize(("index", "current"), [(None, 0), (1, 1)])
+def test_the_thread_of_a_build_has_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: int | None, current: int
+) -> None:
+    recorder = install(monkeypatch, Recorder(devices=2))
+    seen: list[int] = []
+    monkeypatch.setattr(builder._Build, "run", lambda _: seen.append(recorder.cuda.ordinal()))
+    build(tmp_path / "any.onnx", Settings(), RTX, device_index=index)
+    assert seen == [current]
 
 
 class Spy:

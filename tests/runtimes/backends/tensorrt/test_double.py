@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from runtimes.backends.tensorrt.batch_pieces import Piece
-from runtimes.backends.tensorrt.streams import _Run
 from runtimes.tensors.cuda import CudaGraph
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.test_session import images
@@ -19,11 +18,11 @@ def test_the_double_catches_a_graph_whose_context_was_changed(monkeypatch: pytes
     for _ in range(3):
         session.run({"input": images(3)})
     (lane,) = session._pools[0]._idle
-    ((run, recorded),) = lane._recorded.items()
+    ((run, recorded),) = lane._runs._recorded.items()
     recorded.context.place(4, {})
     session.run({"input": images(3)})
     assert recorder.faults == ["graph-context-changed"]
-    lane._recorded[run] = replace(recorded, context=lane._plain_context())
+    lane._runs._recorded[run] = replace(recorded, context=lane._runs.context)
     del recorded
     session.run({"input": images(3)})
     assert recorder.faults[1:] == ["graph-context-freed", "context-freed-busy"]
@@ -34,9 +33,9 @@ def test_the_double_catches_a_recording_before_the_first_run(monkeypatch: pytest
     session = double.session(recorder)
     session.run({"input": images(3)})
     (lane,) = session._pools[0]._idle
-    run = _Run(5)
-    lane._place(lane._plain_context(), run)
-    CudaGraph.capture(lane._stream, lambda: lane._queue(lane._plain_context(), run))
+    context = lane._runs.context
+    context.place(5, {})
+    CudaGraph.capture(lane._stream, lambda: context.enqueue(lane._stream))
     assert recorder.faults == ["recorded-before-first-run"]
 
 
@@ -46,6 +45,6 @@ def test_the_double_catches_shared_memory_for_activations(monkeypatch: pytest.Mo
     session.run({"input": images(3)})
     (lane,) = session._pools[0]._idle
     other = type(lane)(session._model, 0)
-    other._plain_context()._native.set_device_memory(lane._scratch.pointer, lane._scratch.size_bytes)
+    other._runs.context.use_scratch(lane._runs._scratch)
     other.run({"input": images(3)}, session._empty(3), Piece(0, 3, 0))
     assert recorder.faults == ["activations-shared-by-streams"]

@@ -22,14 +22,16 @@ from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt import build_on_open
 from runtimes.backends.tensorrt import open as opening
 from runtimes.backends.tensorrt.flavors import FLAVORS
-from runtimes.errors import CheckFailedError, CompatibilityError, IntegrityError, UsageError
+from runtimes.backends.tensorrt.session import EngineSession
+from runtimes.errors import CheckFailedError, CompatibilityError, InputError, IntegrityError, ResourceError, UsageError
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Arrays, DeviceSession
 from runtimes.runtime import example
 from runtimes.tensors import cuda
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
-from tests.runtimes.backends.tensorrt.cudadouble import Recorder
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder, gpu_uuid
+from tests.runtimes.backends.tensorrt.devicememory import DeviceArray
 from tests.runtimes.backends.tensorrt.engines import GPU, manifest_of, publish_script_engine
 from tests.runtimes.backends.tensorrt.networks import NETWORK, Network
 from tests.samples import copied
@@ -78,6 +80,46 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
     means = images.reshape(11, -1).mean(axis=1, dtype=np.float64)
     np.testing.assert_allclose(logits, means[:, None] * np.arange(1, 11), rtol=1e-5, atol=1e-6)
     assert recorder.count("execute_async_v3") > 0
+
+
+def test_a_limit_of_memory_is_one_of_calls_at_a_time(recorder: Recorder, tmp_path: Path) -> None:
+    artifact = publish_script_engine(tmp_path)
+    image_bytes = 4 * (3 * 8 * 8 + 10)
+    call_bytes = sum(NETWORK.scratch_for(row.most) + row.most * image_bytes for row in NETWORK.profiles)
+    fixed_bytes = artifact.path.stat().st_size
+    for limit, calls in ((None, 4), (fixed_bytes + 9 * call_bytes, 4), (fixed_bytes + 2 * call_bytes, 2)):
+        with runtimes.open(artifact.path, device="cuda", gpu_mem_limit=limit) as runtime:
+            session = runtime._session
+            assert isinstance(session, EngineSession)
+            assert {pool._limit for pool in session._pools} == {calls}
+    with refuses(ResourceError, "gpu-memory-limit-too-small", f"{fixed_bytes + call_bytes:,} bytes"):
+        runtimes.open(artifact.path, device="cuda", gpu_mem_limit=fixed_bytes)
+
+
+@pytest.mark.parametrize("caller", [0, 2])
+def test_an_engine_runs_on_its_gpu_alone(recorder: Recorder, tmp_path: Path, caller: int) -> None:
+    """The caller's current GPU stays, and no other gets a context."""
+    recorder.devices = 3
+    recorder.cuda._current.ordinal = caller
+    artifact = publish_script_engine(tmp_path)
+    images = np.random.default_rng(1).standard_normal((3, 3, 8, 8), np.float32)
+    with runtimes.open(artifact.path, device="cuda:1") as runtime:
+        for _ in range(3):
+            runtime.infer({"input": images})
+        runtime.infer({"input": DeviceArray(recorder.cuda.memory, images, ordinal=1)})
+        with refuses(InputError, "tensor-on-other-device", "device 0", "cuda:1"):
+            runtime.infer({"input": DeviceArray(recorder.cuda.memory, images)})
+        runtime.bind({"input": images})()
+        timed = runtime.bind_timed({"input": images})
+        assert timed is not None
+        assert timed() > 0
+        assert (runtime.description.device, runtime.description.gpu_uuid) == ("cuda:1", str(gpu_uuid(1)))
+        assert recorder.cuda.ordinal() == caller
+    asked = {"cudaGetDeviceCount", "cudaGetDevice", "cudaGetDeviceProperties", "cudaDeviceGetAttribute"}
+    used = {name: where for name, where in recorder.used.items() if name not in {*asked, "cudaDriverGetVersion"}}
+    assert {"cudaMalloc", "cudaGraphLaunch", "cudaEventRecord", "cudaFree"} <= used.keys()
+    assert {name for name, where in used.items() if where != {1}} == set()
+    assert recorder.contexts == {1}
 
 
 def test_an_engine_that_says_nothing_of_its_layers(recorder: Recorder, tmp_path: Path) -> None:

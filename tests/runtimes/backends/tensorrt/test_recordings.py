@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt.recorded_runs import GRAPHS
 from runtimes.backends.tensorrt.session import EngineSession
-from runtimes.backends.tensorrt.streams import GRAPHS
 from runtimes.errors import DeviceLostError, InputError
 from runtimes.protocol import Array
 from runtimes.tensors.dlpack import DeviceTensor, device_tensor

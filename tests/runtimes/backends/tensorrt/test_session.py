@@ -14,7 +14,7 @@ import pytest
 from runtimes import TensorSpec
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt.batch_pieces import Piece, pieces
-from runtimes.backends.tensorrt.streams import GRAPHS
+from runtimes.backends.tensorrt.recorded_runs import GRAPHS
 from runtimes.errors import CompatibilityError, DeviceLostError, InputError, ResourceError
 from runtimes.protocol import Array, DeviceSession
 from runtimes.tensors.dlpack import device_tensor
@@ -316,7 +316,7 @@ def test_a_refused_run_quotes_the_library_and_the_next_one_works(recorder: Recor
     session = double.session(recorder)
     session.run({"input": images(2)})
     with refuses(ResourceError, "engine-call-failed", "tensorrt", "batch of 9", (9, 3, 8, 8)):
-        session._pools[0]._idle[0]._plain_context().place(9, {})
+        session._pools[0]._idle[0]._runs.context.place(9, {})
     recorder.refuse_runs = True
     with refuses(ResourceError, "engine-call-failed", "tensorrt", "queue a run", "enqueueV3"):
         session.run({"input": images(3)})
@@ -342,7 +342,7 @@ def test_no_memory_for_the_first_lane_leaves_nothing(recorder: Recorder) -> None
     recorder.memory_bytes = 8_000
     session = double.session(recorder)
     for _ in range(2):
-        with refuses(ResourceError, "gpu-out-of-memory", "6,144 bytes"):
+        with refuses(ResourceError, "gpu-out-of-memory", "4,096 bytes"):
             session.run({"input": images(2)})
         gc.collect()
         assert recorder.cuda.left() == {}

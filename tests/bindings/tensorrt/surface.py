@@ -8,7 +8,7 @@ ones, on any machine. To write the two files that lie beside this program again 
         pip download --no-deps --dest wheels tensorrt-cu13-bindings==$version
         pip install --no-deps --target bindings/$version wheels/tensorrt_cu13_bindings-$version-*.whl
     done
-    python -m tests.tensorrt_api.surface bindings/10.16.1.11 bindings/11.4.0.106
+    python -m tests.bindings.tensorrt.surface bindings/10.16.1.11 bindings/11.4.0.106
 
 What is kept are facts of an interface: names, and how each is called. No word of the documentation is.
 """
@@ -195,10 +195,10 @@ def write(folder: Path) -> Path:
     write_stubs(folder / "tensorrt_bindings", int(about.name.split("-")[1].split(".")[0]))
     code = (
         "import dataclasses, json, tensorrt_bindings\n"
-        "from tests.tensorrt_api import surface\n"
+        "from tests.bindings.tensorrt import surface\n"
         "print(json.dumps(dataclasses.asdict(surface.read(tensorrt_bindings))))\n"
     )
-    root = FOLDER.parents[1]
+    root = FOLDER.parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder.resolve()), str(root)))}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     found = Surface(**json.loads(result.stdout))

@@ -1,6 +1,6 @@
 """Every name and call that the source makes of TensorRT is in the real bindings of 10.16 and 11.4, and of TensorRT-RTX.
 
-The first two are recorded surfaces (``tests.tensorrt_api.surface``), the last is read from the installed library.
+The first two are recorded surfaces (``tests.bindings.tensorrt.surface``), the last is read from the installed library.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from types import ModuleType
 import pytest
 import tensorrt_rtx
 
+from tests.bindings.tensorrt import surface as surfaces_program
+from tests.bindings.tensorrt.surface import RECORDED, Parameters, Surface, dumped, read, recorded, write_stubs
+from tests.bindings.tensorrt.uses import known_in, names_imported, names_in, problems, uses
 from tests.runtimes.backends.tensorrt import double
-from tests.tensorrt_api import surface as surfaces_program
-from tests.tensorrt_api.surface import RECORDED, Parameters, Surface, dumped, read, recorded, write_stubs
-from tests.tensorrt_api.uses import known_in, names_imported, names_in, problems, uses
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 SOURCES = sorted(
     [
         *(ROOT / "runtimes" / "backends" / "tensorrt").glob("*.py"),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.tensorrt_api.surface import PROPERTY, Parameters, Surface
+from tests.bindings.tensorrt.surface import PROPERTY, Parameters, Surface
 
 LIBRARY = ("trt", "library", "_library", "tensorrt", "tensorrt_rtx")
 """Names and attributes that stand for the library in the source; so does what a call of ``.library()`` gives."""
