@@ -216,10 +216,7 @@ class DeviceSession(Session, Protocol):
         """
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return an array of this ``shape`` and ``dtype`` in page-locked host memory, without initial values.
-
-        The array owns its memory.
-        """
+        """Return an array of ``shape`` and ``dtype`` in page-locked host memory. The array owns its memory."""
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], RunTimes] | None:
         """Copy the arrays to the device once and return a function that runs the model and returns its times.

@@ -40,6 +40,7 @@ from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from exporter.data.dataset import Unreadable
 from runtimes import Artifact, Manifest, Runtime, codec, files
 from runtimes.backends import registry
+from runtimes.devices import parse_device
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
 from runtimes.parity import compare_at
 from runtimes.protocol import Arrays, summarise_precisions
@@ -171,7 +172,9 @@ def _add_trtexec(outcome: JobOutcome, job: Job, opened: OpenedArtifact, wire: Pi
     inputs = [spec for spec in opened.runtime.inputs if not all(isinstance(size, int) for size in spec.shape)]
     shapes = {spec.name: opened.feeds[0][spec.name].shape for spec in inputs}
     try:
-        times = trtexec.measure_engine(job.trtexec, trtexec.EngineRun(engine, shapes, job.cuda_graphs))
+        times = trtexec.measure_engine(
+            job.trtexec, trtexec.EngineRun(engine, shapes, job.cuda_graphs, parse_device(job.device).index)
+        )
     except BackendUnavailableError as error:
         return _add_note(outcome, Reason(error.code, str(error)))
     return replace(outcome, trtexec=times)

@@ -24,6 +24,7 @@ from benchmarks.worker.throughput import ConcurrentCalls
 from benchmarks.worker.timer import TimedCall
 from benchmarks.worker.transfers import measure_transfers
 from runtimes import Runtime
+from runtimes.devices import CPU, parse_device
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Arrays
 
@@ -122,8 +123,10 @@ class Clocks:
         self._check_done([backlog], self._latency.usual_s, self._compute.usual_s)
         timed = [call for arrays in opened.feeds if (call := opened.runtime.bind_timed(arrays)) is not None]
         self._device = DeviceRuns(timed, self.plan) if timed else None
-        on_cpu = opened.runtime.description.device == "cpu"
-        self._transfers = None if on_cpu else measure_transfers(opened.feeds[0], opened.expected[0])
+        device = parse_device(opened.runtime.description.device)
+        self._transfers = None
+        if device.kind != CPU:
+            self._transfers = measure_transfers(opened.feeds[0], opened.expected[0], device.index)
         if self._device is not None:
             self._device.warm_up()
         if self._image is not None:

@@ -198,6 +198,10 @@ def evaluation_batch(spec: TensorSpec, job: Job) -> int:
 
     This is the fixed batch size of the model, the measured one for a backend that prepares each batch size for seconds,
     or else what the limits allow.
+
+    Args:
+        spec: The input of the model.
+        job: The job.
     """
     if spec.fixed_batch is not None:
         return spec.fixed_batch

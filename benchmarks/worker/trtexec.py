@@ -39,11 +39,13 @@ class EngineRun:
         engine: The path of the engine.
         shapes: The shapes of the inputs, by name; empty for an engine with fixed shapes.
         cuda_graph: Whether the run is replayed from a CUDA graph.
+        ordinal: The number of the GPU.
     """
 
     engine: str
     shapes: Mapping[str, tuple[int, ...]]
     cuda_graph: bool
+    ordinal: int = 0
 
 
 def command_line(program: str, run: EngineRun, times: Path) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ def command_line(program: str, run: EngineRun, times: Path) -> tuple[str, ...]:
         f"--loadEngine={run.engine}",
         *([f"--shapes={shapes}"] if shapes else []),
         *(["--useCudaGraph"] if run.cuda_graph else []),
+        *([f"--device={run.ordinal}"] if run.ordinal else []),
         "--useSpinWait",
         "--noDataTransfers",
         f"--warmUp={WARM_UP_MS}",

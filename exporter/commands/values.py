@@ -181,7 +181,7 @@ class _RayAddressType(click.ParamType["RayAddress"]):
 RAY_ADDRESS = _RayAddressType()
 
 
-class DeviceChoice(click.ParamType[str]):
+class DeviceParam(click.ParamType[str]):
     """A device: ``cpu``, ``cuda`` or ``cuda:N``; where allowed, also ``auto``, or several separated by commas."""
 
     def __init__(self, auto: bool = False, several: bool = False) -> None:
@@ -213,9 +213,9 @@ def _gpus() -> Iterable[str]:
     return [] if cuda.missing() is not None else [f"{CUDA}:{number}" for number in range(cuda.count())]
 
 
-DEVICE = DeviceChoice()
-DEVICE_OR_AUTO = DeviceChoice(auto=True)
-DEVICES = DeviceChoice(several=True)
+DEVICE = DeviceParam()
+DEVICE_OR_AUTO = DeviceParam(auto=True)
+DEVICES = DeviceParam(several=True)
 
 
 class BatchSize(click.ParamType["int | None"]):

@@ -90,15 +90,16 @@ def limit_of(precision: str) -> float:
 
 
 @contextmanager
-def engine_opener(source: Artifact, flavor: Flavor, batch: int) -> Iterator[OpenEngine]:
+def opened_engines(source: Artifact, flavor: Flavor, batch: int, device_index: int) -> Iterator[OpenEngine]:
     """Yield a function that builds an engine from a graph and opens it. Its files are deleted at the end.
 
     Args:
         source: The ONNX file, which decides about TensorFloat-32.
         flavor: The library.
         batch: The largest number of images in one call.
+        device_index: The number of the GPU.
     """
-    device = cuda.device()
+    device = cuda.device(device_index)
     known = compute_capabilities(flavor)
     targets = (device.compute_capability,) if device.compute_capability in known else ()
     with tempfile.TemporaryDirectory() as folder:
@@ -114,6 +115,6 @@ def engine_opener(source: Artifact, flavor: Flavor, batch: int) -> Iterator[Open
             plan = path.with_suffix(".engine")
             plan.write_bytes(built.plan)
             manifest = engine_manifest.manifest(Artifact.read(path), plan, built, settings, flavor, device)
-            return open_artifact(Artifact(plan, FORMATS["engine"], manifest), flavor.backend, "cuda")
+            return open_artifact(Artifact(plan, FORMATS["engine"], manifest), flavor.backend, f"cuda:{device_index}")
 
         yield open_engine

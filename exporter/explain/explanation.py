@@ -24,6 +24,7 @@ from exporter.precision import layer_errors
 from exporter.precision.calibration_images import Examples, read_examples
 from exporter.precision.layer_errors import GraphInputs, StageError
 from runtimes import Artifact, Runtime, codec
+from runtimes.devices import parse_device
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -260,7 +261,8 @@ def _deviation(
         examples = _examples(source, source, question)
         batches = [pair.typed for pair in _images(examples, _is_raw(typed), _is_raw(typed), _batch(typed))]
         listener.step("building engines that show the values of blocks")
-        with engine_source.engine_opener(source, flavor, max(map(len, batches))) as open_engine:
+        batch, device = max(map(len, batches)), parse_device(question.device or executed.description.device)
+        with engine_source.opened_engines(source, flavor, batch, device.index) as open_engine:
             return measure_deviation(typed, batches, engine_source.limit_of(_precision(source)), open_engine), None
     except _IMPOSSIBLE as error:
         return None, _reason(error)

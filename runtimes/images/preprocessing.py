@@ -317,10 +317,10 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
 
     Args:
         content: The content of the file.
-        max_pixels: The largest number of pixels that is accepted.
+        max_pixels: The number of pixels, at most.
 
     Raises:
-        InputError: The image has more pixels, or the file is not a readable image.
+        InputError: The content is no image, or the image is too large.
     """
     module = _pillow()
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -34,8 +35,66 @@ REST_BYTES = 1 << 20
 _POLL_S = 0.02
 
 
+class _PlainParser:
+    """A parser of requests that stays with HTTP/1.1, whatever other protocol a client offers.
+
+    The parser of the library stops after a head that offers one, and takes no body. Clients of Java offer HTTP/2 with
+    each request. Such a head is parsed again without the offer.
+
+    Args:
+        protocol: Takes the events of the parser.
+    """
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self._protocol = protocol
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parser = httptools.HttpRequestParser(self._protocol)
+        self.get_method = self._parser.get_method
+        self.get_http_version = self._parser.get_http_version
+        self.should_keep_alive = self._parser.should_keep_alive
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    @property
+    def has_offer(self) -> bool:
+        """Whether the head that was just parsed offers another protocol, and comes again without."""
+        return bool(self._parser.should_upgrade())
+
+    def should_upgrade(self) -> bool:
+        """Return that the connection never changes its protocol."""
+        return False
+
+    def feed_data(self, data: bytes) -> None:
+        """Parse bytes, as the parser of the library.
+
+        Raises:
+            httptools.HttpParserError: They are no requests.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                self._parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                if self.get_method() == b"CONNECT":
+                    raise httptools.HttpParserInvalidMethodError("this is no proxy") from offer
+                rest = rest[offer.args[0] :]
+                head = self._head()
+                self._begin()
+                self._parser.feed_data(head)
+
+    def _head(self) -> bytes:
+        """Return the head that was just parsed, without the offer."""
+        lines = [b"%s %s HTTP/%s" % (self.get_method(), self._protocol.url, self.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in self._protocol.headers if header[0] != b"upgrade"]
+        return b"\r\n".join((*lines, b"", b""))
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection whose client has to send the head of each request, and the rest of a refused body, in time."""
+
+    parser: _PlainParser  # type: ignore[assignment]
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -48,6 +107,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        self.parser = _PlainParser(self)
         self._start_head_timer()
 
     def data_received(self, data: bytes) -> None:
@@ -75,12 +135,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin a body, which may be empty."""
+        if self.parser.has_offer:
+            return
         self._in_head, self._in_body = False, True
         self._heads += 1
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a body."""
+        if self.parser.has_offer:
+            return
         super().on_message_complete()
         self._in_body = False
         self._stop_rest_timer()

@@ -426,7 +426,7 @@ class PinnedBuffer(_Owned):
 
 
 def copy_to_host(target: int, source: int, size_bytes: int) -> None:
-    """Copy ``size_bytes`` from device memory at ``source`` to any host memory at ``target``, and wait for the copy.
+    """Copy ``size_bytes`` from device memory at ``source`` to any host memory at ``target``. The call blocks.
 
     Raises:
         ResourceError: The copy failed.

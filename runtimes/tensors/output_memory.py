@@ -128,14 +128,7 @@ class OutputMemory:
         return block
 
     def share(self, spec: TensorSpec, shape: tuple[int, ...], block: OutputBlock, run: QueuedRun) -> DeviceOutput:
-        """Return a block as an output. The block comes back when the output is gone.
-
-        Args:
-            spec: The output of the model.
-            shape: The shape of the values in the block.
-            block: Memory that holds at least these values.
-            run: The run that writes the block.
-        """
+        """Return a ``block`` that ``run`` writes as the output of ``spec``, with this ``shape``."""
         owner = CudaOutput(block, run)
         weakref.finalize(owner, self._returned.append, block).atexit = False
         return DeviceOutput(block.buffer.pointer, shape, spec.dtype, run.device, owner)
@@ -192,14 +185,14 @@ class OutputMemory:
 
 
 def follow(later: cuda.BorrowedStream, earlier: cuda.BorrowedStream) -> None:
-    """Make later work of the stream ``later`` wait for the work that is queued on ``earlier``, without blocking."""
+    """Make work that is queued on ``later`` from now on wait for the work that is queued on ``earlier``."""
     marker = cuda.Event(timed=False)
     marker.record(earlier)
     marker.delay(later)
 
 
 def mark_end(run_stream: cuda.Stream, stream: int | None) -> cuda.Event:
-    """Queue and return an event on ``run_stream``. The caller's ``stream``, if there is one, waits for the event."""
+    """Queue and return an event on ``run_stream``. The caller's ``stream``, if there is one, waits for it."""
     finished = cuda.Event(timed=False)
     finished.record(run_stream)
     if stream is not None:

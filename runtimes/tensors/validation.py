@@ -229,7 +229,7 @@ def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, 
 
 
 def batch_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    """Return the shape of the input ``spec`` for ``batch`` images.
+    """Return the shape of the input ``spec`` for a batch.
 
     Raises:
         InputError: The network takes another batch, or another dimension than the first may vary.

@@ -94,7 +94,7 @@ TABLE = (
     First("run resnet20.onnx --backend onxruntime", 2, "backend-unknown", "(did you mean onnxruntime?)"),
     First("run resnet20.onnx --baseline openvnio", 2, "backend-unknown", "(did you mean openvino?)"),
     First("run resnet20.onnx --backend tensorrt --device cuda", 5, "device-missing", "(--device cpu runs it"),
-    First("load resnet20.onnx --backend pytorch", 2, "format-not-opened", "onnxruntime, openvino can)"),
+    First("load resnet20.onnx --backend pytorch", 2, "format-not-opened", "onnxruntime-rtx, openvino can)"),
     First("load resnet20.onnx --shape sever", 2, "usage", "(did you mean server?)"),
     First("run resnet20.onnx --data fashion-mnst", 2, "dataset-unknown", "(did you mean fashion-mnist?)"),
     First("run resnet20.onnx --data empty", 3, "dataset-empty", "(expected CLASS/IMAGE.jpg or"),

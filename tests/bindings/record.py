@@ -26,6 +26,7 @@ from tests.bindings.surface import FOLDER, Surface, place
 TORCH_MODULES = (
     "torch",
     "torch._dynamo.config",
+    "torch._inductor",
     "torch._inductor.config",
     "torch.backends",
     "torch.backends.cuda",

@@ -53,6 +53,11 @@ m = M()
 }
 
 
+def tight(calls: list[str]) -> list[str]:
+    """Signatures without spaces."""
+    return [call.replace(" ", "") for call in calls]
+
+
 def package(folder: Path) -> Package:
     for name, text in FILES.items():
         path = folder / name
@@ -63,12 +68,12 @@ def package(folder: Path) -> Package:
 
 def test_sources_are_read_as_python_would(tmp_path: Path) -> None:
     found = package(tmp_path).module("p")
-    assert found["f"] == ["(a, b=..., *, c, d=..., **e) -> Own"]
+    assert tight(found["f"]) == ["(a,b=...,*,c,d=...,**e)->Own"]
     assert "hidden" not in found
     assert found["Own"] == ["(self, q)"]
     assert {"Own.r", "Own.v", "Own.w", "y", "os", "z.h"} <= found.keys()
     stub = package(tmp_path).module("p.c")
-    assert (stub["C.s"], stub["C.m"], stub["f"]) == ([], ["(self, x) -> str"], found["f"])
+    assert (stub["C.s"], tight(stub["C.m"]), stub["f"]) == ([], ["(self,x)->str"], found["f"])
     assert {"one", "two"} <= package(tmp_path).module("p.circle").keys()
     assert "m.tf32" in package(tmp_path).module("p.asked")
 
@@ -82,7 +87,7 @@ def test_a_struct_is_told_by_the_function_that_returns_it(tmp_path: Path) -> Non
     )
     version, names, _ = pynvml(tmp_path)
     assert version == "12.1"
-    assert names["nvmlGet"] == ["(handle) -> c_nvmlMemory_t"]
+    assert tight(names["nvmlGet"]) == ["(handle)->c_nvmlMemory_t"]
     assert {"c_nvmlMemory_t.total", "NVML_CLOCK_SM"} <= names.keys()
     assert "helper" not in names
 
@@ -111,6 +116,6 @@ def test_signatures_are_those_of_docstrings() -> None:
     module = ModuleType("m")
     module.stated, module.given, module.Value = stated, given, Value  # type: ignore[attr-defined]
     found = imported.read(module)
-    assert found["stated"] == ["(self, arg0, times=...) -> Event"]
-    assert found["given"] == ["(size, flags=...) -> cudaDeviceProp"]
+    assert tight(found["stated"]) == ["(self,arg0,times=...)->Event"]
+    assert tight(found["given"]) == ["(size,flags=...)->cudaDeviceProp"]
     assert "Value.cudaSuccess" in found

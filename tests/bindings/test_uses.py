@@ -57,7 +57,7 @@ def test_the_code_is_understood(surfaces: Surfaces) -> None:
         ("onnxruntime", "gpu_graph_id"),
         ("pynvml", "c_nvmlMemory_t.used"),
         ("pynvml", "nvmlDeviceGetName"),
-        ("torch", "torch.cuda.CUDAGraph.replay"),
+        ("torch", "torch.cuda.graph_pool_handle"),
     } <= {(use.library, use.name) for use in asked}
     assert (1, ()) in [use.call for use in asked if use.name == "cudaMalloc"]
 

@@ -306,9 +306,34 @@ def test_an_address_that_is_filled_anew_is_read_anew(runtime: Runtime) -> None:
         assert_near(runtime.infer({"input": tensor})["logits"], logits(runtime, feeds))
 
 
+def test_a_recording_that_another_library_ends_costs_no_answer(backend: Backend, samples: Samples) -> None:
+    """A thread that knows no lock waits for the whole device again and again, which ends the recordings of others."""
+    driver = pytest.importorskip("cuda.bindings.runtime")
+    done = threading.Event()
+
+    def wait_for_the_device() -> None:
+        with cuda.current(0):
+            while not done.is_set():
+                driver.cudaDeviceSynchronize()
+                driver.cudaGetLastError()
+
+    with runtimes.open(samples.of(backend.formats, "fp32").path, backend.name, "cuda") as opened:
+        disturber = threading.Thread(target=wait_for_the_device)
+        disturber.start()
+        try:
+            found = [[logits(opened, images(batch)) for batch in (1, 2, 3)] for _ in range(4)]
+            opened.bind(images(2))()
+        finally:
+            done.set()
+            disturber.join()
+    for later in found[1:]:
+        for before, after in zip(found[0], later, strict=True):
+            assert_near(after, before)
+
+
 def test_backends_record_beside_each_other(samples: Samples) -> None:
     """Each batch size is recorded in its second call, at a time when other libraries allocate, record and wait."""
-    rows = [row for row in runtimes.available_backends() if "cuda" in row.devices and absent(row, "cuda") is None]
+    rows = [row for row in ON_GPU if row.name not in ONLY_TF32 and absent(row, "cuda") is None]
     opened = [runtimes.open(samples.of(row.formats, "fp32").path, row.name, "cuda") for row in rows]
     wrong: list[str] = []
     barrier = threading.Barrier(len(opened))

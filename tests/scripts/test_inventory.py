@@ -37,7 +37,7 @@ class Library(ModuleType):
         super().__init__(name)
         self.__version__ = "2.0"
         self.__spec__ = ModuleSpec(name, None)
-        self.cuda = SimpleNamespace(is_available=lambda: gpu)
+        self.cuda = SimpleNamespace(is_available=lambda: gpu, device_count=lambda: int(gpu))
         self.version = SimpleNamespace(cuda=cuda)
         self.get_available_providers = lambda: [*(["CUDAExecutionProvider"] if gpu else []), "CPUExecutionProvider"]
 

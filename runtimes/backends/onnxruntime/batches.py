@@ -8,24 +8,13 @@ from runtimes.tensors.spec import Arrays
 
 
 def bounds(images: int, most: int | None) -> list[tuple[int, int]]:
-    """Return the first row, and the row after the last, of each part of a batch.
-
-    Args:
-        images: The number of rows of the batch.
-        most: The largest number of rows of a part, or ``None`` for no limit.
-    """
+    """Return the first row and the row after the last of each part of ``images`` rows, at most ``most`` rows each."""
     step = most or images
     return [(start, min(start + step, images)) for start in range(0, images, step)]
 
 
 def split(arrays: Arrays, images: int, most: int | None) -> list[Arrays]:
-    """Return the parts of a batch, as views.
-
-    Args:
-        arrays: The batch.
-        images: The number of its rows.
-        most: The largest number of rows of a part, or ``None`` for no limit.
-    """
+    """Return the parts of ``arrays`` with ``images`` rows as views, ``most`` rows each; ``None`` means no limit."""
     if most is None or images <= most:
         return [arrays]
     return [{name: array[start:stop] for name, array in arrays.items()} for start, stop in bounds(images, most)]

@@ -244,7 +244,7 @@ class OnnxRuntimeDeviceSession:
         return pointers
 
     def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
-        """Queue a run of the model on ``feeds``, ordered with ``stream``, as ``DeviceSession.queue``.
+        """Queue a run of the model on ``feeds``, ordered on ``stream``, as ``DeviceSession.queue``.
 
         ONNX Runtime may wait for the device all the same: the TensorRT provider always does, and the CUDA provider of
         older versions does when it replays a recording.
@@ -280,8 +280,8 @@ class OnnxRuntimeDeviceSession:
             return writer.share(self._model.ordinal)
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return an array of this ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
-        return self._calls.call_here(lambda: allocate_pinned_array(shape, dtype, self._model.ordinal))
+        """Return an array of ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
+        return self._calls.call_here(lambda: pinned_array(shape, dtype, self._model.ordinal))
 
     def close(self) -> None:
         """Free the session of the library, after queued runs have finished."""

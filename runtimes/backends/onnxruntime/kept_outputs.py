@@ -44,7 +44,7 @@ class OutputWriter:
         self._blocks: dict[str, OutputBlock] = {}
 
     def write(self, values: Mapping[str, onnxruntime.OrtValue], start: int, stop: int) -> None:
-        """Queue the copies of ``values``, the outputs of a run on the images from ``start`` to ``stop``."""
+        """Queue copies of ``values``, the outputs of a run on the images from ``start`` to ``stop``."""
         for spec in self._outputs:
             value = values[spec.name]
             shape, size = tuple(value.shape()), value.tensor_size_in_bytes()

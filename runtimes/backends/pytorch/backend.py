@@ -196,15 +196,12 @@ def _set_layout(program: torch.export.ExportedProgram, artifact: Artifact, descr
 
 
 def profile_eager(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    """Run the program of ``artifact`` on ``arrays`` operator by operator, as ``Backend.profile``.
+    """Run a program operator by operator and return the operators, as ``Backend.profile``.
 
     Args:
-        artifact: The program.
-        options: The device and its settings.
-        arrays: The inputs.
-
-    Returns:
-        The operators in the order in which they ran.
+        artifact: The artifact of the program.
+        options: The options of the user.
+        arrays: The inputs by name.
     """
     program = load_program(artifact, options.device_name, options.gpu_mem_limit)
     description = describe(BACKEND.name, "eager", program, artifact, options)

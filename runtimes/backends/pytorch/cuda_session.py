@@ -35,10 +35,10 @@ LANES = 4
 
 
 SEARCH = "the search of cuDNN for the fastest algorithms"
-"""A part of the preparation that every program gets for its first batch sizes."""
+"""The preparation of every program for the first batch sizes."""
 
 GRAPHS = "CUDA graphs"
-"""A part of the preparation that programs get for their first batch sizes if their runs are recorded."""
+"""The preparation for the first batch sizes of programs whose runs are recorded."""
 
 HALF_PRECISIONS = {"float16", "bfloat16"}
 """The precisions that settings for float32 do not change."""
@@ -125,7 +125,7 @@ class CudaTorchSession(TorchSession):
         return tensor
 
     def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
-        """Queue a run of the program on ``feeds``, ordered with ``stream``, as ``DeviceSession.queue``.
+        """Queue a run of the program on ``feeds``, ordered on ``stream``, as ``DeviceSession.queue``.
 
         Raises:
             InputError: The tensor is on another GPU than the program.
@@ -153,7 +153,7 @@ class CudaTorchSession(TorchSession):
         return {spec.name: share(spec, outputs[spec.name], device, finished, home) for spec in self.outputs}
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return an array of this ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
+        """Return an array of ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
         with translate_errors(), torch.cuda.device(self._device):
             array: Array = torch.empty(shape, dtype=kind, pin_memory=True).numpy()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runtimes.backends.pytorch.session import Call, Outputs
 
 CODE = "code for their size"
-"""A part of the preparation that compiled programs get for their first batch sizes, and not for others."""
+"""The preparation of compiled programs for the first batch sizes."""
 
 
 def missing_compiler() -> Reason | None:

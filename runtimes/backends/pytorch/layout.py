@@ -110,7 +110,12 @@ def choose_layout(
 
 
 def time_on_device(call: Call, tensor: torch.Tensor) -> float:
-    """Return the shortest time of ``call`` on ``tensor`` in seconds, by the clock of the current CUDA device."""
+    """Return the shortest time of a run on the current CUDA device in seconds, by the clock of the device.
+
+    Args:
+        call: Runs the program on a tensor.
+        tensor: The tensor, on the device.
+    """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     times = []
     with torch.inference_mode():

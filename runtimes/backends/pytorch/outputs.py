@@ -25,7 +25,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def caller_stream(handle: int | None, device: torch.device) -> Any:
-    """Return the stream of the caller on ``device``: the one with this handle, or the thread's current one."""
+    """Return the stream with this ``handle`` on ``device``, or without one the current stream of the calling thread."""
     if handle is None:
         return torch.cuda.current_stream(device)
     return _stream(handle, device)
@@ -76,6 +76,6 @@ class TorchOutput:
 
 
 def share(spec: TensorSpec, tensor: Tensor, device: int, finished: torch.cuda.Event, stream: Any) -> DeviceOutput:
-    """Return a tensor on ``device`` as the output of ``spec``; ``finished`` and ``stream`` as for ``TorchOutput``."""
+    """Return a ``tensor`` on ``device`` as output ``spec``; ``finished`` and ``stream`` as for ``TorchOutput``."""
     owner = TorchOutput(tensor, finished, stream)
     return DeviceOutput(tensor.data_ptr(), tuple(tensor.shape), spec.dtype, device, owner)

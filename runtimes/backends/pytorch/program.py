@@ -38,6 +38,10 @@ def set_weight_layout(program: torch.export.ExportedProgram, memory_format: torc
     All operators after a convolution take its layout over.
 
     Functions that ``bind_weights`` returned before keep the former weights.
+
+    Args:
+        program: The program.
+        memory_format: The layout.
     """
     for name, value in program.state_dict.items():
         if value.dim() == 4:

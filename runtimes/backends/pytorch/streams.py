@@ -96,6 +96,10 @@ class TorchLane:
     def record(self, call: Callable[[], Outputs], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Outputs]:
         """Return the recorded work of ``call`` on ``device`` and its outputs. The lane must be current.
 
+        Args:
+            call: The work, which returns its outputs.
+            device: The CUDA device.
+
         Raises:
             NotRecordedError: PyTorch cannot record the work, or another thread ended the recording.
         """

@@ -39,7 +39,7 @@ class QueuedRuns:
         self._programs: dict[int, _Program] = {}
 
     def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
-        """Queue a run on ``feeds``, ordered with ``stream``, and return its outputs, as ``DeviceSession.queue``."""
+        """Queue a run on ``feeds``, ordered on ``stream``, and return its outputs, as ``DeviceSession.queue``."""
         specs, images = self._model.outputs, feeds[self._model.inputs[0].name].shape[0]
         with self._lock:
             self._order(feeds, stream)

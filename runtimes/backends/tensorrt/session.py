@@ -118,7 +118,7 @@ class EngineSession:
         return outputs
 
     def queue(self, feeds: Arrays | Mapping[str, DeviceTensor], stream: int | None) -> dict[str, DeviceOutput]:
-        """Queue a run of the engine on ``feeds``, ordered with ``stream``, as ``DeviceSession.queue``.
+        """Queue a run of the engine on ``feeds``, ordered on ``stream``, as ``DeviceSession.queue``.
 
         Raises:
             InputError: A tensor is on another GPU than the engine.
@@ -128,7 +128,7 @@ class EngineSession:
             return self._queued_runs.queue(feeds, stream)
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return an array of this ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
+        """Return an array of ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
         with self._device():
             return allocate_pinned_array(shape, dtype, self._device_index)
 

@@ -56,7 +56,8 @@ def test_it_is_asked_for_the_same_work() -> None:
         *("--noDataTransfers", "--warmUp=1000", "--duration=10", "--exportTimes=/t/times.json"),
     )
     fixed = command_line("trtexec", EngineRun("e", {}, cuda_graph=False), Path("t"))
-    assert not {word.partition("=")[0] for word in fixed} & {"--shapes", "--useCudaGraph"}
+    assert not {word.partition("=")[0] for word in fixed} & {"--shapes", "--useCudaGraph", "--device"}
+    assert "--device=1" in command_line("trtexec", EngineRun("e", {}, cuda_graph=False, ordinal=1), Path("t"))
 
 
 def test_its_times_are_read(program: Path) -> None:

@@ -284,27 +284,29 @@ def test_a_body_of_a_gigabyte_in_chunks_is_cut_off(path: str, server: ServeProce
 
 
 def test_endless_heads_are_cut_off_while_others_are_answered(server: ServeProcess) -> None:
-    connections = [connect(server) for _ in range(100)]
+    """Also those that never begin, as empty lines may stand before a request."""
+    more = dict.fromkeys([connect(server) for _ in range(100)], b"a")
+    more |= dict.fromkeys([connect(server) for _ in range(20)], b"\r\n")
     try:
-        for connection in connections:
-            connection.sendall(b"POST /v1/label HTTP/1.1\r\nHost: x\r\nX-A: ")
+        for connection, again in more.items():
+            connection.sendall(b"POST /v1/label HTTP/1.1\r\nHost: x\r\nX-A: " if again == b"a" else again)
         began_s = time.monotonic()
-        open_ones = list(connections)
+        open_ones = list(more)
         while open_ones and time.monotonic() - began_s < SOON_S:
             assert ask(server, "GET", "/v2/health/ready")[0] == 200
-            open_ones = [connection for connection in open_ones if still_open(connection)]
+            open_ones = [connection for connection in open_ones if still_open(connection, more[connection])]
             time.sleep(0.3)
         assert open_ones == []
     finally:
-        for connection in connections:
+        for connection in more:
             connection.close()
 
 
-def still_open(connection: socket.socket) -> bool:
-    """Sends one more byte of the head; ``False`` where the server has closed the connection."""
+def still_open(connection: socket.socket, again: bytes) -> bool:
+    """Sends more of the head; ``False`` where the server has closed the connection."""
     connection.setblocking(False)
     try:
-        connection.send(b"a")
+        connection.send(again)
         return connection.recv(1000, socket.MSG_PEEK) != b""
     except BlockingIOError:
         return True
@@ -344,6 +346,18 @@ def test_a_connection_goes_on_after_the_rest_of_a_body(server: ServeProcess) -> 
         assert json_answer(connection).startswith(b"HTTP/1.1 200")
 
 
+def answer_of_length(connection: socket.socket) -> bytes:
+    """One answer, whose head tells the length of its body."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(1 << 16)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = next(int(line.partition(b":")[2]) for line in head.lower().splitlines() if line.startswith(b"content-l"))
+    while len(body) < length:
+        body += connection.recv(1 << 16)
+    return head + body
+
+
 def json_answer(connection: socket.socket) -> bytes:
     """One answer whose body is an object of JSON."""
     answer = b""
@@ -366,6 +380,24 @@ def trickle(connection: socket.socket, until_s: float) -> None:
     connection.settimeout(SOON_S)
 
 
+def test_an_offer_of_another_protocol_is_passed_over(server: ServeProcess, onnx_artifact: Artifact) -> None:
+    """Clients of Java offer HTTP/2 in each request, also in those with a body."""
+    vectors = onnx_artifact.vectors()
+    body, headers = binary_request({"shape": list(vectors.inputs.shape)}, vectors.inputs.tobytes())
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABk"}
+    fields = {**headers, **offer, "Content-Length": str(len(body))}
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\n" + "".join(f"{name}: {fields[name]}\r\n" for name in fields) + "\r\n"
+    with connect(server) as connection:
+        for _ in range(3):
+            connection.sendall(head.encode())
+            connection.sendall(body)
+            assert answer_of_length(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(
+            b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        )
+        assert json_answer(connection).startswith(b"HTTP/1.1 200")
+
+
 def test_clients_that_leave_free_their_places(server: ServeProcess) -> None:
     body, headers = binary_request({"shape": [64, 3, 32, 32]}, bytes(64 * SIZE))
     head = "".join(f"{name}: {value}\r\n" for name, value in (headers | {"Content-Length": str(len(body))}).items())
@@ -381,13 +413,14 @@ def test_clients_that_leave_free_their_places(server: ServeProcess) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /none HTTP/9.9\r\n\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"POST /v1/label HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFFFF\r\n",
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
-    ids=["tls", "version", "http2", "two-lengths", "negative-length", "chunk-length", "long-address"],
+    ids=["tls", "version", "proxy", "http2", "two-lengths", "negative-length", "chunk-length", "long-address"],
 )
 def test_bytes_that_are_no_request_are_refused(text: bytes, server: ServeProcess) -> None:
     with connect(server) as connection:

@@ -82,8 +82,7 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
     assert recorder.count("execute_async_v3") > 0
 
 
-@pytest.mark.usefixtures("recorder")
-def test_a_limit_of_memory_is_one_of_calls_at_a_time(tmp_path: Path) -> None:
+def test_a_limit_of_memory_is_one_of_calls_at_a_time(recorder: Recorder, tmp_path: Path) -> None:
     artifact = publish_script_engine(tmp_path)
     image_bytes = 4 * (3 * 8 * 8 + 10)
     call_bytes = sum(NETWORK.scratch_for(row.most) + row.most * image_bytes for row in NETWORK.profiles)
@@ -93,8 +92,10 @@ def test_a_limit_of_memory_is_one_of_calls_at_a_time(tmp_path: Path) -> None:
             session = runtime._session
             assert isinstance(session, EngineSession)
             assert {pool._limit for pool in session._pools} == {calls}
+    recorder.calls.clear()
     with refuses(ResourceError, "gpu-memory-limit-too-small", f"{fixed_bytes + call_bytes:,} bytes"):
         runtimes.open(artifact.path, device="cuda", gpu_mem_limit=fixed_bytes)
+    assert recorder.count("cudaMalloc") == 0
 
 
 @pytest.mark.parametrize("caller", [0, 2])
