@@ -416,7 +416,7 @@ def test_feeds_and_options_are_checked_as_for_open(
         runtimes.profile(artifact, {"input": np.ones((0, *shape[1:]), np.float32)}, backend.name)
     with refuses(UsageError, "threads-out-of-range", "not 0"):
         runtimes.profile(artifact, None, backend.name, threads=0)
-    with refuses(UsageError, "backend-lacks-device", "'tpu'"):
+    with refuses(UsageError, "device-unknown", "'tpu'"):
         runtimes.profile(artifact, None, backend.name, device="tpu")
 
 
