@@ -141,7 +141,7 @@ class Classifier:
             raise UsageError(
                 f"decoder {decoder} needs a network on a GPU that takes raw pixels, but the input is "
                 f"{self._input.spec} on {device}",
-                code="decoder-needs-raw-pixels-on-gpu",
+                code="decoder-needs-raw-pixels",
                 hint="export with the option --input raw of rexport, and open with device='cuda'",
             )
         from runtimes.device_images.decoding import JpegDecoder

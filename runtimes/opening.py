@@ -126,9 +126,7 @@ def _limit_memory(candidate: BackendCandidate, gpu_mem_limit: int | None) -> Bac
         UsageError: The limit is not positive.
     """
     if gpu_mem_limit is not None and gpu_mem_limit < 1:
-        raise UsageError(
-            f"gpu_mem_limit must be at least 1 byte, not {gpu_mem_limit}", code="gpu-memory-limit-out-of-range"
-        )
+        raise UsageError(f"gpu_mem_limit must be at least 1 byte, not {gpu_mem_limit}", code="gpu-memory-limit-too-low")
     return candidate._replace(options=replace(candidate.options, gpu_mem_limit=gpu_mem_limit))
 
 

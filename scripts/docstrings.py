@@ -62,7 +62,7 @@ class Docstring:
 
 
 def find_docstrings(source: Source) -> Iterator[Docstring]:
-    """Yield the docstrings of a file, and the things without docstring that should have one."""
+    """Yield the docstrings of a file, and the things without docstring that should have one. Overloads need none."""
     yield Docstring(f"{source.path}:1", "", ast.get_docstring(source.tree), source.tree)
     yield from _below(source, source.tree.body, "")
 
@@ -70,6 +70,8 @@ def find_docstrings(source: Source) -> Iterator[Docstring]:
 def _below(source: Source, body: Sequence[ast.stmt], prefix: str) -> Iterator[Docstring]:
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, (ast.ClassDef, Function)):
+            if _is_overload(node):
+                continue
             name = f"{prefix}{node.name}"
             yield Docstring(source.place(node), name, ast.get_docstring(node), node)
             if isinstance(node, ast.ClassDef):
@@ -78,6 +80,11 @@ def _below(source: Source, body: Sequence[ast.stmt], prefix: str) -> Iterator[Do
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
                 yield Docstring(source.place(after), f"{prefix}{ast.unparse(target)}", after.value.value, node)
+
+
+def _is_overload(node: ast.ClassDef | Function) -> bool:
+    """Return whether a function states one signature for type checkers; the implementation has the docstring."""
+    return any(ast.unparse(decorator).split(".")[-1] == "overload" for decorator in node.decorator_list)
 
 
 def find_faults(

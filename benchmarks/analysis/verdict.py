@@ -16,7 +16,7 @@ ADVICE = {
     "cpu-throttled": "run again when the CPU is cool",
     "gpu-throttled": "run again when the GPU is cool",
     "gpu-hot": "run again when the GPU is cool",
-    "gpu-busy": "run again on an idle GPU",
+    "gpu-shared-too-much": "run again on an idle GPU",
     "latency-varies": "run again with more processes",
 }
 """The remedy by the code of a reason. All other reasons are those of a busy machine."""

@@ -30,8 +30,13 @@ def examine_setup(
         prefix, select = ("", "") if len(cards) == 1 else (f"GPU {number} ", f" -i {card.uuid}")
         yield from (finding for finding in _examine(card, prefix, f"{_SET}{select}", root) if finding is not None)
         if number < len(users) and users[number]:
-            what = f"{', '.join(users[number])}; measurements are disturbed while they compute"
-            yield Finding("gpu", f"{prefix}used by other processes", "warning", "gpu-in-use", what)
+            yield Finding(
+                "gpu",
+                f"{prefix}used by other processes",
+                "warning",
+                "gpu-in-use",
+                f"{', '.join(users[number])}; measurements are disturbed while they compute",
+            )
 
 
 def _examine(card: Gpu, prefix: str, command: str, root: Path) -> Iterator[Finding | None]:
@@ -49,12 +54,24 @@ def _compute_mode(card: Gpu, subject: str, command: str) -> Finding | None:
     if card.compute_mode is None:
         return None
     if card.compute_mode == "prohibited":
-        what = "prohibited: no process can use the GPU"
-        return Finding("gpu", subject, "broken", "gpu-prohibited", what, (f"{command} -c DEFAULT",))
+        return Finding(
+            "gpu",
+            subject,
+            "broken",
+            "gpu-mode-prohibited",
+            "prohibited: no process can use the GPU",
+            (f"{command} -c DEFAULT",),
+        )
     if card.compute_mode == EXCLUSIVE:
-        what = "exclusive process: one process at a time, so backends cannot take turns and are measured one by one"
-        return Finding("gpu", subject, "warning", "gpu-exclusive-process", what, (f"{command} -c DEFAULT",))
-    return Finding("gpu", subject, "ok", "gpu-compute-mode", card.compute_mode)
+        return Finding(
+            "gpu",
+            subject,
+            "warning",
+            "gpu-exclusive-process",
+            "exclusive process: one process at a time, so backends cannot take turns and are measured one by one",
+            (f"{command} -c DEFAULT",),
+        )
+    return Finding("gpu", subject, "ok", "gpu-compute-mode", f"{card.compute_mode}")
 
 
 def _mig(card: Gpu, subject: str) -> Finding | None:
@@ -62,8 +79,13 @@ def _mig(card: Gpu, subject: str) -> Finding | None:
         return None
     if not card.mig:
         return Finding("gpu", subject, "ok", "gpu-whole", "off")
-    what = "on: clocks, power and memory are those of the whole GPU, which other instances share"
-    return Finding("gpu", subject, "warning", "gpu-divided", what)
+    return Finding(
+        "gpu",
+        subject,
+        "warning",
+        "gpu-divided",
+        "on: clocks, power and memory are those of the whole GPU, which other instances share",
+    )
 
 
 def _mps(card: Gpu, subject: str, root: Path) -> Finding | None:
@@ -71,8 +93,14 @@ def _mps(card: Gpu, subject: str, root: Path) -> Finding | None:
     running = (root / folder.relative_to("/") if folder.is_absolute() else folder).joinpath("control").exists()
     if not (card.mps or running):
         return None if card.mps is None else Finding("gpu", subject, "ok", "gpu-without-mps", "off")
-    what = "on: processes compute on the GPU at the same time, so other clients disturb measurements"
-    return Finding("gpu", subject, "warning", "gpu-mps", what, ("echo quit | nvidia-cuda-mps-control",))
+    return Finding(
+        "gpu",
+        subject,
+        "warning",
+        "gpu-mps",
+        "on: processes compute on the GPU at the same time, so other clients disturb measurements",
+        ("echo quit | nvidia-cuda-mps-control",),
+    )
 
 
 def _persistence(card: Gpu, subject: str, command: str) -> Finding | None:
@@ -80,8 +108,14 @@ def _persistence(card: Gpu, subject: str, command: str) -> Finding | None:
         return None
     if card.persistence:
         return Finding("gpu", subject, "ok", "gpu-persistent", "on")
-    what = "off: the driver may be loaded anew for each process, which makes load times longer"
-    return Finding("gpu", subject, "warning", "gpu-not-persistent", what, (f"{command} -pm 1",))
+    return Finding(
+        "gpu",
+        subject,
+        "warning",
+        "gpu-not-persistent",
+        "off: the driver may be loaded anew for each process, which makes load times longer",
+        (f"{command} -pm 1",),
+    )
 
 
 def _clocks(card: Gpu, subject: str, command: str) -> Finding | None:
@@ -89,13 +123,21 @@ def _clocks(card: Gpu, subject: str, command: str) -> Finding | None:
     if card.sm_mhz_max is None:
         return None
     if card.application_mhz is not None and card.application_mhz < card.sm_mhz_max:
-        what = f"{card.application_mhz:,} MHz for applications, of at most {card.sm_mhz_max:,} MHz"
-        return Finding("gpu", subject, "ok", "gpu-clocks-set", what)
-    what = (
+        return Finding(
+            "gpu",
+            subject,
+            "ok",
+            "gpu-clocks-set",
+            f"{card.application_mhz:,} MHz for applications, of at most {card.sm_mhz_max:,} MHz",
+        )
+    return Finding(
+        "gpu",
+        subject,
+        "ok",
+        "gpu-clocks-free",
         f"up to {card.sm_mhz_max:,} MHz, and lower by load and temperature; `{command} -lgc MHZ` keeps a constant "
-        "clock, which the driver does not report"
+        "clock, which the driver does not report",
     )
-    return Finding("gpu", subject, "ok", "gpu-clocks-free", what)
 
 
 def _power_limit(card: Gpu, subject: str, command: str) -> Finding | None:
@@ -104,5 +146,11 @@ def _power_limit(card: Gpu, subject: str, command: str) -> Finding | None:
         return None
     if default_w is None or limit_w >= default_w:
         return Finding("gpu", subject, "ok", "gpu-power-limit-usual", f"{limit_w:,.0f} W")
-    what = f"{limit_w:,.0f} W, below the usual {default_w:,.0f} W: the GPU is slower than others of its model"
-    return Finding("gpu", subject, "warning", "gpu-power-limit-low", what, (f"{command} -pl {default_w:.0f}",))
+    return Finding(
+        "gpu",
+        subject,
+        "warning",
+        "gpu-power-limit-low",
+        f"{limit_w:,.0f} W, below the usual {default_w:,.0f} W: the GPU is slower than others of its model",
+        (f"{command} -pl {default_w:.0f}",),
+    )

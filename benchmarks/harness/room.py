@@ -55,7 +55,7 @@ class Room:
             )
         if self._exclusive:
             return Reason(
-                "gpu-exclusive", "no room beside the others: the compute mode of the GPU allows one process at a time"
+                "gpu-one-process", "no room beside the others: the compute mode of the GPU allows one process at a time"
             )
         if self._gpu_free_bytes is None:
             return None

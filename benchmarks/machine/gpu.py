@@ -329,13 +329,13 @@ class Gauge:
 
     def power_limited_s(self) -> float | None:
         """Return the time in seconds for which the power limit has lowered the clock since the driver was loaded."""
-        return self._limited_s("NVML_PERF_POLICY_POWER")
+        return self._read_limited_s("NVML_PERF_POLICY_POWER")
 
     def thermal_limited_s(self) -> float | None:
         """Return the time in seconds for which the temperature has lowered the clock since the driver was loaded."""
-        return self._limited_s("NVML_PERF_POLICY_THERMAL")
+        return self._read_limited_s("NVML_PERF_POLICY_THERMAL")
 
-    def _limited_s(self, policy: str) -> float | None:
+    def _read_limited_s(self, policy: str) -> float | None:
         nvml = self._nvml
         time_ns: int | None = self._query(
             lambda: nvml.nvmlDeviceGetViolationStatus(self._whole, getattr(nvml, policy)).violationTime

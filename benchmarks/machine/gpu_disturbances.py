@@ -71,7 +71,7 @@ def find_invalidity(processes: Sequence[GpuConditions]) -> Reason | None:
     if total_s:
         busy = math.fsum(share * wall_s for share, wall_s in shares) / total_s
         if busy > INVALID_SHARE:
-            return Reason("gpu-busy", f"other processes used {percent(busy)} of the GPU's time")
+            return Reason("gpu-shared-too-much", f"other processes used {percent(busy)} of the GPU's time")
     if any(each.share(each.thermal_limited_s) > LIMITED_SHARE for each in processes):
         return Reason("gpu-hot", "the GPU's clock was lowered because of its temperature")
     return None

@@ -194,7 +194,7 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
 
 
 def evaluation_batch(spec: TensorSpec, job: Job) -> int:
-    """Return the number of images in a batch of the evaluation.
+    """Return the number of images of ``spec`` in a batch of the evaluation in ``job``.
 
     This is the fixed batch size of the model, the measured one for a backend that prepares each batch size for seconds,
     or else what the limits allow.

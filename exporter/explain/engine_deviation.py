@@ -1,4 +1,4 @@
-"""Where the values of an engine depart from its ONNX graph, by marking values as outputs and building engines again.
+"""The deviation of an engine's values from its ONNX graph, by marking values as outputs and building engines again.
 
 The method is that of Polygraphy. An engine fuses layers and hides the values between them. An additional output shows a
 value, but also ends a fusion there, so the error that is sought may vanish. Therefore:
@@ -25,7 +25,7 @@ import numpy as np
 
 import runtimes
 from exporter.models.positions import places
-from exporter.precision.graph_probes import emulate_in_float32, mark_values, marked_name, name_of
+from exporter.precision.graph_probes import emulate_in_float32, mark_values, output_name, name_of
 from exporter.precision.layer_errors import OPERATORS, relative, size_of
 from runtimes import Runtime
 from runtimes.errors import ModelMismatchError
@@ -102,17 +102,17 @@ def measure_deviation(
         engines += 1
         with open_engine(mark_values(graph, [values[name] for name in marked])) as runtime:
             given = [runtime.infer({runtime.inputs[0].name: batch}) for batch in images]
-        return _compare(given, expected, [*outputs, *(marked_name(values[name]) for name in marked)])
+        return _compare(given, expected, [*outputs, *(output_name(values[name]) for name in marked)])
 
     output = _largest(deviations(()), outputs)
     marked = deviations(tuple(values))
-    blocks = tuple(BlockDeviation(name, marked[marked_name(value)]) for name, value in values.items())
+    blocks = tuple(BlockDeviation(name, marked[output_name(value)]) for name, value in values.items())
     marked_output = _largest(marked, outputs)
     first = next((block.name for block in blocks if size_of(block.deviation) > limit), None)
     bisected = first is None and size_of(output) > limit
     if bisected:
         names = list(values)
-        first = bisect(names, lambda name: size_of(deviations((name,))[marked_name(values[name])]) > limit)
+        first = bisect(names, lambda name: size_of(deviations((name,))[output_name(values[name])]) > limit)
     return EngineDeviation(limit, output, marked_output, blocks, first, bisected, engines)
 
 

@@ -84,13 +84,13 @@ def mark_values(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProt
     result = onnx.ModelProto()
     result.CopyFrom(graph)
     for value in values:
-        marked = marked_name(value)
+        marked = output_name(value)
         result.graph.node.append(helper.make_node("Cast", [value], [marked], marked, to=onnx.TensorProto.FLOAT))
         result.graph.output.append(helper.make_tensor_value_info(marked, onnx.TensorProto.FLOAT, None))
     return result
 
 
-def marked_name(value: str) -> str:
+def output_name(value: str) -> str:
     """Return the name of the output that shows a value in a graph of ``mark_values``."""
     return f"{value}/marked"
 

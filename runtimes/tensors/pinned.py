@@ -8,7 +8,7 @@ from runtimes.tensors import cuda
 from runtimes.tensors.spec import Array
 
 
-def pinned_array(shape: tuple[int, ...], dtype: str, device: int) -> Array:
+def allocate_pinned_array(shape: tuple[int, ...], dtype: str, device: int) -> Array:
     """Return an array in page-locked memory, without initial values. The memory is freed with the last view of it.
 
     Args:

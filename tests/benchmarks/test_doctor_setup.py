@@ -328,7 +328,7 @@ def test_a_gpu_that_is_set_up_for_measurements_is_ok(tmp_path: Path) -> None:
     ("setup", "code", "command"),
     [
         ({"compute_mode": "exclusive process"}, "gpu-exclusive-process", "-c DEFAULT"),
-        ({"compute_mode": "prohibited"}, "gpu-prohibited", "-c DEFAULT"),
+        ({"compute_mode": "prohibited"}, "gpu-mode-prohibited", "-c DEFAULT"),
         ({"mig": True}, "gpu-divided", ""),
         ({"mps": True}, "gpu-mps", "nvidia-cuda-mps-control"),
         ({"persistence": False}, "gpu-not-persistent", "-pm 1"),

@@ -239,7 +239,7 @@ def test_the_last_future_may_close_the_runtime(gated: tuple[Runtime, _Gate]) -> 
     assert gate.closed
 
 
-def test_wrong_feeds_are_refused_at_once_and_failures_by_the_future(fake_artifact: FakeFactory) -> None:
+def test_wrong_feeds_are_refused_at_once_failures_by_the_future(fake_artifact: FakeFactory) -> None:
     with runtimes.open(fake_artifact(replace(SCRIPT, fail_at=0)).path) as runtime:
         with refuses(InputError, "input-shape-mismatch"):
             runtime.infer_async({"input": np.zeros((1, 3, 9, 9), np.float32)})

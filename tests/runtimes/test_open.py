@@ -271,7 +271,7 @@ def test_the_limit_of_gpu_memory_reaches_the_backend(
     for limit in (None, 1 << 30):
         runtimes.open(fake_artifact().path, gpu_mem_limit=limit).close()
     assert seen == [None, 1 << 30]
-    with refuses(UsageError, "gpu-memory-limit-out-of-range", 0):
+    with refuses(UsageError, "gpu-memory-limit-too-low", 0):
         runtimes.open(fake_artifact().path, gpu_mem_limit=0)
 
 

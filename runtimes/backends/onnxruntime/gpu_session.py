@@ -24,7 +24,7 @@ from runtimes.tensors.device_clock import time_run
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.output_memory import OutputMemory, follow
-from runtimes.tensors.pinned import pinned_array
+from runtimes.tensors.pinned import allocate_pinned_array
 from runtimes.tensors.spec import Array, Arrays
 
 if TYPE_CHECKING:

@@ -179,10 +179,10 @@ def open_eager(backend: str, artifact: Artifact, options: Options, record: bool 
     if not record:
         return _make_session(bind_weights(program), artifact, description, options)
     from runtimes.backends.pytorch.batch_sizes import FirstBatches
-    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, ProgramExecution
 
     description = replace(description, provider=f"{description.provider} CUDA graphs")
-    execution = Execution(FirstBatches().admit, f"{SEARCH} and {GRAPHS}")
+    execution = ProgramExecution(FirstBatches().admit, f"{SEARCH} and {GRAPHS}")
     return CudaTorchSession(bind_weights(program), artifact, description, execution, options.device_index)
 
 

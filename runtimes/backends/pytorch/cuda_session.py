@@ -50,7 +50,7 @@ def device_of(index: int) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Execution:
+class ProgramExecution:
     """How a program is run.
 
     Attributes:
@@ -83,7 +83,7 @@ class CudaTorchSession(TorchSession):
         call: Call,
         artifact: Artifact,
         description: Description,
-        execution: Execution = Execution(),
+        execution: ProgramExecution = ProgramExecution(),
         device_index: int = 0,
     ) -> None:
         super().__init__(call, artifact, description)

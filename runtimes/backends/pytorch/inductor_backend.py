@@ -124,15 +124,15 @@ def open_compiled(
     description = describe(backend, provider, program, artifact, options)
     if options.device == "cpu":
         return InductorSession(compile_program(program, True, mode), artifact, description)
-    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, ProgramExecution
 
     compiled = CompiledPrograms(lambda fixed: compile_program(program, not fixed, mode))
     if not options.cuda_graphs:
-        execution = Execution(preparation=f"{SEARCH} and {CODE}")
+        execution = ProgramExecution(preparation=f"{SEARCH} and {CODE}")
         return CudaTorchSession(compiled, artifact, description, execution, options.device_index)
     # Inductor's own CUDA graphs are not used, because they belong to the thread that recorded them.
     description = replace(description, provider=f"{provider} CUDA graphs")
-    execution = Execution(compiled.is_fixed, f"{SEARCH}, {CODE} and {GRAPHS}")
+    execution = ProgramExecution(compiled.is_fixed, f"{SEARCH}, {CODE} and {GRAPHS}")
     return CudaTorchSession(compiled, artifact, description, execution, options.device_index)
 
 

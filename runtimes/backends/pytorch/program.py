@@ -33,7 +33,9 @@ def is_half_precision(program: torch.export.ExportedProgram) -> bool:
 
 
 def set_weight_layout(program: torch.export.ExportedProgram, memory_format: torch.memory_format) -> None:
-    """Give the weights of convolutions this layout, which all following operators take over.
+    """Give the weights of the convolutions of ``program`` the layout ``memory_format``.
+
+    All operators after a convolution take its layout over.
 
     Functions that ``bind_weights`` returned before keep the former weights.
 

@@ -94,7 +94,7 @@ class TorchLane:
             yield
 
     def record(self, call: Callable[[], Outputs], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Outputs]:
-        """Return the recorded work of ``call`` and its outputs. The lane must be current.
+        """Return the recorded work of ``call`` on ``device`` and its outputs. The lane must be current.
 
         Args:
             call: The work, which returns its outputs.

@@ -69,7 +69,7 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
         warnings.simplefilter("ignore")
         importlib.import_module("torch_tensorrt")
     program = load_program(artifact, options.device_name, options.gpu_mem_limit)
-    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, Execution
+    from runtimes.backends.pytorch.cuda_session import GRAPHS, SEARCH, CudaTorchSession, ProgramExecution
     from runtimes.backends.pytorch.program import bind_weights
 
     device = next(program.parameters()).device
@@ -77,7 +77,7 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
         lambda tensor: build_engine(program, tensor.to(device), artifact.allows_tf32), bind_weights(program)
     )
     graphs = options.cuda_graphs
-    execution = Execution(
+    execution = ProgramExecution(
         is_recorded=engines.has_engine if graphs else lambda _: False,
         preparation=f"a TensorRT engine, {SEARCH} and {GRAPHS}" if graphs else f"a TensorRT engine and {SEARCH}",
         # An engine has one execution context, and so one place for the intermediate results of all its runs.

@@ -25,7 +25,7 @@ from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.cuda import Event
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
-from runtimes.tensors.pinned import pinned_array
+from runtimes.tensors.pinned import allocate_pinned_array
 from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 CONTEXTS = 4
@@ -130,7 +130,7 @@ class EngineSession:
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
         with self._device():
-            return pinned_array(shape, dtype, self._device_index)
+            return allocate_pinned_array(shape, dtype, self._device_index)
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         """Return a function that runs the engine on the arrays, as ``Session.bind``."""

@@ -389,7 +389,7 @@ def test_an_exclusive_gpu_has_room_for_one() -> None:
     held.add(1.0, GpuMemory(1, 1 << 40, exclusive=True))
     reason = held.find_shortage()
     assert reason is not None
-    assert reason.code == "gpu-exclusive"
+    assert reason.code == "gpu-one-process"
 
 
 ON_A_SHARED_GPU = """

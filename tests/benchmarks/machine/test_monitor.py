@@ -237,7 +237,7 @@ def test_each_disturbance_of_a_gpu_has_its_limit(seen: dict[str, object], code: 
 @pytest.mark.parametrize(
     ("seen", "code"),
     [
-        ({"foreign_share": 0.3}, "gpu-busy"),
+        ({"foreign_share": 0.3}, "gpu-shared-too-much"),
         ({"thermal_limited_s": 2.0}, "gpu-hot"),
         ({"throttle": ("hardware slowdown",)}, "gpu-throttled"),
     ],

@@ -18,7 +18,7 @@ from exporter.explain.engine_deviation import EngineDeviation, OpenEngine, bisec
 from exporter.explain.explanation import Explanation, ExplanationRequest
 from exporter.explain.profile_summary import Execution, execution
 from exporter.explain.view import deviation_verdict, explanation_document
-from exporter.precision.graph_probes import mark_values, marked_name
+from exporter.precision.graph_probes import mark_values, output_name
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import tensorrt_engine
 from exporter.targets.tensorrt_engine import EngineRequest
@@ -166,7 +166,7 @@ def test_tensorrt_rtx_builds_a_graph_with_marks(half: Artifact, tmp_path: Path) 
     path = tmp_path / "marked.onnx"
     path.write_bytes(mark_values(graph_of(half), list(values)).SerializeToString())
     built = build(path, Settings(), FLAVORS["rtx"])
-    assert {spec.name for spec in built.outputs} == {"logits", *map(marked_name, values)}
+    assert {spec.name for spec in built.outputs} == {"logits", *map(output_name, values)}
     assert {spec.dtype for spec in built.outputs} == {"float32"}
 
 
@@ -234,7 +234,7 @@ def run_on_a_gpu(monkeypatch: pytest.MonkeyPatch, engines: OpenEngine) -> None:
         yield engines
 
     monkeypatch.setattr(explanation, "_execution", executed)
-    monkeypatch.setattr(engine_source, "opened_engines", opened)
+    monkeypatch.setattr(engine_source, "engine_opener", opened)
 
 
 def test_an_explanation_names_the_block(half: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,5 +187,5 @@ def test_a_decoder_that_changes_predictions_is_caught(raw_artifact: Artifact) ->
 def test_a_decoder_is_for_raw_pixels_on_a_gpu(raw_artifact: Artifact) -> None:
     with refuses(UsageError, "decoder-unknown", "'turbo'", "pillow, nvimgcodec"):
         Classifier.open(raw_artifact.path, "onnxruntime", preprocessing=COLOURS, decoder="turbo")
-    with refuses(UsageError, "decoder-needs-raw-pixels-on-gpu", "cpu", "--input raw"):
+    with refuses(UsageError, "decoder-needs-raw-pixels", "cpu", "--input raw"):
         Classifier.open(raw_artifact.path, "onnxruntime", preprocessing=COLOURS, decoder="nvimgcodec")

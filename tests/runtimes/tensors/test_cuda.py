@@ -203,7 +203,7 @@ def test_a_gpu_that_is_not_used_gets_no_context(recorder: Recorder) -> None:
     ("mode", "code", "value"),
     [
         ("ExclusiveProcess", "gpu-exclusive", "exclusive-process mode"),
-        ("Prohibited", "gpu-prohibited", "no process may compute"),
+        ("Prohibited", "gpu-prohibited", "prohibited mode"),
         ("Default", "gpu-busy", "busy or unavailable"),
     ],
 )

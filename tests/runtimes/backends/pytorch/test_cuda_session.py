@@ -19,7 +19,7 @@ from runtimes.artifacts.manifest import TF32
 from runtimes.backends.pytorch import cuda_session
 from runtimes.backends.pytorch import streams as lanes
 from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES
-from runtimes.backends.pytorch.cuda_session import CudaTorchSession, Execution
+from runtimes.backends.pytorch.cuda_session import CudaTorchSession, ProgramExecution
 from runtimes.backends.pytorch.streams import Lanes, TorchLane
 from runtimes.errors import ArtifactError, DeviceLostError, InputError, ResourceError, RexportError
 from runtimes.protocol import Array, Description, DeviceSession
@@ -44,7 +44,7 @@ def double_of(x: Tensor) -> Tensor:
 def make_session(
     artifact: Artifact, call: Callable[[Tensor], Tensor] = double_of, recorded: Callable[[int], bool] | None = None
 ) -> CudaTorchSession:
-    return CudaTorchSession(call, artifact, ABOUT, Execution(recorded or (lambda _: False)))
+    return CudaTorchSession(call, artifact, ABOUT, ProgramExecution(recorded or (lambda _: False)))
 
 
 def images(batch: int, seed: int = 0) -> dict[str, Array]:
@@ -112,7 +112,7 @@ def test_many_threads_get_their_own_answers(pt2_artifact: Artifact, recorder: Re
 
 
 def test_runs_with_shared_memory_take_turns(pt2_artifact: Artifact, recorder: Recorder) -> None:
-    session = CudaTorchSession(double_of, pt2_artifact, ABOUT, Execution(lambda _: True, concurrent=False))
+    session = CudaTorchSession(double_of, pt2_artifact, ABOUT, ProgramExecution(lambda _: True, concurrent=False))
     session.bind(images(2))()
     assert asked(session, 10) == []
     assert len(recorder.streams) == 1

@@ -27,7 +27,7 @@ pytest.importorskip("tensorrt_rtx")
         ({"hardware_compat": "ampere"}, "hardware-compat-unknown", ("'ampere'", "none, ampere+, same-cc")),
         ({"profiles": (Profile(1, 2, 3), Profile(1, 2, 3))}, "setting-given-twice", ("profile",)),
         ({"targets": ("8.6", "8.6")}, "setting-given-twice", ("compute capability",)),
-        ({"tiling": "deep"}, "tiling-unknown", ("'deep'", "none, fast, moderate, full")),
+        ({"tiling": "deep"}, "tiling-unknown", ("'deep'", "moderate, full")),
         ({"aux_streams": -1}, "count-too-small", ("streams", "least 0", "not -1")),
         ({"avg_timing": 0}, "count-too-small", ("averaged runs", "least 1", "not 0")),
         ({"refit": True, "strip_weights": True}, "refit-excludes-strip", ()),
