@@ -111,16 +111,10 @@ def find_faults(
     ]
 
 
-def _is_overload(node: ast.AST) -> bool:
-    """Return whether a node is a signature for type checkers; the function itself has the docstring."""
-    decorators = getattr(node, "decorator_list", ())
-    return any(isinstance(decorator, ast.Name) and decorator.id == "overload" for decorator in decorators)
-
-
 def _faults_of(docstring: Docstring, errors: frozenset[str]) -> Iterator[str]:
     if docstring.text is None:
         constant = isinstance(docstring.node, (ast.Assign, ast.AnnAssign))
-        if docstring.is_public and not constant and not _is_overload(docstring.node):
+        if docstring.is_public and not constant:
             yield "no docstring"
         return
     first_line = docstring.text.partition("\n")[0]

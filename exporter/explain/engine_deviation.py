@@ -25,7 +25,7 @@ import numpy as np
 
 import runtimes
 from exporter.models.positions import places
-from exporter.precision.graph_probes import emulate_in_float32, mark_values, output_name, name_of
+from exporter.precision.graph_probes import emulate_in_float32, mark_values, name_of, output_name
 from exporter.precision.layer_errors import OPERATORS, relative, size_of
 from runtimes import Runtime
 from runtimes.errors import ModelMismatchError

@@ -354,7 +354,7 @@ def _ask_many(address: Address, images: list[bytes], count: int) -> None:
 
 
 def _resident_bytes(pid: int) -> int:
-    """The resident memory of a process. Its part of what is shared would change with other processes that come and go."""
+    """The resident memory of a process. Its share of what several map would change as others come and go."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Rss:"))
 

@@ -281,7 +281,7 @@ class OnnxRuntimeDeviceSession:
 
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
-        return self._calls.call_here(lambda: pinned_array(shape, dtype, self._model.ordinal))
+        return self._calls.call_here(lambda: allocate_pinned_array(shape, dtype, self._model.ordinal))
 
     def close(self) -> None:
         """Free the session of the library, after queued runs have finished."""
