@@ -354,9 +354,9 @@ def _ask_many(address: Address, images: list[bytes], count: int) -> None:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Memory of a process that no other one shares, and its part of what is shared."""
+    """The resident memory of a process. Its share of what several map would change as others come and go."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
+    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Rss:"))
 
 
 class _Load:

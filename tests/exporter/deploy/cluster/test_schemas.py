@@ -12,7 +12,7 @@ import yaml
 from runtimes import Artifact
 from tests.exporter.deploy.cluster.kuberay_fields import pod_specifications
 from tests.exporter.deploy.cluster.written import text_of
-from tests.peers import peer
+from tests.peers import ROOT, peer
 
 pytestmark = pytest.mark.peers
 
@@ -128,6 +128,10 @@ def lint(text: str) -> list[str]:
 @pytest.mark.parametrize("arguments", DOCKERFILES, ids=" ".join)
 def test_hadolint_finds_nothing_in_the_dockerfile(arguments: tuple[str, ...], onnx_artifact: Artifact) -> None:
     assert lint(write(onnx_artifact, "dockerfile", *arguments)) == []
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile_for_gpus() -> None:
+    assert lint((ROOT / "scripts/gpu_check.Dockerfile").read_text()) == []
 
 
 @pytest.mark.parametrize(
