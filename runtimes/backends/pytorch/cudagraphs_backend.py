@@ -6,7 +6,7 @@ The kernels are those of the backend ``pytorch``. Without Python between them, s
 from __future__ import annotations
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.pytorch.backend import check_gpu, open_eager, profile_eager
+from runtimes.backends.pytorch.backend import check_gpu, open_eager
 from runtimes.backends.pytorch.session import TorchSession
 from runtimes.errors import CompatibilityError
 from runtimes.libraries import missing_library
@@ -31,7 +31,6 @@ BACKEND = Backend(
     priority=35,
     missing=lambda: missing_library("torch", "export"),
     open=_open,
-    profile=profile_eager,
     check_gpu=check_gpu,
     aliases=("cudagraphs",),
 )
