@@ -90,7 +90,7 @@ def limit_of(precision: str) -> float:
 
 
 @contextmanager
-def opened_engines(source: Artifact, flavor: Flavor, batch: int, device_index: int) -> Iterator[OpenEngine]:
+def engine_opener(source: Artifact, flavor: Flavor, batch: int, device_index: int) -> Iterator[OpenEngine]:
     """Yield a function that builds an engine from a graph and opens it. Its files are deleted at the end.
 
     Args:

@@ -262,7 +262,7 @@ def _deviation(
         batches = [pair.typed for pair in _images(examples, _is_raw(typed), _is_raw(typed), _batch(typed))]
         listener.step("building engines that show the values of blocks")
         batch, device = max(map(len, batches)), parse_device(question.device or executed.description.device)
-        with engine_source.opened_engines(source, flavor, batch, device.index) as open_engine:
+        with engine_source.engine_opener(source, flavor, batch, device.index) as open_engine:
             return measure_deviation(typed, batches, engine_source.limit_of(_precision(source)), open_engine), None
     except _IMPOSSIBLE as error:
         return None, _reason(error)

@@ -84,7 +84,7 @@ def test_a_fault_is_found(root: Path, capsys: pytest.CaptureFixture[str], text: 
         '"""A module."""\ndef f():\n    """Do.\n\n    Raises:\n        UsageError: Y.\n    """\n    raise UsageError()',
         '"""A module."""\ndef f():\n    """Do it."""\n    raise ValueError("x")\n',
         '"""A module."""\ndef f():\n    """Do it."""\n    def g():\n        raise UsageError("x")\n',
-        '"""A module."""\n@overload\ndef f(a): ...\n@typing.overload\ndef f(b): ...\ndef f(a):\n    """Do it."""\n',
+        '"""A module."""\n@overload\ndef f(a): ...\n@overload\ndef f(b): ...\ndef f(a):\n    """Do it."""\n',
         '"""A module."""\nX = 1\n"""An attribute whose text goes on\nin a second line."""\n',
     ],
 )

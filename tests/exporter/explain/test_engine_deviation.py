@@ -175,7 +175,7 @@ def test_engines_of_marked_graphs_are_built_and_opened(half: Artifact, monkeypat
     network = Network((TensorSpec("input", "float32", ("batch", 3, 16, 16)),), NETWORK.outputs, NETWORK.profiles)
     recorder = double.installed(monkeypatch, "rtx", network)
     recorder.compute_capability = (8, 9)
-    with engine_source.opened_engines(half, FLAVORS["rtx"], 2, 0) as open_engine:
+    with engine_source.engine_opener(half, FLAVORS["rtx"], 2, 0) as open_engine:
         with open_engine(graph_of(half)) as runtime:
             assert runtime.description.backend == FLAVORS["rtx"].backend
         with refuses(IntegrityError, "manifest-specs-mismatch"):

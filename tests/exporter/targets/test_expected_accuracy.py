@@ -108,7 +108,7 @@ def test_the_passed_check_is_recorded(artifact: Artifact) -> None:
     assert Artifact.read(artifact.path).manifest == manifest
     embedded = read_embedded(artifact)
     assert embedded is not None
-    assert embedded.manifest == manifest_digest(manifest), "the description in the file was written before the check"
+    assert embedded.manifest == manifest_digest(manifest)  # the description in the file was written after the check
     assert embedded.preprocessing == manifest.preprocessing
     facts = dict(line.split("  ", 1) for line in manifest_view.as_text(artifact.path).splitlines())
     assert "100.00 %" in facts["accuracy"]
