@@ -18,11 +18,9 @@ from runtimes.backends.onnxruntime import batches, session_factory
 from runtimes.backends.onnxruntime.backend import OnnxRuntimeSession
 from runtimes.backends.onnxruntime.errors import check_tf32
 from runtimes.backends.onnxruntime.providers import RtxProvider, add_profile
-from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.errors import CompatibilityError, Reason
 from runtimes.libraries import missing_library
 from runtimes.protocol import Backend, Description, Options
-from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Arrays
 
 if TYPE_CHECKING:
@@ -86,6 +84,9 @@ class RtxSession(OnnxRuntimeSession):
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Let no other session of this process record on a GPU in the ``with`` block."""
+    from runtimes.backends.onnxruntime.serialised import GPU_LOCK
+    from runtimes.tensors.capture import capture_lock
+
     with GPU_LOCK, capture_lock():
         yield
 
