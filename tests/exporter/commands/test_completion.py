@@ -51,7 +51,7 @@ def test_names_are_completed() -> None:
     assert plain("verify", "m.onnx", "--backend", "") == {backend.name for backend in available_backends()}
     assert plain("onnx", "resnet20", "--data", "") == {"fashion-mnist", "cifar10:"}
     assert plain("onnx", "resnet20", "--weights", "b") == {"bundled"}
-    assert plain("onnx", "resnet20", "--precision", "FP") == {"fp32", "fp16"}
+    assert plain("onnx", "resnet20", "--precision", "FP") == {"fp32", "fp16", "fp8"}
     assert plain("onnx", "resnet20", "--shortcut", "a") == {"A"}
     assert plain("completion", "") == set(LINES)
 
