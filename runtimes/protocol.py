@@ -251,6 +251,7 @@ class Backend:
         caches_models: Whether ``Options.model_cache`` has an effect.
         prepares_batches: The devices on which the first run of each batch size takes seconds, because the backend
             compiles or searches algorithms for it. A benchmark then uses no other batch size than the measured one.
+        without_graphs: The name of the backend with the same kernels, if this one runs only with CUDA graphs.
         named_only: Whether a benchmark measures it only if it is named, because it compiles a network for minutes.
     """
 
@@ -268,4 +269,5 @@ class Backend:
     for_tests: bool = False
     caches_models: bool = False
     prepares_batches: tuple[str, ...] = ()
+    without_graphs: str | None = None
     named_only: bool = False

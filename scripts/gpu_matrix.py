@@ -144,7 +144,8 @@ def list_wanted(subject: Subject, request: BenchmarkRequest, batches: Sequence[i
     for batch in batches:
         found += [Configuration(pair, batch, threads) for pair in (reference, *others)]
         if batch == 1 and request.device != "cpu":
-            graphed = [pair for pair in others if pair.backend.name != reference.backend.name]
+            able = [pair for pair in others if pair.backend.without_graphs is None]
+            graphed = [pair for pair in able if pair.backend.name != reference.backend.name]
             found += [Configuration(pair, batch, threads, cuda_graphs=False) for pair in graphed]
     return found
 

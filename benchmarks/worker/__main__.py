@@ -155,9 +155,8 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> I
 
 def _record_kernels(job: Job, feeds: Arrays) -> KernelSummary | None:
     """Return the kernels of a run without CUDA graphs, whose replays the profiler may not split into kernels."""
-    with runtimes.open(
-        job.artifact, job.runtime, job.device, job.threads, cuda_graphs=False, batch=job.batch
-    ) as runtime:
+    backend = registry.find_backend(job.runtime).without_graphs or job.runtime
+    with runtimes.open(job.artifact, backend, job.device, job.threads, cuda_graphs=False, batch=job.batch) as runtime:
         run = runtime.bind(feeds)
         run()
         return kernels.summarise_kernels(kernels.record_kernels(run))

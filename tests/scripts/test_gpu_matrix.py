@@ -104,7 +104,7 @@ def test_a_batch_after_the_other_and_the_reference_first(network: Subject) -> No
 
 def test_on_a_gpu_one_image_is_measured_without_cuda_graphs_too(network: Subject) -> None:
     programs = (PrecisionVariant("fp16", Refusal("skipped", Reason("none", "none")), "pt2"),)
-    request = replace(REQUEST, device="cuda", backends=("onnxruntime", "inductor"))
+    request = replace(REQUEST, device="cuda", backends=("onnxruntime", "inductor", "pytorch-cudagraphs"))
     found = gpu_matrix.list_wanted(replace(network, programs=programs), request, (1, 64))
     without = [(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found if not one.cuda_graphs]
     assert {name for name, _, _ in without} == {"onnxruntime", "inductor"}

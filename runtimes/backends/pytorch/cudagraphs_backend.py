@@ -33,4 +33,5 @@ BACKEND = Backend(
     open=_open,
     check_gpu=check_gpu,
     aliases=("cudagraphs",),
+    without_graphs="pytorch",
 )

@@ -579,6 +579,26 @@ def test_the_names_of_the_kernels_tell_more_than_the_profile(
     assert outcome.arithmetic == arithmetic
 
 
+def test_kernels_of_a_row_that_needs_graphs_are_its_siblings(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del on_a_gpu
+    opened: list[tuple[str | None, bool]] = []
+
+    def notice(path: str, backend: str | None, *rest: Any, **options: Any) -> runtimes.Runtime:
+        opened.append((backend, options.get("cuda_graphs", True)))
+        return really(path, "fake", *rest, **options)
+
+    really = runtimes.open
+    monkeypatch.setattr(runtimes, "open", notice)
+    monkeypatch.setattr(kernels, "can_record", lambda: True)
+    monkeypatch.setattr(kernels, "record_kernels", lambda run: (run(), (Kernel("a_gemm", 0.0, 0.001),))[1])
+    job = replace(JOB, artifact=str(artifact(tmp_path)), runtime="pytorch-cudagraphs", device="cuda", evaluate=False)
+    outcome, _ = done(job, tmp_path)
+    assert outcome.kernels is not None
+    assert opened == [("pytorch-cudagraphs", True), ("pytorch", False)]
+
+
 def test_on_a_processor_there_is_nothing_of_a_gpu(tmp_path: Path) -> None:
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False), tmp_path)
     assert (sat(outcome).device, outcome.gpu_before, outcome.gpu_after) == (None, None, None)
