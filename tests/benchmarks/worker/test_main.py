@@ -591,12 +591,15 @@ def test_kernels_of_a_row_that_needs_graphs_are_its_siblings(
 
     really = runtimes.open
     monkeypatch.setattr(runtimes, "open", notice)
+    (row,) = registry.all_backends()
+    rows = (row, replace(row, name="recorded", aliases=(), profile=None, without_graphs="fake"))
+    monkeypatch.setattr(registry, "all_backends", lambda: rows)
     monkeypatch.setattr(kernels, "can_record", lambda: True)
     monkeypatch.setattr(kernels, "record_kernels", lambda run: (run(), (Kernel("a_gemm", 0.0, 0.001),))[1])
-    job = replace(JOB, artifact=str(artifact(tmp_path)), runtime="pytorch-cudagraphs", device="cuda", evaluate=False)
+    job = replace(JOB, artifact=str(artifact(tmp_path)), runtime="recorded", device="cuda", evaluate=False)
     outcome, _ = done(job, tmp_path)
     assert outcome.kernels is not None
-    assert opened == [("pytorch-cudagraphs", True), ("pytorch", False)]
+    assert opened == [("recorded", True), ("fake", False)]
 
 
 def test_on_a_processor_there_is_nothing_of_a_gpu(tmp_path: Path) -> None:
