@@ -165,7 +165,7 @@ def test_an_interrupt_keeps_the_results_and_ends_the_workers(model: Path, tmp_pa
         ({"device": "gpu"}, rexport.UsageError, "device-unknown", ["gpu", "cuda"]),
         ({"duration": 0.0}, rexport.UsageError, "seconds-not-positive", ["duration"]),
         ({"budget": float("nan")}, rexport.UsageError, "seconds-not-positive", ["budget"]),
-        ({"precision": "fp8"}, rexport.UsageError, "precision-unknown", ["fp8"]),
+        ({"precision": "fp4"}, rexport.UsageError, "precision-unknown", ["fp4"]),
         ({"data": "nowhere"}, rexport.UsageError, "dataset-unknown", ["nowhere"]),
     ],
 )

@@ -202,7 +202,7 @@ GREY = rexport.Preprocessing(resize=None, crop=(28, 28), pad=0, mean=(0.5,), std
         (CHECKPOINT, {}, rexport.ModelMismatchError, "variant-ambiguous", ['variant="plain20"']),
         ("resnet20", {"path": "net.tflite"}, rexport.UsageError, "export-suffix-unknown", [".tflite", ".onnx"]),
         ("resnet20", {"path": "net.v2"}, rexport.UsageError, "export-suffix-unknown", ["net.v2", ".v2", ".pt2"]),
-        ("resnet20", {"precision": "fp8"}, rexport.UsageError, "precision-unknown", ["fp8"]),
+        ("resnet20", {"precision": "fp4"}, rexport.UsageError, "precision-unknown", ["fp4"]),
         ("resnet20", {"batch": 0}, rexport.UsageError, "count-below-one", ["batch", "0"]),
         ("resnet20", {"opset": -1}, rexport.UsageError, "count-below-one", ["opset", "-1"]),
         ("resnet20", {"path": "n.pt2", "opset": 20}, rexport.UsageError, "opset-needs-onnx", [".pt2"]),
@@ -279,7 +279,7 @@ def test_options_become_parameters_but_in_commands(text: str, words: str | None)
 
 ELSEWHERE = {
     *("images", "profile", "strip", "debug", "by", "against", "dataset", "min_batch", "opt_batch", "max_batch"),
-    *("gpus_per_worker", "image", "max_errors", "memory", "name", "ray"),
+    *("gpus_per_worker", "image", "max_errors", "memory", "name", "ray", "refit", "sparse_weights"),
 }
 """Options of commands that have no function here."""
 
