@@ -11,7 +11,7 @@ import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.async_calls import AsyncCalls
-from runtimes.devices import parse_device
+from runtimes.devices import CUDA, parse_device
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Description, DeviceSession, RunTimes, Session
 from runtimes.running_calls import RunningCalls
@@ -63,7 +63,8 @@ class Runtime:
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._needs_no_check = make_fast_check(self._inputs)
         self._skipped_backends = skipped_backends
-        self._gpu = identify(parse_device(session.description.device))
+        device = session.description.device  # of a model behind a server, nobody knows it
+        self._gpu = identify(parse_device(device)) if device.startswith(CUDA) else None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

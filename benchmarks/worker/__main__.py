@@ -133,9 +133,12 @@ def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
 
 def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> Iterator[JobOutcome]:
     """Yield the outcome, and if the backend has a profiler, the outcome with the result of the profiler."""
+    if job.number:  # also a model behind a server, whose backend nobody knows
+        yield outcome
+        return
     has_profiler = registry.find_backend(job.runtime).profile is not None
     records_kernels = job.device != "cpu" and kernels.can_record()
-    if job.number or not (has_profiler or records_kernels):
+    if not (has_profiler or records_kernels):
         yield outcome
         return
     yield _add_note(outcome, UNFINISHED)

@@ -193,7 +193,7 @@ def test_quick_is_short_and_said_to_be_preliminary(asked: list[BenchmarkRequest]
 @pytest.mark.parametrize(
     ("arguments", "notices"),
     [
-        (("--calibration", "d", "--target", "tensorrt"), ["without --precision int8: --calibration, --target"]),
+        (("--calibration", "d", "--target", "tensorrt"), ["without --precision int8 or fp8: --calibration, --target"]),
         (("--calibration", "d", "--precision", "int8"), []),
         (("--weights", "bundled", "--input", "raw"), ["on a model file: --weights, --input"]),
         (("--no-cuda-graphs",), ["on a CPU: --cuda-graphs"]),
