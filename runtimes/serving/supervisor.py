@@ -346,8 +346,18 @@ def _raise_failure(reply: WorkerReply) -> WorkerReply:
     raise kind(reply.what, code=reply.code, path=reply.path, hint=reply.hint)
 
 
+ARENAS_VARIABLE = "MALLOC_ARENA_MAX"
+"""The variable with the number of heaps that the C library keeps. With one for each thread, what one thread allocates and
+another frees leaves holes, and the memory grows with the requests."""
+
+
 def _environment(metrics: str) -> dict[str, str]:
     """Return the variables of a worker, which finds rexport where this process did."""
     root = str(Path(next(iter(runtimes.__path__))).parent)
     path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root, METRICS_VARIABLE: metrics}
+    return {
+        ARENAS_VARIABLE: "1",
+        **os.environ,
+        "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
+        METRICS_VARIABLE: metrics,
+    }
