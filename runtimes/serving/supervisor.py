@@ -348,7 +348,7 @@ def _raise_failure(reply: WorkerReply) -> WorkerReply:
 
 ARENAS_VARIABLE = "MALLOC_ARENA_MAX"
 """The variable with the number of heaps that the C library keeps. With one for each thread, what one thread allocates
-and another frees leaves holes, and the memory grows with the requests."""
+and another frees leaves holes, and the memory grows faster."""
 
 
 def _environment(metrics: str) -> dict[str, str]:

@@ -165,8 +165,7 @@ class _Worker:
         return 0
 
     def _on_start(self) -> None:
-        # What is there now stays until the end. Without it, all generations of the collector are small, so that it runs
-        # in microseconds, and often enough to keep no rubbish of thousands of requests.
+        # What is there now stays until the end, so the collector need not look at it again.
         gc.collect()
         gc.freeze()
         _reply(self._control, WorkerReply(self._descriptions))
