@@ -346,9 +346,12 @@ def _raise_failure(reply: WorkerReply) -> WorkerReply:
     raise kind(reply.what, code=reply.code, path=reply.path, hint=reply.hint)
 
 
-ARENAS_VARIABLE = "MALLOC_ARENA_MAX"
-"""The variable with the number of heaps that the C library keeps. With one for each thread, what one thread allocates
-and another frees leaves holes, and the memory grows faster."""
+HEAP_VARIABLES = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+"""The variables of the C library with which the memory of a worker does not grow with the number of its requests.
+
+It keeps one heap, and no lists of freed pieces for each thread. With them, what images and bodies of many sizes leave
+behind cannot be joined and used again: the heap grew by 70 bytes a request, of which none were in use.
+"""
 
 
 def _environment(metrics: str) -> dict[str, str]:
@@ -356,7 +359,7 @@ def _environment(metrics: str) -> dict[str, str]:
     root = str(Path(next(iter(runtimes.__path__))).parent)
     path = os.environ.get("PYTHONPATH")
     return {
-        ARENAS_VARIABLE: "1",
+        **HEAP_VARIABLES,
         **os.environ,
         "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
         METRICS_VARIABLE: metrics,
