@@ -25,10 +25,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from runtimes.escaping import MAX_LINE, MAX_QUOTED, QuotedText, printable
+from runtimes.escaping import MAX_LINE, MAX_QUOTED, QuotedText, printable, shell_word
 
 
-def quote(text: object) -> QuotedText:
+def quote(text: object) -> str:
     """Return external text for a message: ``printable``, and cut to ``MAX_QUOTED`` characters.
 
     ``repr`` of it puts it in quotation marks and escapes nothing again.
@@ -206,10 +206,9 @@ class ResourceError(RexportError):
 
 def _os_hint(number: int | None, path: Path) -> str | None:
     """Return the command that shows more about the system's reason, or ``None``."""
-    import shlex
     from errno import EACCES, EDQUOT, ENOSPC, EPERM
 
-    folder = shlex.quote(quote(path if os.path.isdir(path) else path.parent))  # noqa: PTH112 - it never raises
+    folder = shell_word(path if os.path.isdir(path) else path.parent)  # noqa: PTH112 - it never raises
     if number in (ENOSPC, EDQUOT):
         return f"df -h {folder} shows the space that is left"
     return f"ls -ld {folder} shows who may use it" if number in (EACCES, EPERM) else None

@@ -160,12 +160,14 @@ def csv_cell(value: object) -> object:
 def log_value(value: object) -> str:
     """Return a value for a line of ``name=value``.
 
-    A value with spaces, quotation marks, equals signs or backslashes stands in double quotation marks, as JSON does.
+    A value with spaces, quotation marks, equals signs, or characters that are not seen is written as a string of JSON.
     """
-    text = printable(value, MAX_LINE)
-    return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    text = str(value)
+    if _PLAIN_VALUE.fullmatch(text) and printable(text) == text:
+        return text
+    return json_text(json.dumps(text, ensure_ascii=False))
 
 
 def shell_word(text: object) -> str:
     """Return text as one word of a command line for a shell, to be shown in a message."""
-    return shlex.quote(printable(text, MAX_QUOTED))
+    return shlex.quote(printable(text, MAX_LINE))

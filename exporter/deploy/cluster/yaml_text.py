@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runtimes.errors import BackendUnavailableError
+from runtimes.escaping import printable
 from runtimes.libraries import importing, missing_library
 
 WIDTH = 10_000
@@ -45,4 +46,4 @@ def yaml_text(head: Sequence[str], document: Mapping[str, object]) -> str:
 
 def comment(lines: Sequence[str]) -> str:
     """Return the lines as comments, for YAML and for a Dockerfile."""
-    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    return "".join(f"# {printable(line)}".rstrip() + "\n" for line in lines)

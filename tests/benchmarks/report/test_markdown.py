@@ -95,9 +95,7 @@ def test_findings_stand_behind_the_rows_and_cannot_break_them() -> None:
     assert text.count("<details>") == text.count("</details>") == text.count("<summary>") == 4
     assert "- **contradicted**: a\\|b\\\\n\\<i\\>@&#8203;team (a\\|b" in text
     assert "| a\\|b\\\\n\\<i\\>@&#8203;team | 1 |" in text
-    assert [line for line in text.splitlines() if "@team" in line] == [
-        r"a|b\n<i>@team"
-    ]  # a command, in a block of code
+    assert [line for line in text.splitlines() if "@team" in line] == [r"a|b\n<i>@team"]  # in a fence
 
 
 def test_a_notice_is_a_paragraph_and_an_alarm_is_bold() -> None:
