@@ -203,7 +203,7 @@ class StatusLine:
     def print_line(self, text: str) -> None:
         """Write a line that stays, above the status."""
         with self._lock:
-            self._write(f"{self._cleared()}{_encodable(text, self._stream.encoding or 'utf-8')}\n")
+            self._write(f"{self._cleared()}{_encodable(printable(text, MAX_LINE), self._stream.encoding or 'utf-8')}\n")
         self._changed.set()
 
     def draw(self) -> None:

@@ -50,11 +50,18 @@ def print_document(document: Document, file: TextIO) -> None:
     Args:
         document: The document.
         file: The text stream, which stays open.
+
+    Raises:
+        OSError: The stream cannot be written.
     """
     from rich.console import Console
 
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # in place of an exit with code 1
+
     width = None if file.isatty() else document.plain_width
-    _print(document.blocks, Console(file=file, width=width, highlight=False, markup=False, emoji=False))
+    _print(document.blocks, PipeConsole(file=file, width=width, highlight=False, markup=False, emoji=False))
 
 
 def as_text(document: Document) -> str:
