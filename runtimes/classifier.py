@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from runtimes import opening
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.images import prefetch
 from runtimes.images.heat_map import place_on_image
 from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_or_name
@@ -452,7 +453,7 @@ class Classifier:
                 f"the network has no output {name}, only {there}",
                 code="output-absent",
                 path=self.runtime.artifact.path,
-                hint=f"rexport onnx --output {name} exports it",
+                hint=f"rexport onnx --output {shell_word(name)} exports it",
             )
         return self._outputs[name]
 

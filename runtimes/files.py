@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import stat
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtimes.errors import Reason, ResourceError, UsageError, quote
+from runtimes.escaping import shell_word
 
 CHUNK_BYTES = 1 << 20
 """The size of the pieces in which files are read for their digest."""
@@ -350,7 +350,7 @@ def require_folder(folder: Path) -> None:
             "no such folder",
             code="folder-missing",
             path=folder,
-            hint=f"mkdir -p {shlex.quote(str(folder))}",
+            hint=f"mkdir -p {shell_word(folder)}",
             errno=errno.ENOENT,
         )
 

@@ -31,7 +31,9 @@ AS_SOMEONE = (
 )  # fmt: skip
 """Runs a program as a user without a name, who may read all files and write only own ones."""
 
-FULL_FOLDER = 'mount -t tmpfs -o size=4k none "$0" && head -c 4096 /dev/zero >"$0/full" 2>/dev/null; TMPDIR=$0 exec "$@"'
+FULL_FOLDER = (
+    'mount -t tmpfs -o size=4k none "$0" && head -c 4096 /dev/zero >"$0/full" 2>/dev/null; TMPDIR=$0 exec "$@"'
+)
 
 
 @dataclass(frozen=True)

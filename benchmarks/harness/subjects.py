@@ -40,6 +40,7 @@ from runtimes import Artifact, Backend
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.backends.registry import available_backends
 from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.processors import usable_processors
 from runtimes.selection import select_candidates
 
@@ -109,7 +110,7 @@ def _read_artifact(name: str) -> Artifact:
     """As ``Artifact.read``; where there is no such file, the error says how one is made."""
     if not Path(name).exists():
         raise ResourceError(
-            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {quote(name)}"
+            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {shell_word(name)}"
         )
     return Artifact.read(name)
 

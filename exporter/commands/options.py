@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,6 +44,7 @@ from exporter.precision.table import (
 )
 from runtimes.devices import AUTO, CPU, parse_device
 from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -230,7 +230,7 @@ def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
     from exporter.models import variants
 
     if is_path(variant):
-        hint = f"rexport inspect {shlex.quote(variant)} tells what it is, rexport list shows the variants"
+        hint = f"rexport inspect {shell_word(variant)} tells what it is, rexport list shows the variants"
         raise UsageError(f"{quote(variant)} is a file, and a variant was expected", code="variant-is-file", hint=hint)
     return variants.customise(variants.variant(variant), **_variant_fields(options))
 

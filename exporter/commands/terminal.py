@@ -88,7 +88,7 @@ class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kind = "warning" if record.levelno >= logging.WARNING else "notice"
         code, sentence = getattr(record, "code", None), record.getMessage()
-        text = sentence if code is None else coded_line(kind, code, sentence)
+        text = notice_line(sentence) if code is None else coded_line(kind, code, sentence)
         if self.line is not None:
             self.line.print_line(text)
             return
@@ -185,7 +185,7 @@ def _usage_sentence(error: click.UsageError) -> str:
 
 def print_error(code: str, sentence: str) -> None:
     """Prints ``error[CODE]: SENTENCE`` on stderr."""
-    print_message(f"error[{code}]: {sentence}" if code else f"error: {sentence}")
+    print_message(coded_line("error", code, sentence))
 
 
 def print_notice(notice: str | Reason) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from exporter.weights import pickle_scan, safetensors_header
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,7 +174,7 @@ def _entry(content: Mapping[object, object], key: str) -> Mapping[object, object
 
 def _key_options(names: Sequence[str]) -> str:
     """Return the options for the first entries, as a hint."""
-    return " or ".join(f"--key {quote(name)}" for name in names[:MAX_HINTS])
+    return " or ".join(f"--key {shell_word(name)}" for name in names[:MAX_HINTS])
 
 
 def _is_tensor(value: object) -> TypeGuard[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from runtimes.labelling.job import SourceKind
-from runtimes.labelling.sources.source import ListedImage, is_image_name, printable
+from runtimes.labelling.sources.source import ListedImage, is_image_name, unicode_name
 from runtimes.labelling.stores import Store, StoreEntry
 
 
@@ -34,7 +34,7 @@ class FolderSource:
             if entry.is_folder and not entry.name.startswith("."):
                 waiting.append((f"{path}/", iter(self._store.entries(path))))
             elif not entry.is_folder and is_image_name(entry.name):
-                yield ListedImage(printable(path))
+                yield ListedImage(unicode_name(path))
 
     def seal(self) -> str:
         """Return an empty text, because the content of a file is not part of the listing."""

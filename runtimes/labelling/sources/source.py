@@ -79,7 +79,7 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def printable(name: str) -> str:
+def unicode_name(name: str) -> str:
     r"""Return a name as text that Parquet can hold. Bytes that are not UTF-8 become escapes, such as ``caf\xe9``."""
     try:
         name.encode()

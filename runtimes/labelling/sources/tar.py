@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runtimes.errors import ArtifactError, InputError, ResourceError, quote
 from runtimes.images.preprocessing import MAX_FILE_BYTES
 from runtimes.labelling.job import SourceKind
-from runtimes.labelling.sources.source import ListedImage, is_image_name, printable
+from runtimes.labelling.sources.source import ListedImage, is_image_name, unicode_name
 from runtimes.labelling.stores import Store
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class TarSource:
             for member in self._members(name):
                 path = PurePosixPath(member.name)
                 if member.isreg() and not member.issparse() and _is_shown(path):
-                    yield ListedImage(printable(f"{prefix}{path}"), name, member.offset_data, member.size)
+                    yield ListedImage(unicode_name(f"{prefix}{path}"), name, member.offset_data, member.size)
 
     def _members(self, name: str) -> Iterator[tarfile.TarInfo]:
         file = self._file(name)
