@@ -24,7 +24,7 @@ from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
 from exporter.models.outputs import DEFAULT_OUTPUTS, LOGITS, needs_classifier, output_names
 from exporter.models.variants import VARIANTS, Variant
-from exporter.preprocessing.description import assumption, black_margin, describe_transform, scaling
+from exporter.preprocessing.description import assumption, black_margin, describe_transform, scale_notice
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
 from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.entries import ANY_ENTRY, Selection
@@ -34,7 +34,7 @@ from exporter.weights.sources import ORIGINS, LoadedWeights, from_file, resolve
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors, check_target
 from runtimes.artifacts.manifest import Weights
-from runtimes.classifier import BINARY, assumed_activation
+from runtimes.classifier import BINARY, activation_notice
 from runtimes.errors import ModelMismatchError, Reason, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
 from runtimes.parity import IMAGES
@@ -332,7 +332,7 @@ def _activation(request: ExportRequest, logits: Array, listener: ExportListener)
         activation = "sigmoid" if request.variant.classes == 1 else "softmax"
     if activation == "softmax":
         return None
-    listener.notice(assumed_activation(activation, request.variant.name))
+    listener.notice(activation_notice(activation, request.variant.name))
     return activation
 
 
@@ -463,7 +463,7 @@ def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: Expo
     if chosen.assumed:
         listener.notice(assumption(loaded.record.source, chosen))
     elif _is_scaled(request.variant, loaded, options):
-        listener.notice(scaling(loaded.record.source or loaded.record.origin, chosen))
+        listener.notice(scale_notice(loaded.record.source or loaded.record.origin, chosen))
     return chosen
 
 

@@ -536,7 +536,7 @@ class Classifier:
         if activation != "softmax":
             import logging
 
-            reason = assumed_activation(activation, self.runtime.artifact.path.name)
+            reason = activation_notice(activation, self.runtime.artifact.path.name)
             logging.getLogger("rexport").warning("%s", reason, extra={"code": reason.code})
         return activation
 
@@ -578,7 +578,7 @@ def _check_finite(values: NDArray[Any], first: int) -> None:
         )
 
 
-def assumed_activation(activation: Activation, name: str) -> Reason:
+def activation_notice(activation: Activation, name: str) -> Reason:
     """Return the notice that the values of a network's outputs decided how they become probabilities.
 
     Args:

@@ -25,7 +25,7 @@ from exporter.data.dataset import BUNDLED_NAME
 from exporter.models import factory
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
-from exporter.preprocessing.description import scaling
+from exporter.preprocessing.description import scale_notice
 from runtimes import Artifact
 from runtimes.backends import registry
 from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quote
@@ -134,7 +134,7 @@ def announce_scaling(place: ExportContext, preprocessing: Preprocessing | None, 
     of its export said it."""
     if place.size is None or preprocessing is None or any(guess.code == "preprocessing-scaled" for guess in guesses):
         return
-    place.listener.notice(scaling(place.title, preprocessing))
+    place.listener.notice(scale_notice(place.title, preprocessing))
 
 
 def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:

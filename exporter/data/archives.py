@@ -164,7 +164,7 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
                 f"expected a folder or a tar archive, but the file is {kind_of(head)}",
                 code="archive-expected",
                 path=path,
-                hint=_unpacking(path) if head.startswith(_ZIP) else None,
+                hint=_unzip_command(path) if head.startswith(_ZIP) else None,
             )
         try:
             with opener(file) if opener else file as stream:
@@ -179,7 +179,7 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
             raise _damage_error(path, error) from error
 
 
-def _unpacking(path: Path) -> str:
+def _unzip_command(path: Path) -> str:
     """Return the command that unpacks a zip archive, and the folder to use."""
     folder = path.with_suffix("") if path.suffix else path.with_name(f"{path.name}-unpacked")
     source, target = (shlex.quote(quote(place)) for place in (path, folder))

@@ -323,7 +323,7 @@ def _find_images(members: archives.Members, split: Split, reading: Reading | Non
     if folders is not None:
         return folders
     location, hint = _EXPECTED[split]
-    others = LeftOutFiles(members.files).listed()
+    others = LeftOutFiles(members.files).counts()
     raise ArtifactError(
         f"there is no dataset here: the {len(members.files):,} files contain neither CIFAR-10 nor images{location}"
         + (f"; other files: {others}" if others else ""),

@@ -123,7 +123,7 @@ def _walk(folder: Path) -> list[Path]:
             f"the folder {quote(folder)} has no images",
             code="folder-without-images",
             hint=f"looked for {' '.join(sorted(SUFFIXES))} among its {len(found):,} files"
-            + (f": {left_out.listed()}" if found else ""),
+            + (f": {left_out.counts()}" if found else ""),
         )
     notice = left_out.notice(folder)
     if notice is not None:

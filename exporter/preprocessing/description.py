@@ -54,7 +54,7 @@ def describe_resize(resize: int | tuple[int, int]) -> str:
     return f"images squashed to {resize[0]} x {resize[1]}"
 
 
-def scaling(source: str, preprocessing: Preprocessing) -> Reason:
+def scale_notice(source: str, preprocessing: Preprocessing) -> Reason:
     """Return the notice that the preprocessing of the weights was scaled to another input size.
 
     Args:

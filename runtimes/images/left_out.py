@@ -53,10 +53,10 @@ class LeftOutFiles:
         """Return the number of files by ending, the largest first. Files without an ending count under ``""``."""
         return dict(sorted(self._endings.items(), key=lambda item: (-item[1], item[0])))
 
-    def listed(self) -> str:
+    def counts(self) -> str:
         """Return the counts as text, for example ``10 .heic, 2 .txt``."""
-        counts = [f"{number:,} {quote(ending) or 'without ending'}" for ending, number in self.endings().items()]
-        return ", ".join(counts[:MAX_ENDINGS]) + (", ..." if len(counts) > MAX_ENDINGS else "")
+        parts = [f"{number:,} {quote(ending) or 'without ending'}" for ending, number in self.endings().items()]
+        return ", ".join(parts[:MAX_ENDINGS]) + (", ..." if len(parts) > MAX_ENDINGS else "")
 
     def notice(self, place: object) -> Reason | None:
         """Return the notice about the files that were left out, or ``None`` if there are none.
@@ -72,5 +72,5 @@ class LeftOutFiles:
         return Reason(
             "files-left-out",
             f"{quote(place)}: left out {left_out:,} of {total:,} files, whose endings are not those of images that "
-            f"rexport reads: {self.listed()}{convert}",
+            f"rexport reads: {self.counts()}{convert}",
         )

@@ -99,7 +99,7 @@ def write_listing(
             f"there are no images in {quote(source.root)}",
             code="source-without-images",
             hint=f"images of a folder are found by their suffixes, {' '.join(sorted(SUFFIXES))}"
-            + (f"; the files here: {others}" if (others := source.left_out.listed()) else ""),
+            + (f"; the files here: {others}" if (others := source.left_out.counts()) else ""),
         )
     notice = source.left_out.notice(source.root)
     if notice is not None:
