@@ -210,6 +210,7 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         "outputs": "; ".join(map(str, manifest.outputs)),
         "labels": "none" if manifest.labels is None else _shorten_labels(manifest.labels),
         "preprocessing": "none" if view is None else describe_steps(view, raw),
+        **({} if manifest.activation is None else {"activation": manifest.activation}),
         **({"assumed": f"preprocessing: {', '.join(view.assumed)}"} if view is not None and view.assumed else {}),
         "dataset": manifest.dataset or "none",
         **({} if manifest.engine is None else engine_view.engine_facts(manifest, manifest.engine)),
@@ -221,6 +222,9 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
     }
     if manifest.parent is not None and manifest.engine is None:
         lines["made from"] = manifest.parent
+    calibration = () if manifest.calibration is None else manifest.calibration.guesses
+    for number, guess in enumerate(dict.fromkeys((*manifest.guesses, *calibration)), 1):
+        lines[f"guess {number}"] = f"{quote(guess.sentence)} [{guess.code}]"
     return lines
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.guesses import GuessLog
 from exporter.models.variants import Shortcut, Stride, Variant, customise, variant
 from exporter.weights import matching, translation
 from exporter.weights.entries import ANY_ENTRY, Selection
@@ -103,10 +104,12 @@ def from_checkpoint(
         IntegrityError: As for ``checkpoint.read``.
         ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
     """
+    log = notify = GuessLog(notify)
     foreign = translation.read(path, selection)
-    for notice in foreign.notices():
-        notify(notice)
     try:
+        foreign.check_copies()
+        for notice in foreign.notices():
+            notify(notice)
         recognised, assumed = recognise(foreign.translation, options, foreign.path)
         fitted = matching.fit(foreign.translation.tensors, recognised, notify)
     except RexportError as error:
@@ -128,7 +131,7 @@ def from_checkpoint(
             )
         )
     record = replace(record_of_file(foreign, fitted), assumed=assumed)
-    return RecognisedWeights(recognised, LoadedWeights(fitted, record, None, None, None))
+    return RecognisedWeights(recognised, LoadedWeights(fitted, record, None, None, None, log.guesses))
 
 
 def recognise(translated: Translation, options: VariantOptions, file: Path) -> tuple[Variant, tuple[str, ...]]:

@@ -66,21 +66,33 @@ class ForeignWeights:
     stored: StoredState
     translation: Translation
 
+    def check_copies(self) -> None:
+        """Check that the file holds the network once, or that the user chose one of its copies.
+
+        Training often keeps averaged weights (EMA, SWA) beside the others. Nothing in a file says which of the two the
+        accuracy was measured with.
+
+        Raises:
+            ModelMismatchError: The file holds the network several times.
+        """
+        chosen, prefix = self.stored.entry, self.translation.prefix
+        for here, copies, option in (
+            (chosen, self.stored.averages, "--key"),
+            (prefix, self.translation.averaged, "--strip-prefix"),
+        ):
+            if copies:
+                names = [*([] if here is None else [here]), *copies]
+                others = list_names([repr(quote(name)) for name in copies])
+                raise ModelMismatchError(
+                    f"the file holds the network several times: under {quote(here)!r}, and under {others}, which may "
+                    "be averaged weights (EMA, SWA)",
+                    code="weights-copies-ambiguous",
+                    hint=" or ".join(f"{option} {shell_word(name)}" for name in names[:MAX_NAMED]),
+                )
+
     def notices(self) -> Iterator[Reason]:
-        """Yield what the user must know: the choice of an entry or a prefix, and the tensors that were left out."""
+        """Yield what the user must know: the tensors that were left out, and what the layout leaves open."""
         name, translation = quote(self.path.name), self.translation
-        if self.stored.averages:
-            keys = " or ".join(f"--key {shell_word(key)}" for key in self.stored.averages)
-            yield Reason(
-                "weights-entry-chosen",
-                f"{name}: the weights are those under {quote(self.stored.entry)!r}; {keys} takes averaged weights",
-            )
-        if translation.averaged:
-            prefixes = " or ".join(f"--strip-prefix {shell_word(prefix)}" for prefix in translation.averaged)
-            yield Reason(
-                "weights-prefix-chosen",
-                f"{name}: the weights are those under {translation.prefix!r}; {prefixes} takes averaged weights",
-            )
         if translation.left_out:
             number = count(sum(map(len, translation.left_out.values())), "tensor")
             reasons = "; ".join(f"{reason}: {list_names(names)}" for reason, names in translation.left_out.items())

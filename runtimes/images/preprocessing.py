@@ -30,6 +30,8 @@ it.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -55,12 +57,15 @@ For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, ch
 Pixels: TypeAlias = NDArray[np.uint8]
 """Decoded images: uint8 (h, w, channels), or (n, h, w, channels) for several."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""The supported formats of image files, by Pillow's names."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""The supported formats of image files, by Pillow's names. Pillow before 11.3 has no AVIF."""
 
 SUFFIXES = frozenset(
     f".{suffix}"
-    for suffix in ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]
+    for suffix in [
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+        *("avif", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
+    ]
 )
 """The suffixes of image files, in lower case, by which images are found in a folder. They determine nothing else."""
 
@@ -324,7 +329,7 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
     """
     module = _pillow()
     try:
-        image = module.open(io.BytesIO(content), formats=FORMATS)
+        image = module.open(io.BytesIO(content), formats=_supported_formats())
         if image.width * image.height > max_pixels:
             raise _too_many_pixels(max_pixels)
         if image.format == "PNG":
@@ -333,9 +338,16 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
         raise InputError(
             f"the file is not a readable image: its first bytes are {content[:8].hex(' ')}",
             code="image-format-unknown",
-            hint=f"the supported formats are {', '.join(FORMATS)}",
+            hint=f"the supported formats are {', '.join(_supported_formats())}",
         ) from error
     return image  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _supported_formats() -> tuple[str, ...]:
+    """Return those of ``FORMATS`` that the installed Pillow has, without loading their readers."""
+    has_avif = importlib.util.find_spec("PIL.AvifImagePlugin") is not None
+    return FORMATS if has_avif else tuple(format for format in FORMATS if format != "AVIF")
 
 
 ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from runtimes.errors import ArtifactError, InputError, ResourceError, quote
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import MAX_FILE_BYTES
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.source import ListedImage, is_image_name, unicode_name
@@ -34,16 +35,20 @@ class TarSource:
         self._files: dict[str, pyarrow.NativeFile] = {}
         self._lock = threading.Lock()
         self.root = store.root
+        self.left_out = LeftOutFiles()
 
     def images(self) -> Iterator[ListedImage]:
         """Yield the images. Only the headers of the members are read.
 
         With several archives, the URI of an image begins with the name of its archive.
         """
+        self.left_out = LeftOutFiles()
         for name in self._names:
             prefix = f"{name}/" if len(self._names) > 1 else ""
             for member in self._members(name):
                 path = PurePosixPath(member.name)
+                if member.isreg():
+                    self.left_out.add(member.name)
                 if member.isreg() and not member.issparse() and _is_shown(path):
                     yield ListedImage(unicode_name(f"{prefix}{path}"), name, member.offset_data, member.size)
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from runtimes.errors import InputError, RexportError
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.source import ListedImage
 from runtimes.labelling.stores import Store, divide, open_store
@@ -62,6 +63,7 @@ class ListSource:
         self._name = name
         self._reader = UriReader(store)
         self.root = store.root
+        self.left_out = LeftOutFiles()
 
     def images(self) -> Iterator[ListedImage]:
         """Yield the lines that are not empty."""
