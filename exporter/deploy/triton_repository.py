@@ -292,7 +292,7 @@ def _copy(artifact: Artifact, manifest: Manifest, folder: Path, backend: str) ->
     vectors = None
     if manifest.vectors is not None:
         vectors = files.temporary_for(folder / manifest.vectors.name)
-        shutil.copyfile(artifact.sibling(manifest.vectors.name), vectors)
+        shutil.copyfile(artifact.sibling(manifest.vectors.name, manifest.vectors.sha256), vectors)
     copied = publish(model, target, manifest, vectors)
     copied.check_digest()
     copied.vectors()

@@ -26,6 +26,14 @@ class Format:
     recognise: Callable[[bytes], bool]
     check: Callable[[Path], None] | None = None
 
+    def __reduce__(self) -> tuple[Callable[[str], Format], tuple[str]]:
+        """Pickle the format by its name, so that artifacts can be sent to other processes."""
+        return _format_named, (self.name,)
+
+
+def _format_named(name: str) -> Format:
+    return FORMATS[name]
+
 
 def _is_onnx(head: bytes) -> bool:
     # A ModelProto starts with field 1 (ir_version, a varint of one byte) or, with some writers, another early field.

@@ -43,16 +43,19 @@ from numpy.typing import NDArray
 from runtimes import files
 from runtimes.errors import BackendUnavailableError, InputError, ResourceError, quote
 from runtimes.images import sampling
+from runtimes.images.contents import ImageContent as ImageContent
+from runtimes.images.contents import is_content, read_content
 from runtimes.images.spec import MAX_PIXELS as MAX_PIXELS
 from runtimes.images.spec import Preprocessing as Preprocessing
 
 if TYPE_CHECKING:
     import PIL.Image
 
-Image: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | NDArray[Any]"
-"""A path, the content of a file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
+Image: TypeAlias = "str | os.PathLike[str] | ImageContent | PIL.Image.Image | NDArray[Any]"
+"""A path, an image file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
 
-For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
+An image file is its content as ``bytes``, ``bytearray`` or ``memoryview``, or a file opened in binary mode, such as
+``io.BytesIO`` or the upload of a web framework. An open file is read from its beginning and is not closed. For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """Decoded images: uint8 (h, w, channels), or (n, h, w, channels) for several."""
@@ -210,12 +213,12 @@ def decode(image: Image, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pix
             return _in_channels(_from_content(read_file(image), max_pixels), channels)
         except InputError as error:
             raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
-    if isinstance(image, bytes):
-        return _in_channels(_from_content(image, max_pixels), channels)
+    if is_content(image):
+        return _in_channels(_from_content(read_content(image, MAX_FILE_BYTES), max_pixels), channels)
     if hasattr(image, "getexif") and isinstance(image, _pillow().Image):
         return _in_channels(_translate_errors(lambda: _from_pillow(image)), channels)
     raise InputError(
-        f"an image must be a path, bytes, a PIL image or a uint8 array, not {type(image).__name__}",
+        f"an image must be a path, bytes, an open file, a PIL image or a uint8 array, not {type(image).__name__}",
         code="image-kind-unknown",
         hint="pass normalised tensors to Runtime.infer",
     )
