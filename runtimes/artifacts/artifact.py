@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -311,28 +310,27 @@ def _parse_manifest(path: Path) -> Manifest | None:
         if error.errno == errno.ENOENT:
             return None
         raise
-    version = _version_of(text)
-    if version is not None and version > FORMAT_VERSION:
+    try:
+        data = codec.parse(text)
+    except ArtifactError as error:
+        raise _invalid(error, path) from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise CompatibilityError(
-            f"the manifest has format version {version}, but this version of rexport reads versions up to "
-            f"{FORMAT_VERSION}",
+            f"the manifest has format version {codec.show(version)}, but this version of rexport reads versions up "
+            f"to {FORMAT_VERSION}",
             code="manifest-version-newer",
             path=path,
             hint="pip install --upgrade rexport",
         )
     try:
-        return codec.loads(Manifest, text)
+        return codec.decode(Manifest, data)
     except ArtifactError as error:
-        raise ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path) from error
+        raise _invalid(error, path) from error
 
 
-def _version_of(text: bytes) -> int | None:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    version = data.get("format_version") if isinstance(data, dict) else None
-    return version if isinstance(version, int) else None
+def _invalid(error: ArtifactError, path: Path) -> ArtifactError:
+    return ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path)
 
 
 def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None, replace: bool = True) -> Artifact:

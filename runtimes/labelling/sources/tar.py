@@ -14,6 +14,7 @@ from runtimes.images.preprocessing import MAX_FILE_BYTES
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.source import ListedImage, is_image_name, unicode_name
 from runtimes.labelling.stores import Store
+from runtimes.tar_errors import TAR_ERRORS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -59,10 +60,12 @@ class TarSource:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+                    if member.size < 0:
+                        raise tarfile.ReadError(f"the size of {member.name!r} is negative")
                     yield member
             if file.read_at(tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("the end mark is missing")
-        except (tarfile.TarError, ValueError, EOFError) as error:
+        except TAR_ERRORS as error:
             raise ArtifactError(
                 f"the tar archive is truncated, compressed or damaged: {quote(error)}",
                 code="archive-unreadable",
