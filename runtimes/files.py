@@ -12,8 +12,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shlex
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -221,6 +219,8 @@ def remove_stale(target: Path) -> None:
     for name in os.listdir(target.parent):
         match = _TEMPORARY.fullmatch(name)
         if match and match["name"] == target.name and not _is_running(int(match["pid"])):
+            import shutil
+
             stale = target.with_name(name)
             with contextlib.suppress(OSError):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
@@ -346,6 +346,8 @@ def require_folder(folder: Path) -> None:
     except OSError as error:
         raise ResourceError.from_os(error, folder, "read") from error
     if missing:
+        import shlex
+
         raise ResourceError(
             "no such folder",
             code="folder-missing",
