@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -219,11 +220,14 @@ def remove_stale(target: Path) -> None:
     for name in os.listdir(target.parent):
         match = _TEMPORARY.fullmatch(name)
         if match and match["name"] == target.name and not _is_running(int(match["pid"])):
-            import shutil
-
             stale = target.with_name(name)
             with contextlib.suppress(OSError):
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+                if stale.is_dir():
+                    import shutil  # imports five compression libraries, at every start
+
+                    shutil.rmtree(stale)
+                else:
+                    stale.unlink()
 
 
 def _is_running(pid: int) -> bool:
@@ -346,8 +350,6 @@ def require_folder(folder: Path) -> None:
     except OSError as error:
         raise ResourceError.from_os(error, folder, "read") from error
     if missing:
-        import shlex
-
         raise ResourceError(
             "no such folder",
             code="folder-missing",

@@ -95,8 +95,8 @@ def overhead(setting: FigureSettings) -> Iterator[Figure]:
 
 
 def startup(setting: FigureSettings) -> Iterator[Figure]:
-    """A process that opens an artifact and predicts once, against the shortest script with the same library; the same
-    with OpenVINO's cache of compiled models; and one that imports ``runtimes`` alone, against one that imports NumPy."""
+    """A process that opens an artifact and predicts once, against the shortest script with the same library and against
+    itself with OpenVINO's cache of compiled models; and ``import runtimes`` against ``import numpy``."""
     path = str(_export_model(setting.folder).path)
     cache = setting.folder / "compiled"
     cache.mkdir()
