@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -223,7 +222,12 @@ def remove_stale(target: Path) -> None:
         if match and match["name"] == target.name and not _is_running(int(match["pid"])):
             stale = target.with_name(name)
             with contextlib.suppress(OSError):
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+                if stale.is_dir():
+                    import shutil  # imports five compression libraries, at every start
+
+                    shutil.rmtree(stale)
+                else:
+                    stale.unlink()
 
 
 def _is_running(pid: int) -> bool:

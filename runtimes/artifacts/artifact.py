@@ -12,7 +12,6 @@ import hashlib
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes import codec, files
@@ -29,6 +28,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
     quote,
 )
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.spec import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20

@@ -7,11 +7,12 @@ writes manifests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias, get_args
 
 from runtimes.codec import OMIT_DEFAULT
 from runtimes.errors import Reason, UsageError
+from runtimes.frozen_dataclass import dataclass
 from runtimes.images.spec import Preprocessing
 from runtimes.tensors.activation import Activation
 from runtimes.tensors.spec import TensorSpec
