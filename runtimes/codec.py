@@ -14,7 +14,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from runtimes.errors import MAX_QUOTED, ArtifactError, UsageError, quote
+from runtimes.errors import ArtifactError, UsageError, quote
+from runtimes.escaping import MAX_QUOTED
 
 T = TypeVar("T")
 

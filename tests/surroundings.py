@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Surrounding:
     """
 
     redirections: str = ""
-    variables: dict[str, str | None] = field(default_factory=dict)
+    variables: Mapping[str, str | None] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
     shell: str = ""

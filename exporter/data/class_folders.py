@@ -227,8 +227,8 @@ def _split_notice(named: Mapping[str, Part], split: str, wanted: Split) -> Reaso
     absent = "" if part == wanted else f" ({part} images, because there is no {wanted} part)"
     return Reason(
         "dataset-split-chosen",
-        f"{_first_names(sorted(named))}: taken as parts of the dataset; the images are those of {quote(split)}{absent}; "
-        "classes:PATH takes every folder as a class",
+        f"{_first_names(sorted(named))}: taken as parts of the dataset; the images are those of "
+        f"{quote(split)}{absent}; classes:PATH takes every folder as a class",
     )
 
 
@@ -240,8 +240,8 @@ def _nested_notice(paths: Collection[tuple[str, ...]], classes: Collection[str])
     return (
         Reason(
             "dataset-folders-inside-classes",
-            f"the {len(classes)} classes are the outer folders ({_first_names(sorted(classes))}); the {len(inside)} folders "
-            "inside them are no classes",
+            f"the {len(classes)} classes are the outer folders ({_first_names(sorted(classes))}); "
+            f"the {len(inside)} folders inside them are no classes",
         ),
     )
 

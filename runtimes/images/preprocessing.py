@@ -55,7 +55,8 @@ Image: TypeAlias = "str | os.PathLike[str] | ImageContent | PIL.Image.Image | ND
 """A path, an image file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
 
 An image file is its content as ``bytes``, ``bytearray`` or ``memoryview``, or a file opened in binary mode, such as
-``io.BytesIO`` or the upload of a web framework. An open file is read from its beginning and is not closed. For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
+``io.BytesIO`` or the upload of a web framework. An open file is read from its beginning and is not closed. For a
+network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """Decoded images: uint8 (h, w, channels), or (n, h, w, channels) for several."""

@@ -52,7 +52,7 @@ def _check_finite(spec: TensorSpec, array: Array) -> None:
 
 
 def make_fast_check(specs: tuple[TensorSpec, ...], finite: bool = True) -> Callable[[object], TypeGuard[Arrays]]:
-    """Return a function that recognises feeds which ``check_feeds`` would return unchanged, at a fraction of its cost.
+    """Return a function that recognises feeds for ``specs`` that ``check_feeds`` would return as they are, faster.
 
     The function returns true for a dict with one C-ordered array of the right dtype and shape that is not empty and,
     with ``finite``, holds neither NaN nor infinity. False means that ``check_feeds`` has to decide. For networks with

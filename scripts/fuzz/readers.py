@@ -172,9 +172,9 @@ def read_image(path: Path) -> object:
 
 def read_labels(path: Path) -> object:
     """Read a file of labels."""
-    from exporter.network import ExportListener, read_labels
+    from exporter.data.labels_file import read_labels
 
-    return read_labels(path, None, ExportListener(lambda _: None, lambda _: None))
+    return read_labels(path, None, lambda _: None)
 
 
 def read_transform(path: Path) -> object:
@@ -252,7 +252,7 @@ READERS: dict[str, Reader] = {
         Reader("label-part", ("runtimes.labelling.parts",), samples.parts, read_part, file="part-000000.parquet"),
         Reader("label-job", ("runtimes.labelling.output",), samples.jobs, read_job, JSON, "_job.json"),
         Reader("image", ("runtimes.images.preprocessing",), samples.images, read_image, file="image.jpg"),
-        Reader("labels", ("exporter.network",), samples.labels, read_labels, file="labels.txt"),
+        Reader("labels", ("exporter.data.labels_file",), samples.labels, read_labels, file="labels.txt"),
         Reader("transform", ("exporter.preprocessing.transform_file",), samples.transforms, read_transform, JSON,
                "config.json", errors=(*Reader.errors, UsageError)),
         Reader("triton", ("exporter.deploy.triton_config",), samples.triton_configs, read_triton, file="config.pbtxt",
