@@ -83,14 +83,14 @@ class Writer:
     Attributes:
         write: Writes a version of the output into a folder, over what is there.
         check: Raises if the output in a folder is damaged. It may be missing.
-        varies: Why two runs write different bytes, or nothing.
+        varies: The files in which two runs write different bytes, by what they hold. The documentation says why.
         libraries: The modules without which the writer cannot run here.
         is_heavy: Whether one run takes more than a tenth of a second.
     """
 
     write: Callable[[Inputs, Path], Outcome]
     check: Callable[[Path], object] = lambda _: None
-    varies: str = ""
+    varies: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     is_heavy: bool = False
 
@@ -336,8 +336,8 @@ WRITERS: dict[str, Writer] = {
     "int8": Writer(_int8, check_artifacts, is_heavy=True),
     "external weights": Writer(_beside, check_artifacts, is_heavy=True),
     "pt2": Writer(_pt2, check_artifacts, is_heavy=True),
-    "engine": Writer(_engine, check_artifacts, "TensorRT's choices", ("tensorrt_rtx",), is_heavy=True),
-    "training": Writer(_training, varies="times", is_heavy=True),
+    "engine": Writer(_engine, check_artifacts, varies=(), libraries=("tensorrt_rtx",), is_heavy=True),
+    "training": Writer(_training, varies=("run-old/run.json", "run-old/log.jsonl"), is_heavy=True),
 }
 """All writers. Those that are not heavy need no PyTorch."""
 
