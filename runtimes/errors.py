@@ -116,6 +116,18 @@ class RexportError(Exception):
         prefix = "" if self.path is None else f"{quote(self.path)}: "
         self.args = (printable(prefix + what + (f" ({hint})" if hint else ""), MAX_LINE),)
 
+    def rename(self, old: Path, new: Path) -> None:
+        """Name ``new`` in place of ``old``: the file that a user asked for in place of a temporary file.
+
+        Args:
+            old: A file, or a folder of files.
+            new: The path that takes its place.
+        """
+        if self.path is not None and self.path.is_relative_to(old):
+            self.path = new / self.path.relative_to(old)
+        before, after = quote(old), quote(new)
+        self.say(self.what.replace(before, after), self.hint and self.hint.replace(before, after))
+
 
 class CheckFailedError(RexportError):
     """The result of completed work did not pass its check."""

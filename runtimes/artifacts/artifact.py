@@ -7,6 +7,7 @@ opened if its format cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -361,18 +362,32 @@ def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None,
             for temporary_file in (model, vectors):
                 if temporary_file is not None:
                     files.sync(temporary_file)
-            next_manifest = _next_manifest_path(target)
-            with files.write_atomically(next_manifest) as temporary:
-                temporary.write_bytes(_encode_manifest(manifest))
-            if vectors is not None and manifest.vectors is not None:
-                os.replace(vectors, target.with_name(manifest.vectors.name))
-            os.replace(model, target)
-            os.replace(next_manifest, manifest_path(target))
-            files.sync(target.parent)
+            try:
+                _move(model, target, manifest, vectors)
+            except BaseException:
+                with contextlib.suppress(OSError, RexportError):
+                    _finish_interrupted(target)
+                    _remove_old_vectors(target, _parse_manifest(manifest_path(target)))
+                raise
             _remove_old_vectors(target, manifest)
     except OSError as error:
         raise ResourceError.from_os(error, target, "write") from error
     return Artifact(target, FORMATS[manifest.format], manifest)
+
+
+def _move(model: Path, target: Path, manifest: Manifest, vectors: Path | None) -> None:
+    """Move the files of an artifact to their final paths. A kill leaves what ``_finish_interrupted`` settles."""
+    next_manifest = _next_manifest_path(target)
+    with (
+        files.name_target(next_manifest, manifest_path(target)),
+        files.write_atomically(next_manifest) as temporary,
+    ):
+        temporary.write_bytes(_encode_manifest(manifest))
+    if vectors is not None and manifest.vectors is not None:
+        os.replace(vectors, target.with_name(manifest.vectors.name))
+    os.replace(model, target)
+    os.replace(next_manifest, manifest_path(target))
+    files.sync(target.parent)
 
 
 def check_target(target: Path, replace: bool) -> None:
@@ -408,13 +423,17 @@ def _encode_manifest(manifest: Manifest) -> bytes:
 
 
 def _finish_interrupted(target: Path) -> None:
-    """Finish or undo the work of a killed ``publish``, so that the model file has only one manifest."""
+    """Finish or undo the work of a ``publish`` that was killed or failed, so that the model file has only one manifest.
+
+    Raises:
+        ResourceError: A file cannot be read. Nothing was changed.
+    """
     next_manifest = _next_manifest_path(target)
     try:
         candidate = _parse_manifest(next_manifest)
-        finished = candidate is not None and candidate.sha256 == files.sha256_of(target)
-    except RexportError:
-        finished = False  # there is no model file yet, or the next manifest is damaged
+        finished = candidate is not None and target.exists() and candidate.sha256 == files.sha256_of(target)
+    except (ArtifactError, CompatibilityError):
+        finished = False  # the next manifest is damaged
     if finished:
         os.replace(next_manifest, manifest_path(target))
     else:
@@ -429,8 +448,8 @@ def vectors_name(target: Path, sha256: str) -> str:
     return f"{target.name}.{sha256[:8]}.vectors.npz"
 
 
-def _remove_old_vectors(target: Path, manifest: Manifest) -> None:
-    keep = manifest.vectors.name if manifest.vectors else None
+def _remove_old_vectors(target: Path, manifest: Manifest | None) -> None:
+    keep = manifest.vectors.name if manifest is not None and manifest.vectors else None
     import glob
 
     for vectors in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.vectors.npz"):
