@@ -44,7 +44,9 @@ def _calls(*words: str) -> tuple[Call, ...]:
 
 
 CALLS: dict[str, tuple[Call, ...]] = {
-    "rexport onnx": _calls("{checkpoint} -o out", "{strange} -o out", "{missing}", "resnet20 --weights {checkpoint} -o x.onnx"),
+    "rexport onnx": _calls(
+        "{checkpoint} -o out", "{strange} -o out", "{missing}", "resnet20 --weights {checkpoint} -o x.onnx"
+    ),
     "rexport torch": _calls("{checkpoint} -o out", "{missing}"),
     "rexport tensorrt": _calls("{artifact} -o out", "{checkpoint}"),
     "rexport refit": _calls("{artifact} {artifact}", "{missing} {artifact}"),
