@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +17,15 @@ from markdown_it import MarkdownIt
 
 from benchmarks.cli import main as rbench_main
 from benchmarks.cli import rbench
+from benchmarks.report.csv_export import csv_text
 from exporter.cli import cli, main
 from runtimes import Artifact
+from tests.benchmarks.report_html.hostile import hostile_results
+from tests.benchmarks.results import REFERENCE, change
 from tests.exporter.command_line import Result, here
 from tests.help_faults import command_paths
-from tests.hostile import LONGEST_LINE, MARK, READABLE, Folder, elements_of, faults_of_lines, fill
+from tests.hostile import ATTACKS, LONGEST_LINE, MARK, READABLE, Folder, elements_of, faults_of_lines, fill
+from tests.screens import watch
 
 PROGRAMS = {"rexport": (cli, main), "rbench": (rbench, rbench_main)}
 LONGEST = {"lines": LONGEST_LINE, "json": 2_000_000, "csv": 2_000_000, "markdown": 20_000}
@@ -149,6 +157,39 @@ def test_no_element_of_an_attack_stands_in_a_page(stranger: Folder, tmp_path: Pa
     result = call("rbench report", Call("{results} {findings} -o page.html"), stranger, tmp_path)
     assert result.code == 0, result.stderr
     assert faults_of_form("page", "", tmp_path) == []
+
+
+def formulas(text: str, folder: Path) -> list[str]:
+    """The cells that a spreadsheet program takes for formulas: in Gnumeric's own format they have no type of value."""
+    if shutil.which("ssconvert") is None:
+        pytest.skip("no spreadsheet program is here: apt-get install --no-install-recommends gnumeric")
+    (folder / "in.csv").write_text(text, encoding="utf-8")
+    command = ["ssconvert", "-T", "Gnumeric_XmlIO:sax:0", "in.csv", "out.xml"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=os.environ | {"HOME": str(folder)})
+    content = (folder / "out.xml").read_text(encoding="utf-8")
+    assert "<gnm:Cell " in content
+    return re.findall(r"<gnm:Cell (?![^>]*ValueType)[^>]*>([^<]*)", content)
+
+
+@pytest.mark.slow
+def test_a_spreadsheet_program_finds_no_formula(stranger: Folder, tmp_path: Path) -> None:
+    assert formulas("a,b\n=1+1,-5\n", tmp_path) == ["=1+1"]
+    answered = call("rexport predict", Call("{artifact} {image} --top 10 --csv"), stranger, tmp_path)
+    assert formulas(answered.stdout, tmp_path) == []
+    assert formulas(csv_text(hostile_results()), tmp_path) == []
+    assert formulas(csv_text([change(REFERENCE, subject=attack, weights=attack) for attack in ATTACKS]), tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["predict", "inspect", "explain"])
+def test_a_real_terminal_shows_escapes(form: str, stranger: Folder) -> None:
+    words = [str(stranger.artifact), *([str(stranger.image), "--top", "10"] if form == "predict" else [])]
+    session = watch([sys.executable, "-m", "exporter.cli", form, *words], columns=100)
+    assert session.code == 0
+    for sequence in (b"\x1b[2J", b"\x1b]", b"\xc2\x9b", b"\x9b2J", "\u202e".encode(), b"\a"):
+        assert sequence not in session.raw
+    assert not any(line.startswith(MARK) for frame in session.frames for line in frame)
+    assert r"\x1b[2J" in "".join(session.lines)
 
 
 def faults_of_form(form: str, text: str, folder: Path) -> list[str]:
