@@ -336,7 +336,7 @@ def _wait_for_lock(path: Path, announce: Callable[[str], object], patience_s: fl
                 f"{_holder_of(path)} has locked this folder for more than {patience_s:g} s",
                 code="folder-locked",
                 path=path.parent,
-                hint=f"wait for that process or end it; if there is none: rm {shlex.quote(quote(path))}",
+                hint=f"wait for that process or end it; if there is none: rm {shell_word(path)}",
             )
         if waited_s > _ANNOUNCED_WAIT_S and not announced:
             announced = True
