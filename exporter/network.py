@@ -13,6 +13,7 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.custom import AnyNetwork, CustomNetwork
+from exporter.models.memory import require_memory
 from exporter.models.outputs import DEFAULT_OUTPUTS, LOGITS, needs_classifier, output_names
 from exporter.models.variants import VARIANTS, Variant
 from exporter.preprocessing.description import assumption, describe_transform
@@ -221,10 +222,13 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         listener: Receives the progress and notices.
 
     Raises:
+        ResourceError: As for ``require_memory``.
         RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
     from exporter.models.several_outputs import reference_outputs, with_outputs
 
+    if isinstance(request.variant, Variant):
+        require_memory(request.variant, max(IMAGES, request.batch or 1))
     listener.step("loading the weights")
     request, loaded = _load(request, listener)
     variant = request.variant

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import default_interrupt
@@ -31,7 +29,9 @@ AS_SOMEONE = (
 )  # fmt: skip
 """Runs a program as a user without a name, who may read all files and write only own ones."""
 
-FULL_FOLDER = 'mount -t tmpfs -o size=4k none "$0" && head -c 4096 /dev/zero >"$0/full" 2>/dev/null; TMPDIR=$0 exec "$@"'
+FULL_FOLDER = (
+    'mount -t tmpfs -o size=4k none "$0" && head -c 4096 /dev/zero >"$0/full" 2>/dev/null; TMPDIR=$0 exec "$@"'
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Surrounding:
     """
 
     redirections: str = ""
-    variables: dict[str, str | None] = field(default_factory=dict)
+    variables: Mapping[str, str | None] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
     shell: str = ""
