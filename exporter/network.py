@@ -150,9 +150,11 @@ def target_file(out: str, name: str, force: bool) -> Path:
         force: Whether the file may exist.
 
     Raises:
-        UsageError: The file or its manifest exists and ``force`` is off, or a folder has its name.
+        UsageError: The path is not UTF-8. The file or its manifest exists and ``force`` is off, or a folder has its
+            name.
         ResourceError: The folder is missing, or cannot be created or written, or there is something else than a file.
     """
+    files.require_utf8(out)
     path = Path(out)
     if out.endswith("/") or path.is_dir():
         path = path / name

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from runtimes.errors import RexportError
 from runtimes.labelling.job import SourceKind
-from runtimes.labelling.sources.source import ListedImage, is_image_name, printable
+from runtimes.labelling.sources.source import ListedImage, is_image_name, printable, unescaped
 from runtimes.labelling.stores import Store, StoreEntry
 
 
@@ -51,7 +52,12 @@ class FolderSource:
             image: The image.
             content: The URI.
         """
-        return self._store.read(image.uri)
+        try:
+            return self._store.read(image.uri)
+        except RexportError:
+            if (name := unescaped(image.uri)) == image.uri:
+                raise
+            return self._store.read(name)
 
     def close(self) -> None:
         """Do nothing, as files are open only while they are read."""
