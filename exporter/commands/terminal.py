@@ -164,6 +164,9 @@ def _report(error: BaseException) -> int:
             "disk-full", f"{place}cannot write: {os.strerror(error.errno)} (df -h shows the space that is left)"
         )
         return 6
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        print_error("text-not-utf8", f"{quote(error.object)} is not UTF-8 (rename the file, or correct the text)")
+        return click.UsageError.exit_code
     print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
     return INTERNAL
 
