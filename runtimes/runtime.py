@@ -59,8 +59,12 @@ class Runtime:
         self._calls = RunningCalls()
         self._async_calls = AsyncCalls(self._calls, streams if self._device_session is None else _DEVICE_CALLS)
         manifest = artifact.manifest
-        self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
-        self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
+        self._inputs = (
+            session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs, artifact.path)
+        )
+        self._outputs = (
+            session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs, artifact.path)
+        )
         self._needs_no_check = make_fast_check(self._inputs)
         self._skipped_backends = skipped_backends
         device = session.description.device  # of a model behind a server, nobody knows it
