@@ -55,6 +55,8 @@ class Weights:
         prefix: The beginning of the names in the file, which was removed.
         layout: The layout of the names in the file.
         assumed: The fields of the variant that neither the weights nor the user determined.
+        file_sha256: The SHA-256 of the weights file, which the user expected and which it had. Left out of the file
+            if nothing was expected.
     """
 
     origin: Literal["random", "bundled", "imagenet", "file", "module"]
@@ -66,6 +68,7 @@ class Weights:
     prefix: str | None = None
     layout: str | None = None
     assumed: tuple[str, ...] = ()
+    file_sha256: str | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -418,6 +421,9 @@ class Manifest:
         activation: The step from the first output to probabilities, left out of the file if nobody gave one.
         guesses: The lines that the export printed about what it guessed, each with its code.
         format_version: The version of the manifest format.
+
+    Raises:
+        UsageError: There are no inputs or no outputs, or an input has no dimensions.
     """
 
     name: str
@@ -447,6 +453,15 @@ class Manifest:
     activation: Activation | None = field(default=None, metadata=OMIT_DEFAULT)
     guesses: tuple[Reason, ...] = field(default=(), metadata=OMIT_DEFAULT)
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise UsageError(
+                f"a network must have inputs and outputs, not {len(self.inputs)} and {len(self.outputs)}",
+                code="manifest-without-tensors",
+            )
+        if not all(spec.shape for spec in self.inputs):
+            raise UsageError("an input must have dimensions", code="manifest-input-scalar")
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -225,12 +226,15 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
     return all(isinstance(expected, str) or expected == size for expected, size in zip(spec.shape, shape, strict=True))
 
 
-def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def reconcile_specs(
+    recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...], path: Path | None = None
+) -> tuple[TensorSpec, ...]:
     """Return the manifest's specifications, which name the dimensions that may vary, checked against the model.
 
     Args:
         recorded: The specifications in the manifest.
         actual: The specifications that the library reports for the model.
+        path: The model file, for the message.
 
     Raises:
         IntegrityError: The manifest contradicts the model.
@@ -242,9 +246,10 @@ def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, 
     )
     if not same:
         raise IntegrityError(
-            f"the manifest says {'; '.join(map(str, recorded))}, but the model has "
+            f"the manifest says {quote('; '.join(map(str, recorded)))}, but the model has "
             f"{quote('; '.join(map(str, actual)))}",
             code="manifest-specs-mismatch",
+            path=path,
             hint="export the model again with rexport",
         )
     return recorded
