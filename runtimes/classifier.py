@@ -544,9 +544,10 @@ def _check_finite(values: NDArray[Any], first: int) -> None:
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
+    several: Any = images  # a type checker takes the contents of a file for an iterable of integers or lines
     if isinstance(images, (str, os.PathLike)) or is_content(images) or not isinstance(images, Iterable):
-        return iter([images])
-    return iter(images)
+        return iter([several])
+    return iter(several)
 
 
 def _are_probabilities(rows: NDArray[np.float64]) -> bool:

@@ -3,8 +3,8 @@
 A fork copies the memory of a library, but none of its threads. Freeing a model would wait for these threads, and the
 child would never end. So the child keeps such models until it ends; their memory is shared with the parent.
 
-At its end, the interpreter stops daemon threads as soon as they need it. A thread that comes back from the C++ code of a
-library then aborts the whole process. So calls that are running are waited for, and daemon threads make no other call.
+At its end, the interpreter stops daemon threads as soon as they need it. A thread that comes back from the C++ code of
+a library then aborts the whole process. So calls that are running are waited for, and daemon threads make no others.
 """
 
 from __future__ import annotations

@@ -82,9 +82,10 @@ def test_no_use_after_closing(fake_artifact: FakeFactory, use: str) -> None:
     bound = runtime.bind(ONE)
     runtime.close()
     runtime.close()
-    for act in (lambda: USES[use](runtime), bound):
-        with refuses(UsageError, "runtime-closed"):
-            act()
+    with refuses(UsageError, "runtime-closed"):
+        USES[use](runtime)
+    with refuses(UsageError, "runtime-closed"):
+        bound()
     assert runtime.description.backend == "fake"
     assert "scripted.fake" in repr(runtime)
 
