@@ -41,7 +41,7 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
 
     Raises:
         UsageError: ``out`` exists, and ``force`` is not set.
-        ArtifactError: The files have no rows, a line of a file is not a result, or two results of the same run, time and
+        ArtifactError: The files have no rows, a line is not a result, or two results of the same run, time and
             configuration differ.
         CompatibilityError: A file has a newer schema.
         ResourceError: A file cannot be read, ``out`` cannot be written, or ``out`` would be too large to read.
