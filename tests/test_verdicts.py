@@ -79,7 +79,7 @@ LOOKED_AT_NOTHING: dict[str, tuple[Callable[[], object], Arguments, int, str]] =
     "verify, vectors of no images": (
         rexport.main, lambda at: ["verify", at.without_images()], 3, "vectors-unreadable"
     ),
-    "verify, no vectors": (rexport.main, lambda at: ["verify", at.without_vectors()], 3, "vectors-missing"),
+    "verify, no vectors": (rexport.main, lambda at: ["verify", at.without_vectors()], 3, "vectors-file-missing"),
     "verify, no manifest": (rexport.main, lambda at: ["verify", at.alone()], 3, "vectors-absent"),
     "verify, a server of nothing": (
         rexport.main, lambda at: ["verify", at.empty, "--url", "http://127.0.0.1:1"], 3, "repository-empty"

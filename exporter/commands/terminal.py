@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import click
 
 from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
+from exporter.commands.hidden_package import HIDDEN, find_hiding_folder
 from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
         signal.signal(signal.SIGINT, end)
     stdout = sys.stdout
     _show_notices()
+    _require_own_package()
     try:
         code = command.main(prog_name=program, standalone_mode=False)
         sys.stdout.flush()
@@ -72,6 +74,19 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
         ending = _ending(received[0]) if received else error
         code = 0 if _has_reader_left(ending, stdout) else _report(ending)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _require_own_package() -> None:
+    """Ends the process where a folder of the user hides the package that all commands stand on."""
+    hiding = find_hiding_folder()
+    if hiding is None:
+        return
+    print_error(
+        "package-shadowed",
+        f"{hiding} hides rexport's own package 'runtimes', because its folder comes first on sys.path (rename "
+        f"{hiding.name}, or start Python with -P)",
+    )
+    sys.exit(HIDDEN)
 
 
 class _Notices(logging.Handler):

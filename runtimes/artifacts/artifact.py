@@ -165,7 +165,7 @@ class Artifact:
         if not os.path.lexists(path):
             raise ArtifactError(
                 f"the test vectors {quote(path.name)} are not beside the model",
-                code="vectors-missing",
+                code="vectors-file-missing",
                 path=self.path,
                 hint=f"copy them from where the model came from, or {EXPORT_AGAIN}",
             )

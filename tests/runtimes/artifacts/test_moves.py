@@ -160,8 +160,8 @@ def _hard_link_alone(made: Path) -> Path:
 @pytest.mark.parametrize(
     ("lose", "code"),
     [
-        (_without_vectors, "vectors-missing"),
-        (_other_vectors, "vectors-missing"),
+        (_without_vectors, "vectors-file-missing"),
+        (_other_vectors, "vectors-file-missing"),
         (_model_alone, "vectors-absent"),
         (_hard_link_alone, "vectors-absent"),
     ],
