@@ -1,6 +1,6 @@
 """A folder of the user that hides the package ``runtimes``, where the commands are started with ``python -m``.
 
-``rexport.shadowing`` does the same for the Python face and the console scripts, which import this package only after it.
+``rexport.shadowing`` does the same for the Python face and the console scripts, which import this package after it.
 """
 
 from __future__ import annotations
