@@ -18,7 +18,7 @@ from typing import Protocol
 
 
 class OpenedModel(Protocol):
-    """What holds objects of a library and calls it."""
+    """A model that holds objects of a library and calls it."""
 
     def native_objects(self) -> Iterator[object]:
         """Yield the objects that a forked process must not free."""
