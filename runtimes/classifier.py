@@ -611,6 +611,7 @@ def activation_notice(activation: Activation, name: str) -> Reason:
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
+    several: Any = images  # a type checker takes the contents of a file for an iterable of integers or lines
     if isinstance(images, (str, os.PathLike)) or is_content(images) or not isinstance(images, Iterable):
-        return iter([images])
-    return iter(images)
+        return iter([several])
+    return iter(several)

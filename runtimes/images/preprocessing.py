@@ -55,8 +55,9 @@ Image: TypeAlias = "str | os.PathLike[str] | ImageContent | PIL.Image.Image | ND
 """A path, an image file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
 
 An image file is its content as ``bytes``, ``bytearray`` or ``memoryview``, or a file opened in binary mode, such as
-``io.BytesIO`` or the upload of a web framework. An open file is read from its beginning and is not closed. For a
-network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
+``io.BytesIO`` or the upload of a web framework. An open file is read from its beginning and is not closed.
+
+For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """Decoded images: uint8 (h, w, channels), or (n, h, w, channels) for several."""
@@ -216,8 +217,9 @@ def decode(image: Image, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pix
             raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
     if is_content(image):
         return _in_channels(_from_content(read_content(image, MAX_FILE_BYTES), max_pixels), channels)
-    if hasattr(image, "getexif") and isinstance(image, _pillow().Image):
-        return _in_channels(_translate_errors(lambda: _from_pillow(image)), channels)
+    picture: Any = image
+    if hasattr(picture, "getexif") and isinstance(picture, _pillow().Image):
+        return _in_channels(_translate_errors(lambda: _from_pillow(picture)), channels)
     raise InputError(
         f"an image must be a path, bytes, an open file, a PIL image or a uint8 array, not {type(image).__name__}",
         code="image-kind-unknown",

@@ -58,6 +58,10 @@ def make_fast_check(specs: tuple[TensorSpec, ...], finite: bool = True) -> Calla
     The function returns true for a dict with one C-ordered array of the right dtype and shape that is not empty and,
     with ``finite``, holds neither NaN nor infinity. False means that ``check_feeds`` has to decide. For networks with
     several inputs, the function always returns false.
+
+    Args:
+        specs: The specifications of the inputs.
+        finite: Whether NaN and infinity are errors.
     """
     if len(specs) != 1 or not specs[0].shape or any(isinstance(size, str) for size in specs[0].shape[1:]):
         return _always_false

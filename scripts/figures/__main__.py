@@ -21,6 +21,7 @@ from scripts.figures import (
     engines,
     evaluation,
     examples,
+    finite_check,
     fp8,
     gpu_columns,
     graph_forms,
@@ -46,6 +47,7 @@ from scripts.figures.setting import Figure, FigureSettings
 FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "help": overhead.first_help,
     "overhead": overhead.overhead,
+    "finite-check": finite_check.measure_finite_check,
     "pytorch-calls": pytorch_calls.pytorch_calls,
     "startup": overhead.startup,
     "export": overhead.export,
