@@ -127,7 +127,7 @@ def _measure_batch(setting: FigureSettings, path: Path, batch: int) -> Figure:
     notes = [
         f"roof: {measured.roof / 1e9:,.0f} G multiply-adds/s ({measured.method}); {measured.roof_of_one / 1e9:,.0f} "
         "with one thread",
-        f"a call makes {multiply_adds / 1e9:.2f} G multiply-adds: {1e3 * multiply_adds / measured.roof:.2f} ms at the roof",
+        f"{multiply_adds / 1e9:.2f} G multiply-adds a call, {1e3 * multiply_adds / measured.roof:.2f} ms at the roof",
     ]
     for trial in TRIALS:
         if trial.name not in measured.trials:
