@@ -451,6 +451,7 @@ def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: Expo
     Fields are marked as assumed only for trained weights: for untrained ones, no preprocessing is right or wrong.
 
     Raises:
+        UsageError: Decoding is scaled, and there are no images to compare predictions on.
         RexportError: As for ``choose_preprocessing``.
     """
     options = request.preprocessing
@@ -462,6 +463,12 @@ def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: Expo
     margin = black_margin(chosen)
     if margin is not None:
         listener.notice(margin)
+    if chosen.scaled_decoding and request.data is None:
+        raise UsageError(
+            "scaled decoding changes pixels, and there are no images to compare predictions on",
+            code="scaled-decoding-without-data",
+            hint="--data FOLDER names images like those to come, --full-decoding changes nothing",
+        )
     if options.source is not None:
         listener.notice(describe_transform(options.source, chosen))
     if not loaded.record.trained:

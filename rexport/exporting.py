@@ -83,6 +83,7 @@ def export(
     channels_order: ChannelOrder | None = None,
     scale: Scale | None = None,
     crop_offset: CropOffset | None = None,
+    scaled_decoding: bool | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     expect_top1: float | None = None,
@@ -163,6 +164,8 @@ def export(
         channels_order: ``RGB`` or ``BGR``, the order of the channels that the network takes.
         scale: The divisor of pixels: 255, or 1 to keep 0 to 255.
         crop_offset: The rounding of the position of the centre: ``round`` as torchvision, ``floor`` as Hugging Face.
+        scaled_decoding: Whether large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size, which is faster. The
+            predictions on ``data`` are compared with those after full decoding.
         mean: Mean of each channel, in the order of the channels. ``mean`` and ``std`` go together.
         std: Standard deviation of each channel.
         expect_top1: The top-1 accuracy on ``data`` in percent, as you measured it. Another accuracy is an error, which
@@ -231,6 +234,7 @@ def export(
             channel_order=channels_order,
             scale=scale,
             crop_offset=crop_offset,
+            scaled_decoding=scaled_decoding,
             mean=None if mean is None else tuple(mean),
             std=None if std is None else tuple(std),
             base=preprocessing,

@@ -390,6 +390,29 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class DecodingCheck:
+    """The passed check of scaled decoding: predictions of the artifact compared with those after full decoding.
+
+    Attributes:
+        runtime: The backend that ran the artifact, with its version.
+        data: The name of the images.
+        images: The number of images.
+        scaled: The number of images whose pixels differ, because they were decoded at a fraction of their size.
+        agreement: The share of images with the same top-1 class, 0 to 1.
+        max_difference: The largest difference of the probability of a class.
+        least: The limit for ``agreement``.
+    """
+
+    runtime: str
+    data: str
+    images: int
+    scaled: int
+    agreement: float
+    max_difference: float
+    least: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The manifest of a model file.
 
@@ -417,6 +440,7 @@ class Manifest:
         tuning: The best options found by ``rbench tune``.
         engine: The build of a TensorRT engine.
         accuracy: The passed check of the expected top-1 accuracy, left out of the file if ``None``.
+        decoding: The passed check of scaled decoding, left out of the file if ``None``.
         other_gates: The accuracy checks of an int8 graph on the other backends that were installed.
         activation: The step from the first output to probabilities, left out of the file if nobody gave one.
         guesses: The lines that the export printed about what it guessed, each with its code.
@@ -449,6 +473,7 @@ class Manifest:
     tuning: Tuning | None = None
     engine: Engine | None = None
     accuracy: Accuracy | None = field(default=None, metadata=OMIT_DEFAULT)
+    decoding: DecodingCheck | None = field(default=None, metadata=OMIT_DEFAULT)
     other_gates: tuple[Gate, ...] = field(default=(), metadata=OMIT_DEFAULT)
     activation: Activation | None = field(default=None, metadata=OMIT_DEFAULT)
     guesses: tuple[Reason, ...] = field(default=(), metadata=OMIT_DEFAULT)
