@@ -11,11 +11,11 @@ from exporter.data.dataset import open_dataset
 from exporter.network import ExportListener, Network
 from runtimes import Runtime
 from runtimes.artifacts.manifest import DecodingCheck
-from runtimes.classifier import softmax
 from runtimes.errors import CheckFailedError, UsageError
 from runtimes.images.preprocessing import Pixels, Preprocessing
 from runtimes.network_io import LOGITS, NetworkInput
 from runtimes.parity import logits_of
+from runtimes.tensors.activation import to_probabilities
 
 BATCH = 20
 """The number of images in a batch, unless the artifact has a fixed batch."""
@@ -61,7 +61,7 @@ def check(runtime: Runtime, network: Network, listener: ExportListener) -> Decod
 
     def probabilities(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         arrays = network_input.from_pixels(pixels, view, fill=False)
-        return softmax(logits_of(runtime, arrays, batch).astype(np.float64))
+        return to_probabilities(logits_of(runtime, arrays, batch), network.activation or "softmax")
 
     def pairs() -> Iterator[tuple[Pixels, Pixels]]:
         full = _read(data, replace(view, scaled_decoding=False))
