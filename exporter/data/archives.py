@@ -161,7 +161,8 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
         opener = next((opener for start, opener in _OPENERS if head.startswith(start)), None)
         if opener is None and head[257:262] != b"ustar":
             raise ArtifactError(
-                f"expected a folder or a tar archive, but the file is {kind_of(head)}",
+                "expected a folder or a tar archive, but the file is "
+                + ("a zip archive" if head.startswith(_ZIP) else kind_of(head)),
                 code="archive-expected",
                 path=path,
                 hint=_unzip_command(path) if head.startswith(_ZIP) else None,
