@@ -159,9 +159,10 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
         head = file.read(_BLOCK_BYTES)
         file.seek(0)
         opener = next((opener for start, opener in _OPENERS if head.startswith(start)), None)
+        kind = "a zip archive" if head.startswith(_ZIP) else kind_of(head)
         if opener is None and head[257:262] != b"ustar":
             raise ArtifactError(
-                f"expected a folder or a tar archive, but the file is {kind_of(head)}",
+                f"expected a folder or a tar archive, but the file is {kind}",
                 code="archive-expected",
                 path=path,
                 hint=_unzip_command(path) if head.startswith(_ZIP) else None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import runtimes
+from exporter.document.status_line import printable
 from exporter.format import count
 from exporter.inspect import engine_view
 from exporter.precision import gate
@@ -224,7 +225,7 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         lines["made from"] = manifest.parent
     calibration = () if manifest.calibration is None else manifest.calibration.guesses
     for number, guess in enumerate(dict.fromkeys((*manifest.guesses, *calibration)), 1):
-        lines[f"guess {number}"] = f"{quote(guess.sentence)} [{guess.code}]"
+        lines[f"guess {number}"] = f"{printable(guess.sentence)} [{guess.code}]"
     return lines
 
 

@@ -356,9 +356,18 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
         raise InputError(
             f"the file is not a readable image: its first bytes are {content[:8].hex(' ')}",
             code="image-format-unknown",
-            hint=f"the supported formats are {', '.join(_supported_formats())}",
+            hint=_other_kind(content) or f"the supported formats are {', '.join(_supported_formats())}",
         ) from error
     return image  # type: ignore[no-any-return]
+
+
+def _other_kind(content: bytes) -> str | None:
+    """Return what a file is that is no supported image, and what to do, or ``None`` if that is unknown."""
+    if content.startswith(b"PK\x03\x04"):
+        return "it is a zip archive: unzip it and use the folder"
+    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
+        return "it is a HEIC image: convert it, for example to JPEG"
+    return None
 
 
 @functools.cache

@@ -215,7 +215,7 @@ def test_imagenet_weights_come_with_labels_and_preprocessing(tmp_path: Path, mon
     assert loaded.labels is not None
     assert (len(loaded.labels), loaded.labels[0], loaded.labels[207]) == (1000, "tench", "golden retriever")
     assert loaded.preprocessing is not None
-    assert (loaded.preprocessing.resize, loaded.preprocessing.size) == (128, (112, 160))
+    assert (loaded.preprocessing.resize, loaded.preprocessing.size) == ((128, 183), (112, 160))
     assert loaded.dataset == "imagenet"
 
 
@@ -238,10 +238,15 @@ def test_imagenet_weights_are_for_torchvisions_variants(variant: Variant) -> Non
 
 @pytest.mark.parametrize(
     ("size", "resize", "crop", "pad"),
-    [((32, 32), 28, (28, 28), 2), ((64, 64), 56, (56, 56), 4), ((32, 48), 28, (28, 44), 2), ((1, 1), 1, (1, 1), 0)],
+    [
+        ((32, 32), 28, (28, 28), 2),
+        ((64, 64), 56, (56, 56), 4),
+        ((32, 48), (28, 44), (28, 44), 2),
+        ((1, 1), 1, (1, 1), 0),
+    ],
 )
 def test_preprocessing_scales_with_the_input(
-    size: tuple[int, int], resize: int, crop: tuple[int, int], pad: int
+    size: tuple[int, int], resize: int | tuple[int, int], crop: tuple[int, int], pad: int
 ) -> None:
     base = Preprocessing(resize=28, crop=(28, 28), pad=2, mean=(0.5,), std=(0.5,))
     result = weights.scale_preprocessing(base, size)
