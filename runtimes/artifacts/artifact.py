@@ -7,13 +7,12 @@ opened if its format cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes import codec, files
@@ -30,6 +29,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
     quote,
 )
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.spec import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20
@@ -311,28 +311,27 @@ def _parse_manifest(path: Path) -> Manifest | None:
         if error.errno == errno.ENOENT:
             return None
         raise
-    version = _version_of(text)
-    if version is not None and version > FORMAT_VERSION:
+    try:
+        data = codec.parse(text)
+    except ArtifactError as error:
+        raise _invalid(error, path) from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise CompatibilityError(
-            f"the manifest has format version {version}, but this version of rexport reads versions up to "
-            f"{FORMAT_VERSION}",
+            f"the manifest has format version {codec.show(version)}, but this version of rexport reads versions up "
+            f"to {FORMAT_VERSION}",
             code="manifest-version-newer",
             path=path,
             hint="pip install --upgrade rexport",
         )
     try:
-        return codec.loads(Manifest, text)
+        return codec.decode(Manifest, data)
     except ArtifactError as error:
-        raise ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path) from error
+        raise _invalid(error, path) from error
 
 
-def _version_of(text: bytes) -> int | None:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    version = data.get("format_version") if isinstance(data, dict) else None
-    return version if isinstance(version, int) else None
+def _invalid(error: ArtifactError, path: Path) -> ArtifactError:
+    return ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path)
 
 
 def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None, replace: bool = True) -> Artifact:
@@ -363,18 +362,32 @@ def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None,
             for temporary_file in (model, vectors):
                 if temporary_file is not None:
                     files.sync(temporary_file)
-            next_manifest = _next_manifest_path(target)
-            with files.write_atomically(next_manifest) as temporary:
-                temporary.write_bytes(_encode_manifest(manifest))
-            if vectors is not None and manifest.vectors is not None:
-                os.replace(vectors, target.with_name(manifest.vectors.name))
-            os.replace(model, target)
-            os.replace(next_manifest, manifest_path(target))
-            files.sync(target.parent)
+            try:
+                _move(model, target, manifest, vectors)
+            except BaseException:
+                with contextlib.suppress(OSError, RexportError):
+                    _finish_interrupted(target)
+                    _remove_old_vectors(target, _parse_manifest(manifest_path(target)))
+                raise
             _remove_old_vectors(target, manifest)
     except OSError as error:
         raise ResourceError.from_os(error, target, "write") from error
     return Artifact(target, FORMATS[manifest.format], manifest)
+
+
+def _move(model: Path, target: Path, manifest: Manifest, vectors: Path | None) -> None:
+    """Move the files of an artifact to their final paths. A kill leaves what ``_finish_interrupted`` settles."""
+    next_manifest = _next_manifest_path(target)
+    with (
+        files.name_target(next_manifest, manifest_path(target)),
+        files.write_atomically(next_manifest) as temporary,
+    ):
+        temporary.write_bytes(_encode_manifest(manifest))
+    if vectors is not None and manifest.vectors is not None:
+        os.replace(vectors, target.with_name(manifest.vectors.name))
+    os.replace(model, target)
+    os.replace(next_manifest, manifest_path(target))
+    files.sync(target.parent)
 
 
 def check_target(target: Path, replace: bool) -> None:
@@ -410,13 +423,17 @@ def _encode_manifest(manifest: Manifest) -> bytes:
 
 
 def _finish_interrupted(target: Path) -> None:
-    """Finish or undo the work of a killed ``publish``, so that the model file has only one manifest."""
+    """Finish or undo the work of a ``publish`` that was killed or failed, so that the model file has only one manifest.
+
+    Raises:
+        ResourceError: A file cannot be read. Nothing was changed.
+    """
     next_manifest = _next_manifest_path(target)
     try:
         candidate = _parse_manifest(next_manifest)
-        finished = candidate is not None and candidate.sha256 == files.sha256_of(target)
-    except RexportError:
-        finished = False  # there is no model file yet, or the next manifest is damaged
+        finished = candidate is not None and target.exists() and candidate.sha256 == files.sha256_of(target)
+    except (ArtifactError, CompatibilityError):
+        finished = False  # the next manifest is damaged
     if finished:
         os.replace(next_manifest, manifest_path(target))
     else:
@@ -431,8 +448,8 @@ def vectors_name(target: Path, sha256: str) -> str:
     return f"{target.name}.{sha256[:8]}.vectors.npz"
 
 
-def _remove_old_vectors(target: Path, manifest: Manifest) -> None:
-    keep = manifest.vectors.name if manifest.vectors else None
+def _remove_old_vectors(target: Path, manifest: Manifest | None) -> None:
+    keep = manifest.vectors.name if manifest is not None and manifest.vectors else None
     import glob
 
     for vectors in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.vectors.npz"):

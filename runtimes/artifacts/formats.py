@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.errors import ArtifactError
+from runtimes.frozen_dataclass import dataclass
 from runtimes.onnx import external_data
 
 

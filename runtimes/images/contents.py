@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import IO, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from runtimes.errors import InputError, ResourceError, RexportError, quote
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 ImageContent: TypeAlias = "bytes | bytearray | memoryview | IO[bytes]"
 """An image file: its content, or the file opened in binary mode."""
 
 
-def is_open_file(image: object) -> TypeGuard[IO[bytes]]:
+def is_open_file(image: object) -> TypeIs[IO[bytes]]:
     """Return whether an object is an open file: it has a method ``read``."""
     return callable(getattr(image, "read", None))
 
 
-def is_content(image: object) -> TypeGuard[ImageContent]:
+def is_content(image: object) -> TypeIs[ImageContent]:
     """Return whether an object is an image file in memory or an open file."""
     return isinstance(image, (bytes, bytearray, memoryview)) or is_open_file(image)
 

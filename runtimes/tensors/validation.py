@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -52,7 +53,7 @@ def _check_finite(spec: TensorSpec, array: Array) -> None:
 
 
 def make_fast_check(specs: tuple[TensorSpec, ...], finite: bool = True) -> Callable[[object], TypeGuard[Arrays]]:
-    """Return a function that recognises feeds which ``check_feeds`` would return unchanged, at a fraction of its cost.
+    """Return a function that recognises feeds for ``specs`` that ``check_feeds`` would return as they are, faster.
 
     The function returns true for a dict with one C-ordered array of the right dtype and shape that is not empty and,
     with ``finite``, holds neither NaN nor infinity. False means that ``check_feeds`` has to decide. For networks with
@@ -229,12 +230,15 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
     return all(isinstance(expected, str) or expected == size for expected, size in zip(spec.shape, shape, strict=True))
 
 
-def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def reconcile_specs(
+    recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...], path: Path | None = None
+) -> tuple[TensorSpec, ...]:
     """Return the manifest's specifications, which name the dimensions that may vary, checked against the model.
 
     Args:
         recorded: The specifications in the manifest.
         actual: The specifications that the library reports for the model.
+        path: The model file, for the message.
 
     Raises:
         IntegrityError: The manifest contradicts the model.
@@ -246,9 +250,10 @@ def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, 
     )
     if not same:
         raise IntegrityError(
-            f"the manifest says {'; '.join(map(str, recorded))}, but the model has "
+            f"the manifest says {quote('; '.join(map(str, recorded)))}, but the model has "
             f"{quote('; '.join(map(str, actual)))}",
             code="manifest-specs-mismatch",
+            path=path,
             hint="export the model again with rexport",
         )
     return recorded
