@@ -160,12 +160,13 @@ def test_a_damaged_file_of_the_user_is_exit_3(tmp_path: Path, onnx_artifact: Art
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     out = tmp_path / "out"
-    for arguments in (
+    commands: list[list[str | Path | float]] = [
         ["run", path, "-o", out, "--duration", 0.02],
         ["run", path, path, "-o", out, "--duration", 0.02],
         ["load", path, "-o", out, "--duration", 0.02],
         ["tune", path, "-o", out],
-    ):
+    ]
+    for arguments in commands:
         done = here(rbench.main, *arguments)
         assert (done.code, error_codes(done.stderr)) == (3, ["file-digest-mismatch"]), done.stderr
         assert done.stdout == ""

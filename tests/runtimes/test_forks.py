@@ -118,7 +118,7 @@ def run_program(path: Path, backend: str, *, guarded: bool = True) -> Any:
 ENDS = dict.fromkeys(["leave", "close", "collect", "leave_with", "use", "open_own", "fork_again", "process"], 7)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", [pytest.param("onnxruntime", marks=pytest.mark.slow), "openvino"])
 def test_a_forked_process_ends(onnx_artifact: Artifact, backend: str) -> None:
     assert run_program(onnx_artifact.path, backend) == ENDS | {"pool": [True, True], "parent": True}
 

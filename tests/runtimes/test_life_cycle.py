@@ -164,9 +164,9 @@ sys.exit(7)
 @pytest.mark.parametrize(
     ("backend", "way", "status"),
     [
-        ("onnxruntime", "daemon", 7),
         ("openvino", "daemon", 7),
-        ("onnxruntime", "waiting", 7),
+        pytest.param("onnxruntime", "daemon", 7, marks=pytest.mark.slow),
+        pytest.param("onnxruntime", "waiting", 7, marks=pytest.mark.slow),
         pytest.param("openvino", "waiting", 7, marks=pytest.mark.slow),
         pytest.param("openvino", "open", 7, marks=pytest.mark.slow),
         pytest.param("onnxruntime", "open", 7, marks=pytest.mark.slow),

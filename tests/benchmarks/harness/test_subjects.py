@@ -205,7 +205,8 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
 
 def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, tmp_path: Path) -> None:
     spoilt = copied(onnx_artifact, tmp_path)
-    spoilt.path.write_bytes(spoilt.path.read_bytes()[:-1] + b"x")
+    for vectors in tmp_path.glob("*.npz"):
+        vectors.unlink()
     request = BenchmarkRequest(subjects=(str(spoilt.path),), precisions=("fp32", "fp16"))
     (subject,) = made(request, tmp_path)
     own, fp16 = subject.typed
