@@ -1,7 +1,7 @@
 """A page in a folder: its files are written in an order in which an older page works until the new one does.
 
-The large contents have names with a digest, so that new ones never replace those of an older page. The description names
-them, and is replaced after them. Contents that no description names any more are removed in the end.
+The large contents have names with a digest, so that new ones never replace those of an older page. The description
+names them, and is replaced after them. Contents that no description names any more are removed in the end.
 """
 
 from __future__ import annotations

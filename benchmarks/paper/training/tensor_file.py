@@ -1,7 +1,7 @@
 """Tensors as the bytes of a safetensors file: the same tensors and metadata give the same bytes.
 
-The library writes the names in an order that differs from one process to the next, so that two files of the same tensors
-have different digests. Here the header is written again with its names in order.
+The library writes the texts beside the tensors in an order that differs from one process to the next, and so do the
+digests of the files. Here the header is written again with its names in order.
 """
 
 from __future__ import annotations
