@@ -28,6 +28,7 @@ from rexport.wording import python_wording
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import UsageError, quote
 from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
+from runtimes.tensors.activation import Activation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,6 +71,7 @@ def export(
     recipe: str | None = None,
     float_layers: Sequence[str] = (),
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
+    activation: Activation | None = None,
     preprocessing: Preprocessing | None = None,
     transform: str | os.PathLike[str] | None = None,
     resize: int | tuple[int, int] | None = None,
@@ -141,6 +143,8 @@ def export(
         float_layers: Names of layers that are not quantised, as ``layer1.0.conv1/Conv``. By default none, unless
             no recipe passes the gate.
         labels: One a class, or the path of a text file with one label a line.
+        activation: The step from the logits to probabilities: ``softmax``, ``sigmoid``, or ``none`` for a network that
+            ends in probabilities. By default found from the outputs, and a warning says so unless it is the softmax.
         preprocessing: What images go through before the network: resize, crop, padding, channel order, scale, mean and
             standard deviation. By default what the weights are known to need, else ImageNet's, scaled to the input
             size; fields that are assumed are named in a warning and in the manifest.
@@ -243,6 +247,7 @@ def export(
             out=place.out,
             seed=seed,
             batch=_at_least_one("batch", batch),
+            activation=activation,
             labels=Path(labels) if isinstance(labels, str | os.PathLike) else None if labels is None else tuple(labels),
             data=None if data is None else os.fspath(data),
             force=overwrite,

@@ -13,8 +13,6 @@ import functools
 import hashlib
 import os
 import re
-import shlex
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtimes.errors import Reason, ResourceError, RexportError, UsageError, quote
+from runtimes.escaping import shell_word
 
 CHUNK_BYTES = 1 << 20
 """The size of the pieces in which files are read for their digest."""
@@ -236,7 +235,12 @@ def remove_stale(target: Path) -> None:
         if match and match["name"] == target.name and not _is_running(int(match["pid"])):
             stale = target.with_name(name)
             with contextlib.suppress(OSError):
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+                if stale.is_dir():
+                    import shutil  # imports five compression libraries, at every start
+
+                    shutil.rmtree(stale)
+                else:
+                    stale.unlink()
 
 
 def _is_running(pid: int) -> bool:
@@ -332,7 +336,7 @@ def _wait_for_lock(path: Path, announce: Callable[[str], object], patience_s: fl
                 f"{_holder_of(path)} has locked this folder for more than {patience_s:g} s",
                 code="folder-locked",
                 path=path.parent,
-                hint=f"wait for that process or end it; if there is none: rm {shlex.quote(quote(path))}",
+                hint=f"wait for that process or end it; if there is none: rm {shell_word(path)}",
             )
         if waited_s > _ANNOUNCED_WAIT_S and not announced:
             announced = True
@@ -405,7 +409,7 @@ def require_folder(folder: Path) -> None:
             "no such folder",
             code="folder-missing",
             path=folder,
-            hint=f"mkdir -p {shlex.quote(str(folder))}",
+            hint=f"mkdir -p {shell_word(folder)}",
             errno=errno.ENOENT,
         )
 

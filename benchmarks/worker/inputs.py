@@ -26,6 +26,7 @@ from runtimes import Runtime, files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends import registry
 from runtimes.errors import CompatibilityError, InputError, ModelMismatchError, Reason, ResourceError, quote
+from runtimes.images.contents import is_content, read_content
 from runtimes.images.preprocessing import MAX_FILE_BYTES, Image
 from runtimes.protocol import Array, Arrays, TensorSpec
 
@@ -348,8 +349,8 @@ def make_encoded_call(job: Job, runtime: Runtime) -> Callable[[], object] | None
 
 
 def _encode(image: Image) -> bytes:
-    if isinstance(image, bytes):
-        return image
+    if is_content(image):
+        return read_content(image, MAX_FILE_BYTES)
     if isinstance(image, (str, os.PathLike)):
         return files.read_bounded(image, MAX_FILE_BYTES)
     import PIL.Image

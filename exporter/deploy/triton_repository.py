@@ -23,6 +23,7 @@ from runtimes import Artifact, files
 from runtimes.artifacts.artifact import Vectors, publish
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, UsageError, quote
+from runtimes.escaping import printable
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """The names that a model may have: they are folders, and part of addresses."""
@@ -249,7 +250,7 @@ def versions_of(folder: Path) -> tuple[int, ...]:
 
 def labels_text(labels: tuple[str, ...]) -> str:
     """Return the text of ``labels.txt``: a line for each class."""
-    return "".join(f"{' '.join(label.split())}\n" for label in labels)
+    return "".join(f"{printable(label)}\n" for label in labels)
 
 
 def _workplace(folder: Path) -> Path:
@@ -292,7 +293,7 @@ def _copy(artifact: Artifact, manifest: Manifest, folder: Path, backend: str) ->
         vectors = None
         if manifest.vectors is not None:
             vectors = copy
-            shutil.copyfile(artifact.sibling(manifest.vectors.name), vectors)
+            shutil.copyfile(artifact.sibling(manifest.vectors.name, manifest.vectors.sha256), vectors)
         copied = publish(model, target, manifest, vectors)
     copied.check_digest()
     copied.vectors()

@@ -23,6 +23,7 @@ from runtimes import Artifact, Classifier, Manifest, codec, files
 from runtimes.errors import CompatibilityError, UsageError, quote
 from runtimes.images.preprocessing import decode
 from runtimes.network_io import CAM, LOGITS, NetworkInput, find_outputs
+from runtimes.tensors.activation import Activation
 
 INDEX = "index.html"
 """The page of a folder."""
@@ -52,6 +53,7 @@ class SiteRequest:
         preprocessing: The chosen preprocessing, in place of the manifest's.
         samples: Image files to try on the page. Without any, a network of Fashion-MNIST has test images.
         force: Whether an existing page is replaced.
+        activation: The step from outputs to probabilities, in place of the manifest's.
     """
 
     model: Path
@@ -61,6 +63,7 @@ class SiteRequest:
     preprocessing: PreprocessingOptions = NOTHING_CHOSEN
     samples: tuple[Path, ...] = ()
     force: bool = False
+    activation: Activation | None = None
 
     @property
     def page(self) -> Path:
@@ -114,7 +117,14 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
     listener.step("opening the model")
     with open_classifier(
         PredictionRequest(
-            request.model, 1, "onnxruntime", "cpu", 1, labels=request.labels, preprocessing=request.preprocessing
+            request.model,
+            1,
+            "onnxruntime",
+            "cpu",
+            1,
+            labels=request.labels,
+            preprocessing=request.preprocessing,
+            activation=request.activation,
         ),
         listener,
     ) as classifier:
@@ -174,6 +184,7 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
             "shape": (batch, height, width, channels) if last else (batch, channels, height, width),
         },
         "outputs": {name: spec.name for name, spec in outputs.items() if name in (LOGITS, CAM)},
+        "activation": classifier.activation,
         "may_be_probabilities": manifest is None,
         "check": _check_of(artifact, manifest),
         "files": dict(zip(("runtime", "wasm", "model"), (_file(*item) for item in contents.items()), strict=True)),

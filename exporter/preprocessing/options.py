@@ -117,14 +117,15 @@ NOTHING_CHOSEN = PreprocessingOptions()
 def assume_preprocessing(size: tuple[int, int], whole_image: bool) -> Preprocessing:
     """Return the preprocessing that is assumed where nobody gives one: ImageNet's, scaled to the input size.
 
-    All fields are marked as assumed.
+    For an input that is not square, images are squashed to its aspect ratio. All fields are marked as assumed.
 
     Args:
         size: The (height, width) of the network's input in pixels.
         whole_image: Whether the network sees the whole image and not only its middle.
     """
     assumed = scale_preprocessing(IMAGENET_PREPROCESSING, size)
-    return replace(assumed, resize=min(size) if whole_image else assumed.resize, assumed=ASSUMABLE)
+    whole = size[0] if size[0] == size[1] else size
+    return replace(assumed, resize=whole if whole_image else assumed.resize, assumed=ASSUMABLE)
 
 
 def choose_preprocessing(
@@ -150,6 +151,8 @@ def choose_preprocessing(
             raise UsageError(
                 f"preprocessing for {network.in_channels} input channels needs --mean and --std",
                 code="preprocessing-needs-statistics",
+                hint=f"for pixels of 0 to 1: --mean {_numbers((0.0,) * network.in_channels)} --std "
+                f"{_numbers((1.0,) * network.in_channels)}",
             )
         return None
     if base is None:

@@ -188,6 +188,8 @@ def manifest_of(draft: Draft, network: Network) -> Manifest:
         vectors=None,
         external=draft.external,
         calibration=draft.calibration,
+        activation=network.activation,
+        guesses=network.guesses,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from exporter.weights import pickle_scan, safetensors_header
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +26,8 @@ CONTAINERS = (
 )  # fmt: skip
 """The entries of a training checkpoint that may hold the weights, also one inside another."""
 
-AVERAGES = ("ema", "ema_state_dict", "model_ema", "model_ema_state_dict", "state_dict_ema", "ema_model", "swa")
-"""The entries of a training checkpoint that hold averaged weights. They are read only on request."""
+AVERAGE = re.compile(r"(\w+_)?(ema|swa|averaged?|avg|shadow|polyak)(_\w+)?", re.IGNORECASE)
+"""The names of entries of a training checkpoint that hold averaged weights. They are read only on request."""
 
 MAX_DEPTH = 3
 """The largest depth at which entries of a training checkpoint are searched for weights."""
@@ -59,7 +62,7 @@ class StoredState:
     Attributes:
         tensors: The tensors on the CPU, with their stored dtypes. They may share memory with each other.
         entry: The entry of a training checkpoint that holds them, with dots for entries inside others, or ``None``.
-        averages: The other entries, which hold averaged weights.
+        averages: The other entries that hold the same network, which may be averaged weights.
     """
 
     tensors: dict[str, Tensor]
@@ -112,9 +115,9 @@ def choose(content: object, key: str | None) -> StoredState:
 
 def _choose_entry(content: Mapping[object, object]) -> tuple[str | None, tuple[str, ...]]:
     """Return the entry that holds the weights, ``None`` for the top level, and the entries with averaged weights."""
-    known = dict(_entries(content, (*CONTAINERS, *AVERAGES)))
-    averages = tuple(name for name in known if name.rpartition(".")[2] in AVERAGES)
-    plain = [name for name in known if name not in averages]
+    everything = dict(_entries(content, None))
+    averages = tuple(name for name in everything if any(map(AVERAGE.fullmatch, name.split("."))))
+    plain = [name for name, _ in _entries(content, CONTAINERS) if name not in averages]
     if len(plain) > 1:
         raise ModelMismatchError(
             f"the entries {' and '.join(map(repr, plain))} both hold weights",
@@ -122,14 +125,19 @@ def _choose_entry(content: Mapping[object, object]) -> tuple[str | None, tuple[s
             hint=_key_options(plain),
         )
     if plain:
-        return plain[0], averages
+        weights = everything[plain[0]]
+        return plain[0], tuple(
+            name
+            for name, other in everything.items()
+            if name != plain[0] and (name in averages or not _shapes(weights) - _shapes(other))
+        )
     if averages:
         raise ModelMismatchError(
             f"the file holds only averaged weights, under {' and '.join(map(repr, averages))}",
             code="weights-averaged-only",
             hint=_key_options(averages),
         )
-    other = [name for name, _ in _entries(content, None)]
+    other = list(everything)
     if not other and any(map(_is_tensor, content.values())):
         return None, ()
     raise ArtifactError(
@@ -150,6 +158,11 @@ def _entries(
             yield name, inner
         elif depth > 1:
             yield from ((f"{name}.{rest}", state) for rest, state in _entries(inner, names, depth - 1))
+
+
+def _shapes(state: Mapping[object, object]) -> Counter[tuple[int, ...]]:
+    """Return how many tensors of each shape there are. A copy of a network has the same ones, whatever their names."""
+    return Counter(tuple(value.shape) for value in state.values() if _is_tensor(value))
 
 
 def _entry(content: Mapping[object, object], key: str) -> Mapping[object, object]:
@@ -173,7 +186,7 @@ def _entry(content: Mapping[object, object], key: str) -> Mapping[object, object
 
 def _key_options(names: Sequence[str]) -> str:
     """Return the options for the first entries, as a hint."""
-    return " or ".join(f"--key {quote(name)}" for name in names[:MAX_HINTS])
+    return " or ".join(f"--key {shell_word(name)}" for name in names[:MAX_HINTS])
 
 
 def _is_tensor(value: object) -> TypeGuard[Tensor]:

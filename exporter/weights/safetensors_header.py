@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Mapping
 
+from runtimes import codec
 from runtimes.errors import ArtifactError, quote
 
 MAX_FORMAT_HEADER_BYTES = 100_000_000
@@ -69,7 +70,7 @@ def check(content: bytes) -> None:
 
 def _parse_header(header: bytes) -> dict[str, object]:
     try:
-        data = json.loads(header.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        data = json.loads(header.decode("utf-8"), object_pairs_hook=codec.unique_names)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"the file is damaged: its safetensors header is invalid ({quote(error)})",
@@ -79,14 +80,6 @@ def _parse_header(header: bytes) -> dict[str, object]:
         raise ArtifactError(
             "the file is damaged: its safetensors header is not a JSON object", code="safetensors-header-shape"
         )
-    return data
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate name {next(name for name in names if names.count(name) > 1)!r}")
     return data
 
 

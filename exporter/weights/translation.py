@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from exporter.weights import checkpoint
 from exporter.weights.entries import ANY_ENTRY, Selection, StoredState
 from exporter.weights.layouts import AVERAGED, LAYOUTS, LEFT_OUT, UNSUPPORTED, WRAPPERS, Layout
 from runtimes.errors import ModelMismatchError, Reason, RexportError, UsageError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,21 +66,33 @@ class ForeignWeights:
     stored: StoredState
     translation: Translation
 
+    def check_copies(self) -> None:
+        """Check that the file holds the network once, or that the user chose one of its copies.
+
+        Training often keeps averaged weights (EMA, SWA) beside the others. Nothing in a file says which of the two the
+        accuracy was measured with.
+
+        Raises:
+            ModelMismatchError: The file holds the network several times.
+        """
+        chosen, prefix = self.stored.entry, self.translation.prefix
+        for here, copies, option in (
+            (chosen, self.stored.averages, "--key"),
+            (prefix, self.translation.averaged, "--strip-prefix"),
+        ):
+            if copies:
+                names = [*([] if here is None else [here]), *copies]
+                others = list_names([repr(quote(name)) for name in copies])
+                raise ModelMismatchError(
+                    f"the file holds the network several times: under {quote(here)!r}, and under {others}, which may "
+                    "be averaged weights (EMA, SWA)",
+                    code="weights-copies-ambiguous",
+                    hint=" or ".join(f"{option} {shell_word(name)}" for name in names[:MAX_NAMED]),
+                )
+
     def notices(self) -> Iterator[Reason]:
-        """Yield what the user must know: the choice of an entry or a prefix, and the tensors that were left out."""
+        """Yield what the user must know: the tensors that were left out, and what the layout leaves open."""
         name, translation = quote(self.path.name), self.translation
-        if self.stored.averages:
-            keys = " or ".join(f"--key {quote(key)}" for key in self.stored.averages)
-            yield Reason(
-                "weights-entry-chosen",
-                f"{name}: the weights are those under {quote(self.stored.entry)!r}; {keys} takes averaged weights",
-            )
-        if translation.averaged:
-            prefixes = " or ".join(f"--strip-prefix {quote(prefix)}" for prefix in translation.averaged)
-            yield Reason(
-                "weights-prefix-chosen",
-                f"{name}: the weights are those under {translation.prefix!r}; {prefixes} takes averaged weights",
-            )
         if translation.left_out:
             number = count(sum(map(len, translation.left_out.values())), "tensor")
             reasons = "; ".join(f"{reason}: {list_names(names)}" for reason, names in translation.left_out.items())
@@ -241,7 +253,7 @@ def _translate(
             f"the network is under the prefix {quote(prefix)!r}, and the purpose of other tensors is unknown: "
             f"{list_names(left_out[OUTSIDE])}",
             code="tensors-outside-prefix",
-            hint=f"--strip-prefix {shlex.quote(prefix)} leaves them out",
+            hint=f"--strip-prefix {shell_word(prefix)} leaves them out",
         )
     if head is not None:
         _check_head_width(translated)
@@ -263,7 +275,7 @@ def _choose_prefix(prefixes: set[str]) -> tuple[str, tuple[str, ...]]:
         raise ModelMismatchError(
             f"the file holds {len(prefixes)} networks, under the prefixes {list_names(sorted(prefixes))}",
             code="networks-ambiguous",
-            hint=" or ".join(f"--strip-prefix {shlex.quote(prefix)}" for prefix in sorted(prefixes)),
+            hint=" or ".join(f"--strip-prefix {shell_word(prefix)}" for prefix in sorted(prefixes)),
         )
     return plain[0], tuple(averaged)
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes import codec, files
 from runtimes.artifacts.formats import FORMATS, Format, recognise
 from runtimes.artifacts.manifest import FORMAT_VERSION, TF32, FileRecord, Manifest
+from runtimes.artifacts.moves import find_renamed, follow_link, search_by_digest
 from runtimes.artifacts.rebuild_command import EXPORT_AGAIN, rebuild_hint
 from runtimes.errors import (
     ArtifactError,
@@ -29,6 +29,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
     quote,
 )
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.spec import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20
@@ -88,6 +89,8 @@ class Artifact:
         """Recognise the format of a model file, read its manifest, and check that the file is safe to open.
 
         The weights are not read, except where the check fails: then the digest is compared to find a damaged file.
+        The manifest is looked for beside ``path``, and then, if that is a symbolic link, beside the target of the link;
+        then ``Artifact.path`` is the target.
 
         Raises:
             ResourceError: The file is missing, unreadable or not a regular file.
@@ -97,7 +100,7 @@ class Artifact:
             UnsafeArtifactError: The format can run code and there is no manifest, or the file refers to files outside
                 its folder.
         """
-        model = Path(path)
+        model = follow_link(Path(path), manifest_path(Path(path)))
         with files.open_regular(model) as file:
             head = file.read(64)
         manifest = _read_manifest(model)
@@ -106,7 +109,9 @@ class Artifact:
             _check(model, format, manifest)
         except UnsafeArtifactError:
             raise
-        except ArtifactError:
+        except ArtifactError as error:
+            if error.code == "external-data-missing":
+                raise _with_renamed_data(model, manifest, error) from error
             _check_digest(model, manifest)  # if the file is damaged, that error explains the failure better
             raise
         return cls(model, format, manifest)
@@ -116,13 +121,18 @@ class Artifact:
         """Whether a GPU may compute float32 in TensorFloat-32, according to the manifest."""
         return self.manifest is not None and self.manifest.precision == TF32
 
-    def sibling(self, name: str) -> Path:
+    def sibling(self, name: str, sha256: str | None = None) -> Path:
         """Return the path of a file that the manifest names, in the folder of the model file.
+
+        Args:
+            name: The name in the manifest.
+            sha256: The digest of the file, by which it is found if it was renamed together with the model file.
 
         Raises:
             UnsafeArtifactError: The name is not a plain file name.
         """
-        return _sibling(self.path, name)
+        path = _sibling(self.path, name)
+        return path if sha256 is None else find_renamed(path, sha256)
 
     def check_digest(self) -> None:
         """Compare the digests of the model file and its external data with the manifest. Without one, do nothing.
@@ -151,7 +161,14 @@ class Artifact:
             if self.manifest is None:
                 hint = f"copy {quote(manifest_path(self.path).name)} and its vectors here, or {hint}"
             raise ArtifactError("the artifact has no test vectors", code="vectors-absent", path=self.path, hint=hint)
-        path = self.sibling(self.manifest.vectors.name)
+        path = self.sibling(self.manifest.vectors.name, self.manifest.vectors.sha256)
+        if not os.path.lexists(path):
+            raise ArtifactError(
+                f"the test vectors {quote(path.name)} are not beside the model",
+                code="vectors-missing",
+                path=self.path,
+                hint=f"copy them from where the model came from, or {EXPORT_AGAIN}",
+            )
         content = files.read_bounded(path, VECTORS_LIMIT_BYTES)
         if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:
             raise IntegrityError(
@@ -169,6 +186,20 @@ class Artifact:
                 path=path,
                 hint=rebuild_hint(self.path, self.manifest),
             ) from error
+
+
+def _with_renamed_data(model: Path, manifest: Manifest | None, error: ArtifactError) -> ArtifactError:
+    """Return the error for missing external data, with the command if the file is there under another name.
+
+    The name of external data stands in the model file, so that only the old name will do.
+    """
+    for record in () if manifest is None else manifest.external:
+        path = _sibling(model, record.name)
+        other = None if path.exists() else search_by_digest(path, record.sha256)
+        if other is not None:
+            hint = f"mv {shlex.quote(quote(other))} {shlex.quote(quote(path))}"
+            return ArtifactError(error.what, code=error.code, path=error.path, hint=hint)
+    return error
 
 
 def _recognise(path: Path, head: bytes, manifest: Manifest | None) -> Format:
@@ -280,28 +311,27 @@ def _parse_manifest(path: Path) -> Manifest | None:
         if error.errno == errno.ENOENT:
             return None
         raise
-    version = _version_of(text)
-    if version is not None and version > FORMAT_VERSION:
+    try:
+        data = codec.parse(text)
+    except ArtifactError as error:
+        raise _invalid(error, path) from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise CompatibilityError(
-            f"the manifest has format version {version}, but this version of rexport reads versions up to "
-            f"{FORMAT_VERSION}",
+            f"the manifest has format version {codec.show(version)}, but this version of rexport reads versions up "
+            f"to {FORMAT_VERSION}",
             code="manifest-version-newer",
             path=path,
             hint="pip install --upgrade rexport",
         )
     try:
-        return codec.loads(Manifest, text)
+        return codec.decode(Manifest, data)
     except ArtifactError as error:
-        raise ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path) from error
+        raise _invalid(error, path) from error
 
 
-def _version_of(text: bytes) -> int | None:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    version = data.get("format_version") if isinstance(data, dict) else None
-    return version if isinstance(version, int) else None
+def _invalid(error: ArtifactError, path: Path) -> ArtifactError:
+    return ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path)
 
 
 def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None, replace: bool = True) -> Artifact:

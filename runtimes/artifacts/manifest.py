@@ -7,12 +7,14 @@ writes manifests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias, get_args
 
 from runtimes.codec import OMIT_DEFAULT
-from runtimes.errors import UsageError
+from runtimes.errors import Reason, UsageError
+from runtimes.frozen_dataclass import dataclass
 from runtimes.images.spec import Preprocessing
+from runtimes.tensors.activation import Activation
 from runtimes.tensors.spec import TensorSpec
 
 FORMAT_VERSION = 1
@@ -224,6 +226,7 @@ class Calibration:
             own error first.
         slowdown: The time that the float layers cost, or ``None`` without float layers or for fp8.
         kept_layers: The nodes that the precision never quantises, because they would be no faster.
+        guesses: The lines that the export printed about what it guessed of the images, each with its code.
     """
 
     quantiser: str
@@ -234,6 +237,7 @@ class Calibration:
     float_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
     slowdown: Slowdown | None = field(default=None, metadata=OMIT_DEFAULT)
     kept_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    guesses: tuple[Reason, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -411,6 +415,8 @@ class Manifest:
         engine: The build of a TensorRT engine.
         accuracy: The passed check of the expected top-1 accuracy, left out of the file if ``None``.
         other_gates: The accuracy checks of an int8 graph on the other backends that were installed.
+        activation: The step from the first output to probabilities, left out of the file if nobody gave one.
+        guesses: The lines that the export printed about what it guessed, each with its code.
         format_version: The version of the manifest format.
     """
 
@@ -438,6 +444,8 @@ class Manifest:
     engine: Engine | None = None
     accuracy: Accuracy | None = field(default=None, metadata=OMIT_DEFAULT)
     other_gates: tuple[Gate, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    activation: Activation | None = field(default=None, metadata=OMIT_DEFAULT)
+    guesses: tuple[Reason, ...] = field(default=(), metadata=OMIT_DEFAULT)
     format_version: int = FORMAT_VERSION
 
     @property

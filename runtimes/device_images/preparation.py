@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from runtimes.errors import UsageError
-from runtimes.images.preprocessing import EXIF_ORIENTATION, Image, Pixels, fit_or_name, open_image, read_file
+from runtimes.images.contents import is_content, read_content
+from runtimes.images.preprocessing import (
+    EXIF_ORIENTATION,
+    MAX_FILE_BYTES,
+    Image,
+    Pixels,
+    fit_or_name,
+    open_image,
+    read_file,
+)
 from runtimes.images.spec import MAX_PIXELS, Preprocessing
 
 if TYPE_CHECKING:
@@ -86,8 +95,9 @@ class DevicePreparation:
         """
         if isinstance(image, (str, os.PathLike)):
             content = read_file(image)
-        elif isinstance(image, bytes):
-            content = image
+        elif is_content(image):
+            content = read_content(image, MAX_FILE_BYTES)
+            image = content
         else:
             return np.array(fit_or_name(image, self._preprocessing, number))  # the caller may reuse an array
         orientation = _orientation(content) if content.startswith(_JPEG) else None

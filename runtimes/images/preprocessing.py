@@ -30,6 +30,8 @@ it.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -41,26 +43,33 @@ from numpy.typing import NDArray
 from runtimes import files
 from runtimes.errors import BackendUnavailableError, InputError, ResourceError, quote
 from runtimes.images import sampling
+from runtimes.images.contents import ImageContent as ImageContent
+from runtimes.images.contents import is_content, read_content
 from runtimes.images.spec import MAX_PIXELS as MAX_PIXELS
 from runtimes.images.spec import Preprocessing as Preprocessing
 
 if TYPE_CHECKING:
     import PIL.Image
 
-Image: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | NDArray[Any]"
-"""A path, the content of a file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
+Image: TypeAlias = "str | os.PathLike[str] | ImageContent | PIL.Image.Image | NDArray[Any]"
+"""A path, an image file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
 
-For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
+An image file is its content as ``bytes``, ``bytearray`` or ``memoryview``, or a file opened in binary mode, such as
+``io.BytesIO`` or the upload of a web framework. An open file is read from its beginning and is not closed. For a
+network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """Decoded images: uint8 (h, w, channels), or (n, h, w, channels) for several."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""The supported formats of image files, by Pillow's names."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""The supported formats of image files, by Pillow's names. Pillow before 11.3 has no AVIF."""
 
 SUFFIXES = frozenset(
     f".{suffix}"
-    for suffix in ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]
+    for suffix in [
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+        *("avif", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
+    ]
 )
 """The suffixes of image files, in lower case, by which images are found in a folder. They determine nothing else."""
 
@@ -205,12 +214,12 @@ def decode(image: Image, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pix
             return _in_channels(_from_content(read_file(image), max_pixels), channels)
         except InputError as error:
             raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
-    if isinstance(image, bytes):
-        return _in_channels(_from_content(image, max_pixels), channels)
+    if is_content(image):
+        return _in_channels(_from_content(read_content(image, MAX_FILE_BYTES), max_pixels), channels)
     if hasattr(image, "getexif") and isinstance(image, _pillow().Image):
         return _in_channels(_translate_errors(lambda: _from_pillow(image)), channels)
     raise InputError(
-        f"an image must be a path, bytes, a PIL image or a uint8 array, not {type(image).__name__}",
+        f"an image must be a path, bytes, an open file, a PIL image or a uint8 array, not {type(image).__name__}",
         code="image-kind-unknown",
         hint="pass normalised tensors to Runtime.infer",
     )
@@ -324,7 +333,7 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
     """
     module = _pillow()
     try:
-        image = module.open(io.BytesIO(content), formats=FORMATS)
+        image = module.open(io.BytesIO(content), formats=_supported_formats())
         if image.width * image.height > max_pixels:
             raise _too_many_pixels(max_pixels)
         if image.format == "PNG":
@@ -333,9 +342,16 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
         raise InputError(
             f"the file is not a readable image: its first bytes are {content[:8].hex(' ')}",
             code="image-format-unknown",
-            hint=f"the supported formats are {', '.join(FORMATS)}",
+            hint=f"the supported formats are {', '.join(_supported_formats())}",
         ) from error
     return image  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _supported_formats() -> tuple[str, ...]:
+    """Return those of ``FORMATS`` that the installed Pillow has, without loading their readers."""
+    has_avif = importlib.util.find_spec("PIL.AvifImagePlugin") is not None
+    return FORMATS if has_avif else tuple(format for format in FORMATS if format != "AVIF")
 
 
 ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {

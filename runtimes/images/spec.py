@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias, get_args
 
 from runtimes.codec import OMIT_DEFAULT
 from runtimes.errors import UsageError
+from runtimes.frozen_dataclass import dataclass
 
 MAX_PIXELS = 80_000_000
 """The largest number of pixels of an image, before and after resizing. Pillow warns from 89,478,486 pixels on."""

@@ -124,7 +124,7 @@ class Walker:
             if name not in old and name not in new:
                 if not (onward and name.endswith(".json.next")):  # readers know it, where no rename succeeds any more
                     yield f"left over: {name}"
-            elif digest not in (old.get(name), new.get(name)) and not self._writer.varies:
+            elif digest not in (old.get(name), new.get(name)) and name not in self._writer.varies:
                 yield f"neither old nor new: {name}"
         if missing := old.keys() & new.keys() - found.keys():
             yield f"lost: {sorted(missing)}"

@@ -324,7 +324,7 @@ WRITERS: dict[str, Writer] = {
     "findings": Writer(_findings),
     "plots": Writer(_plots, libraries=("matplotlib",)),
     "picture": Writer(_picture),
-    "label": Writer(_label, libraries=("pyarrow",)),
+    "label": Writer(_label, varies=("old/_job.json",), libraries=("pyarrow",)),
     "triton": Writer(_triton, check_artifacts, libraries=("tritonclient",)),
     "manifests": Writer(_manifests),
     "page": _web("page.html"),

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import shlex
 import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +26,7 @@ from runtimes.errors import (
     ResourceError,
     UnsafeArtifactError,
 )
+from runtimes.escaping import shell_word
 
 KEY_VERSION = 2
 """The version of the way engines are built. It changes with everything that is not a field of ``Key``."""
@@ -151,7 +151,7 @@ def claim_folder(folder: Path) -> Path:
             "other users can write to this folder of engines, and opening an engine can run code",
             code="engine-folder-writable",
             path=folder,
-            hint=f"chmod 700 {shlex.quote(os.fspath(folder))}",
+            hint=f"chmod 700 {shell_word(folder)}",
         )
     if status.st_uid != os.geteuid():
         raise UnsafeArtifactError(

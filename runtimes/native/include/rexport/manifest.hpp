@@ -51,6 +51,7 @@ struct Manifest {
   bool raw = false;                   // whether the input is uint8 (n, h, w, c), which the graph normalises
   std::optional<std::int64_t> batch;  // the fixed batch size
   std::vector<std::string> labels;    // empty if unknown
+  std::string activation;             // softmax, sigmoid or none; empty if unknown
   Preprocessing preprocessing;
 };
 
@@ -103,6 +104,7 @@ inline Manifest manifest_of(const nlohmann::json& fields) {
   result.raw = input.at("dtype") == "uint8";
   if (input.at("shape").at(0).is_number()) result.batch = input.at("shape").at(0).get<std::int64_t>();
   result.output = logits_of(fields.at("outputs"));
+  result.activation = fields.value("activation", "");
   if (!fields.at("labels").is_null()) result.labels = fields.at("labels").get<std::vector<std::string>>();
   result.preprocessing = preprocessing_of(fields.at("preprocessing"));
   return result;
