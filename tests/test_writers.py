@@ -295,12 +295,12 @@ def test_an_interrupt_settles_a_publish(tmp_path: Path, monkeypatch: pytest.Monk
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     replace = os.replace
 
-    def interrupted(source: Path, target: Path) -> None:
+    def interrupt(source: Path, target: Path) -> None:
         if Path(target).name == "net.fake":
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         _publish(tmp_path / "net.fake", WIDER)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
