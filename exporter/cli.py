@@ -10,7 +10,7 @@ import click
 
 from exporter.commands import engine_options as engineoptions
 from exporter.commands import streams, terminal
-from exporter.commands.checkpoint_options import SELECTED, selection_of, selection_options
+from exporter.commands.checkpoint_options import SELECTED, require_checkpoint, selection_of, selection_options
 from exporter.commands.command import DATA, MEASURING, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
@@ -330,6 +330,7 @@ def inspect(
             found = checkpoint_view.inspect(file, selection_of(options))
             text = checkpoint_view.as_json(found) if as_json else checkpoint_view.as_text(found)
         else:
+            require_checkpoint(options["expect_sha256"], "a model file, whose manifest has its own")
             announce_idle(click.get_current_context(), "on a model file", SELECTED, listener.notice)
             export_layer_files(file, export_layer_info, export_profile)
             text = manifest_view.as_json(file) if as_json else manifest_view.as_text(file)

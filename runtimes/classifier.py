@@ -428,7 +428,8 @@ class Classifier:
         else:
             self._class_index(label)
         pixels = decode(image, self.preprocessing.channels)
-        _, heat = self.interpret_map(self._infer(fit_image(pixels, self.preprocessing)[None]), label)
+        fitted = fit_image(image if self.preprocessing.scaled_decoding else pixels, self.preprocessing)
+        _, heat = self.interpret_map(self._infer(fitted[None]), label)
         return place_on_image(heat, self.preprocessing, (pixels.shape[0], pixels.shape[1]))
 
     def interpret_map(self, outputs: Arrays, label: str | int | None = None) -> tuple[int, NDArray[np.float32]]:
@@ -611,6 +612,7 @@ def activation_notice(activation: Activation, name: str) -> Reason:
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
+    several: Any = images  # a type checker takes the contents of a file for an iterable of integers or lines
     if isinstance(images, (str, os.PathLike)) or is_content(images) or not isinstance(images, Iterable):
-        return iter([images])
-    return iter(images)
+        return iter([several])
+    return iter(several)

@@ -39,7 +39,7 @@ _INVISIBLE = re.compile(
 """Characters that Unicode counts as letters, marks or symbols, but that are not seen."""
 
 _HALVES = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]+$")
-"""Characters that have no meaning without the character behind it, or before it, at the place of a cut."""
+"""Characters at a cut that have no meaning without the next one or the one before."""
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r]")
 _NEXT_FORMULA = re.compile(r";(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")

@@ -393,6 +393,22 @@ def _holder_of(path: Path) -> str:
     return f"process {pid} ({quote(name)})"
 
 
+def require_utf8(path: str | os.PathLike[str]) -> None:
+    """Check that a path is UTF-8, as libraries and files of JSON need.
+
+    Raises:
+        UsageError: It is not.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the path {quote(os.fspath(path))} is not UTF-8",
+            code="path-not-utf8",
+            hint="rename the file or the folder",
+        ) from error
+
+
 def require_folder(folder: Path) -> None:
     """Check that the folder exists.
 

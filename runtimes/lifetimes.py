@@ -4,8 +4,7 @@ A fork copies the memory of a library, but none of its threads. Freeing a model 
 child would never end. So the child keeps such models until it ends; their memory is shared with the parent.
 
 At its end, the interpreter stops daemon threads as soon as they need it. A thread that comes back from the C++ code of
-a library then aborts the whole process. So calls that are running are waited for, and daemon threads make no other
-call.
+a library then aborts the whole process. So calls that are running are waited for, and daemon threads make no others.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Protocol
 
 
 class OpenedModel(Protocol):
-    """An object that holds those of a library and calls it."""
+    """A model that holds objects of a library and calls it."""
 
     def native_objects(self) -> Iterator[object]:
         """Yield the objects that a forked process must not free."""

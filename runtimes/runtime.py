@@ -70,8 +70,12 @@ class Runtime:
         self._calls = RunningCalls()
         self._async_calls = AsyncCalls(self._calls, streams if self._device_session is None else _DEVICE_CALLS)
         manifest = artifact.manifest
-        self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
-        self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
+        self._inputs = (
+            session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs, artifact.path)
+        )
+        self._outputs = (
+            session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs, artifact.path)
+        )
         # Only a manifest promises rows: libraries name the dimensions of other files as they like.
         self._batched = () if manifest is None else batched_outputs(self._inputs, self._outputs)
         self._check_finite = check_finite

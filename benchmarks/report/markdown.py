@@ -54,7 +54,8 @@ def escape(text: str, most: int = MAX_LINE) -> str:
     """
     line = _ACTS.sub(r"\\\g<0>", printable(text, most).strip())
     line = _BEGINS_BLOCK.sub(r"\1\\\2", line).replace(r"\*untrained\*", "*untrained*")
-    return _CALLS.sub(r"\g<0>&#8203;", _LINKS.sub(lambda match: f"{match[1]}&#{ord(match[2])};", line))
+    called = _CALLS.sub(r"\g<0>&#8203;", line)
+    return _LINKS.sub(lambda match: f"{match[1]}&#{ord(match[2])};", called)
 
 
 def _html(text: str) -> str:
@@ -143,7 +144,7 @@ def _appendices(document: Document) -> Iterator[str]:
 
 def _code(commands: Sequence[str]) -> Iterator[str]:
     """A block of code, whose fence is longer than all that looks like one in it."""
-    lines = [printable(command) for command in commands]
+    lines = [printable(command, MAX_LINE) for command in commands]
     fence = "`" * max(3, 1 + max((len(ticks) for line in lines for ticks in re.findall("`+", line)), default=0))
     yield from (fence, *lines, fence)
 

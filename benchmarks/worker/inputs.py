@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -356,6 +356,6 @@ def _encode(image: Image) -> bytes:
     import PIL.Image
 
     encoded = io.BytesIO()
-    picture = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture: Any = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
     picture.save(encoded, "PNG")
     return encoded.getvalue()

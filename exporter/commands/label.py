@@ -78,7 +78,7 @@ def label_command(heading: str) -> SectionedCommand:
     )
     @RUNTIME.option(
         "--workers",
-        type=click.IntRange(1),
+        type=click.IntRange(1, 4096),
         show_default="1; with --ray as many as the cluster has room for",
         metavar="N",
         help="Number of worker processes, which share the processors. With 1, this process labels all images itself. "

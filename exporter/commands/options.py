@@ -10,7 +10,13 @@ import click
 from click.core import ParameterSource
 
 from exporter.commands.backend_option import backend_option
-from exporter.commands.checkpoint_options import SELECTED, is_path, selection_of, selection_options
+from exporter.commands.checkpoint_options import (
+    SELECTED,
+    is_path,
+    require_checkpoint,
+    selection_of,
+    selection_options,
+)
 from exporter.commands.command import (
     DATA,
     MODEL,
@@ -282,6 +288,7 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     if factory.is_factory(network):
         file = options["weights"] if given_options(context, ("weights",)) else None
         if file is None:
+            require_checkpoint(options["expect_sha256"], "the module's own weights")
             announce_idle(context, "without a checkpoint", SELECTED, listener.notice)
         listener.step("building the module")
         built = from_factory(FactoryRequest(network, file, selection), fields, options["seed"], listener.notice)
@@ -298,6 +305,7 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
         return ExportRequest(recognised.variant, weights=recognised.weights, name=stem(network), **given)
     variant, weights = customise_variant(network, options), options["weights"]
     if weights in ORIGINS:
+        require_checkpoint(options["expect_sha256"], f"--weights {weights}")
         announce_idle(context, "without a checkpoint", SELECTED, listener.notice)
     return ExportRequest(variant, weights=weights, chosen=fields.chosen, selection=selection, **given)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import click
 
 from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
+from exporter.commands.hidden_package import HIDDEN, find_hiding_folder
 from exporter.commands.streams import flush_result, has_reader_left, open_streams, print_message, refuse_output
 from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
 from runtimes.errors import Reason, ResourceError, RexportError, quote
@@ -64,6 +65,7 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
         signal.signal(signal.SIGINT, end)
     stdout, stderr = sys.stdout, sys.stderr
     _show_notices()
+    _require_own_package()
     try:
         code = command.main(prog_name=program, standalone_mode=False)
     except BaseException as error:
@@ -74,6 +76,19 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
     except ResourceError as error:
         code = code or _report(error)
     sys.exit(code)
+
+
+def _require_own_package() -> None:
+    """Ends the process where a folder of the user hides the package that all commands stand on."""
+    hiding = find_hiding_folder()
+    if hiding is None:
+        return
+    print_error(
+        "package-shadowed",
+        f"{hiding} hides rexport's own package 'runtimes', because its folder comes first on sys.path (rename "
+        f"{hiding.name}, or start Python with -P)",
+    )
+    sys.exit(HIDDEN)
 
 
 class _Notices(logging.Handler):
@@ -164,6 +179,9 @@ def _report(error: BaseException) -> int:
             "disk-full", f"{place}cannot write: {os.strerror(error.errno)} (df -h shows the space that is left)"
         )
         return 6
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        print_error("text-not-utf8", f"{quote(error.object)} is not UTF-8 (rename the file, or correct the text)")
+        return click.UsageError.exit_code
     print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
     return INTERNAL
 

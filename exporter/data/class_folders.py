@@ -106,7 +106,7 @@ def _find_sorted(
         for name, path in sorting.images.items()
         if name in readable and (sorting.split is None or path[0] == sorting.split)
     ]
-    nested = _nested_notice(inner.values(), classes)
+    nested = _inner_folders_notice(inner.values(), classes)
     return ClassFolders(
         tuple(chosen),
         tuple(index[inner[name][0]] for name in chosen),
@@ -227,12 +227,12 @@ def _split_notice(named: Mapping[str, Part], split: str, wanted: Split) -> Reaso
     absent = "" if part == wanted else f" ({part} images, because there is no {wanted} part)"
     return Reason(
         "dataset-split-chosen",
-        f"{_first_names(sorted(named))}: taken as parts of the dataset; the images are those of "
-        f"{quote(split)}{absent}; classes:PATH takes every folder as a class",
+        f"{_first_names(sorted(named))}: taken as parts of the dataset; the images are those of {quote(split)}"
+        f"{absent}; classes:PATH takes every folder as a class",
     )
 
 
-def _nested_notice(paths: Collection[tuple[str, ...]], classes: Collection[str]) -> tuple[Reason, ...]:
+def _inner_folders_notice(paths: Collection[tuple[str, ...]], classes: Collection[str]) -> tuple[Reason, ...]:
     """Return the notice that folders inside the class folders are no classes."""
     inside = {path[:2] for path in paths if len(path) > 2}
     if not inside:
@@ -240,8 +240,8 @@ def _nested_notice(paths: Collection[tuple[str, ...]], classes: Collection[str])
     return (
         Reason(
             "dataset-folders-inside-classes",
-            f"the {len(classes)} classes are the outer folders ({_first_names(sorted(classes))}); "
-            f"the {len(inside)} folders inside them are no classes",
+            f"the {len(classes)} classes are the outer folders ({_first_names(sorted(classes))}); the {len(inside)} "
+            "folders inside them are no classes",
         ),
     )
 

@@ -170,6 +170,13 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
         page_folder.name_content(name, content): content
         for name, content in zip(page_folder.CONTENTS, found, strict=True)
     }
+    if preprocessing.scaled_decoding:
+        raise CompatibilityError(
+            "the model decodes JPEG files at a fraction of their size, which a page does not",
+            code="web-scaled-decoding",
+            path=artifact.path,
+            hint="--full-decoding decodes them in full on the page",
+        )
     channels, (height, width) = preprocessing.channels, preprocessing.size
     batch = network_input.batch or 1
     last = network_input.channels_last

@@ -105,7 +105,7 @@ def _print_section(title: str, blocks: Sequence[Block], appendix: bool, console:
             console.print(_text(brief, "dim"))
         return
     if title:
-        console.print(_text(title, "bold"))
+        console.print(_text(title, "bold", MAX_QUOTED))
     _print(blocks, console)
     console.print()
 

@@ -402,7 +402,7 @@ def _examples(
             return Examples(description, True, values, view)
     raise CompatibilityError(
         "neither the artifact nor its fp32 reference has test vectors for a comparison",
-        code="vectors-needed",
+        code="vectors-missing",
         path=artifact.path,
     )
 

@@ -233,7 +233,8 @@ def _describe_source(weights: Weights) -> dict[str, str]:
     parts = (("key", weights.key), ("prefix", weights.prefix), ("layout", weights.layout))
     read = ", ".join(f"{name} {value}" for name, value in parts if value is not None)
     assumed = ", ".join(weights.assumed)
-    return ({"read as": read} if read else {}) | ({"assumed": assumed} if assumed else {})
+    checked = {} if weights.file_sha256 is None else {"weights file": f"SHA-256 {weights.file_sha256}, as expected"}
+    return ({"read as": read} if read else {}) | ({"assumed": assumed} if assumed else {}) | checked
 
 
 def _describe_check(manifest: Manifest) -> str:

@@ -164,7 +164,7 @@ def _draw_heat_map(
         return answer
     best = answer.labels[0]
     pixels = decode(answer.path, classifier.preprocessing.channels)
-    heat = classifier.explain(pixels, best.index)
+    heat = classifier.explain(answer.path if classifier.preprocessing.scaled_decoding else pixels, best.index)
     write_picture(path, draw(pixels, heat, f"{best.name}  {100 * best.probability:.1f} %"), replace_existing)
     return replace(answer, cam=str(path))
 

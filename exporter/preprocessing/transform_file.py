@@ -56,7 +56,9 @@ def read_transform(path: Path, size: Size | None = None) -> Transform:
     try:
         data = codec.parse(files.read_bounded(path, LIMIT_BYTES))
     except ArtifactError as error:
-        raise ArtifactError(f"the file is not JSON: {error.what}", code="transform-not-json", path=path) from error
+        raise ArtifactError(
+            f"the file is not JSON: {quote(error.__cause__)}", code="transform-not-json", path=path
+        ) from error
     if not isinstance(data, dict):
         raise _unknown(path)
     kind, read = _recognise(data, path)

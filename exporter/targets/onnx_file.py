@@ -22,6 +22,7 @@ from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.precision.table import Material
 from exporter.targets.publish import Draft, ExportTarget, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
+from exporter.targets.repeated_blocks import draw_parameters, folded_parameters, repeat_blocks, shorten
 from exporter.targets.strided_slices import pool_strided_slices
 from runtimes import Artifact, files
 from runtimes.artifacts.embedded import KEY, Embedded
@@ -30,6 +31,7 @@ from runtimes.errors import CheckFailedError, CompatibilityError, RexportError, 
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from exporter.models.variants import Variant
 
@@ -99,7 +101,7 @@ def export_network(
     opset = _resolve_opset(place, precision_spec)
     check_limit(precision_spec, network)
     listener.step("exporting to ONNX")
-    graph = tidy(pool_strided_slices(_trace(network, place.batch, opset)))
+    graph = _trace(network, place.batch, opset)
     _check_opset(graph, opset)
     announce(precision_spec, listener)
     accuracy_gate = gate_of(network, precision_spec, listener)
@@ -174,12 +176,26 @@ def _quiet() -> Iterator[None]:
 
 
 def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
-    import torch
-
+    """Return the tidy graph of a network, with folded batch norms."""
+    from exporter.models.resnet import build
     from exporter.models.several_outputs import with_outputs
 
+    model = with_outputs(network.model, network.outputs)
+    short = None if network.variant is None else shorten(network.variant)
+    if network.variant is None or short is None:
+        return _trace_module(model, network, batch, opset)
+    traced = with_outputs(build(short), network.outputs)
+    draw_parameters(traced)
+    graph = _trace_module(traced, network, batch, opset)
+    return repeat_blocks(graph, network.variant, folded_parameters(network.variant, model))
+
+
+def _trace_module(module: nn.Module, network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
+    """Return the tidy graph of a module with the inputs and outputs of a network."""
+    import torch
+
     example = torch.zeros(batch or EXAMPLE_BATCH, network.in_channels, *network.size)
-    traced = trace(with_outputs(network.model, network.outputs), example, batch)
+    traced = trace(module, example, batch)
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -200,7 +216,7 @@ def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
             ) from error
     if program is None:
         raise CompatibilityError(f"torch {torch.__version__} returned no ONNX program", code="onnx-program-missing")
-    return program.model_proto
+    return tidy(pool_strided_slices(program.model_proto))
 
 
 def tidy(graph: onnx.ModelProto) -> onnx.ModelProto:

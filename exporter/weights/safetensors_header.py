@@ -92,7 +92,11 @@ def _extent(name: str, entry: object) -> tuple[int, int]:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise ArtifactError(f"tensor {quote(name)!r} has the unknown dtype {quote(dtype)}", code="tensor-dtype-unknown")
+        raise ArtifactError(
+            f"tensor {quote(name)!r} has the unknown dtype {quote(dtype)}",
+            code="tensor-dtype-unknown",
+            hint="save the weights in float32, float16 or bfloat16",
+        )
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
         raise ArtifactError(
             f"the file is damaged: the shape or the offsets of tensor {quote(name)!r} are invalid",

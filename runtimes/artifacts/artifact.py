@@ -165,7 +165,7 @@ class Artifact:
         if not os.path.lexists(path):
             raise ArtifactError(
                 f"the test vectors {quote(path.name)} are not beside the model",
-                code="vectors-missing",
+                code="vectors-file-missing",
                 path=self.path,
                 hint=f"copy them from where the model came from, or {EXPORT_AGAIN}",
             )
@@ -269,8 +269,8 @@ def _unpack_vectors(content: bytes) -> Vectors:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         inputs = arrays["inputs"]
         outputs = {name: arrays[name] for name in arrays.files if name != "inputs"}
-    if not outputs:
-        raise ValueError("there are no outputs")
+    if not outputs or not len(inputs):
+        raise ValueError("there are no outputs" if len(inputs) else "there are no images")
     rows = [(inputs, ("float32", "uint8"), (4,)), *((array, ("float32",), (2, 4)) for array in outputs.values())]
     for array, dtypes, dimensions in rows:
         if array.dtype not in dtypes or array.ndim not in dimensions or len(array) != len(inputs):

@@ -53,7 +53,7 @@ def find_renamed(path: Path, sha256: str) -> Path:
 
 
 def search_by_digest(path: Path, sha256: str) -> Path | None:
-    """Return a file in the folder of ``path`` with the same suffix and the digest ``sha256``, or ``None``."""
+    """Return a file in the folder of ``path`` with its suffix and the digest ``sha256``, or ``None``."""
     try:
         others = sorted(other for other in path.parent.iterdir() if other.suffix == path.suffix)
     except OSError:

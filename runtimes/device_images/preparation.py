@@ -68,13 +68,16 @@ class DevicePreparation:
         batch: The fixed batch of the network, or ``None``.
 
     Raises:
-        UsageError: The images are resized without antialiasing, or are no pictures of 1 or 3 channels.
+        UsageError: The images are resized without antialiasing, or are no pictures of 1 or 3 channels, or their
+            decoding is scaled.
     """
 
     def __init__(self, preprocessing: Preprocessing, decoder: Decoder, device: str, batch: int | None) -> None:
-        if not preprocessing.antialias or preprocessing.channels not in (1, 3):
+        scaled = preprocessing.scaled_decoding
+        if not preprocessing.antialias or preprocessing.channels not in (1, 3) or scaled:
             raise UsageError(
-                "decoding on a GPU needs images of 1 or 3 channels that are resized with antialiasing",
+                "decoding on a GPU needs images of 1 or 3 channels that are resized with antialiasing, and "
+                "decodes them in full",
                 code="decoder-preprocessing-unsupported",
                 hint="leave out decoder=",
             )

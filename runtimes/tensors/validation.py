@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -57,6 +58,10 @@ def make_fast_check(specs: tuple[TensorSpec, ...], finite: bool = True) -> Calla
     The function returns true for a dict with one C-ordered array of the right dtype and shape that is not empty and,
     with ``finite``, holds neither NaN nor infinity. False means that ``check_feeds`` has to decide. For networks with
     several inputs, the function always returns false.
+
+    Args:
+        specs: The specifications of the inputs.
+        finite: Whether NaN and infinity are errors.
     """
     if len(specs) != 1 or not specs[0].shape or any(isinstance(size, str) for size in specs[0].shape[1:]):
         return _always_false
@@ -225,12 +230,15 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
     return all(isinstance(expected, str) or expected == size for expected, size in zip(spec.shape, shape, strict=True))
 
 
-def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def reconcile_specs(
+    recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...], path: Path | None = None
+) -> tuple[TensorSpec, ...]:
     """Return the manifest's specifications, which name the dimensions that may vary, checked against the model.
 
     Args:
         recorded: The specifications in the manifest.
         actual: The specifications that the library reports for the model.
+        path: The model file, for the message.
 
     Raises:
         IntegrityError: The manifest contradicts the model.
@@ -242,9 +250,10 @@ def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, 
     )
     if not same:
         raise IntegrityError(
-            f"the manifest says {'; '.join(map(str, recorded))}, but the model has "
+            f"the manifest says {quote('; '.join(map(str, recorded)))}, but the model has "
             f"{quote('; '.join(map(str, actual)))}",
             code="manifest-specs-mismatch",
+            path=path,
             hint="export the model again with rexport",
         )
     return recorded

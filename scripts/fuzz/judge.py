@@ -72,7 +72,8 @@ def _fault_of(error: RexportError, reader: Reader, path: Path) -> str | None:
         return f"raises {type(error).__name__} ({error.code}), which is not documented: {message[:200]}"
     if not _CODE.fullmatch(error.code):
         return f"raises an error without a code: {message[:200]}"
-    if reader.file not in message and str(path) not in message:
+    parts = (reader.file, str(path), reader.part or reader.file)
+    if not any(part in message for part in parts):
         return f"does not name the file ({error.code}): {message[:200]}"
     if len(message) > MAX_MESSAGE or not message.isprintable():
         return f"has a message that is long or not printable ({error.code}): {message[:200]!r}"

@@ -30,6 +30,7 @@ class Reader:
         file: The name of the file.
         place: Writes a file with what belongs to it into an empty folder, and returns the path for ``read``.
         errors: The documented errors.
+        part: The beginning of messages that name a part of the file instead of the file, or ``None``.
         limit_s: The largest processor time for one file of at most ``mutations.MAX_BYTES``.
         limit_bytes: The largest growth of the resident memory for one file.
     """
@@ -42,5 +43,6 @@ class Reader:
     file: str = "file"
     place: Callable[[Path, str, bytes], Path] = place_alone
     errors: tuple[type[RexportError], ...] = (ArtifactError, CompatibilityError, ResourceError, InputError)
+    part: str | None = None
     limit_s: float = 5.0
     limit_bytes: int = 512 << 20

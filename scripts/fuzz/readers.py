@@ -224,7 +224,7 @@ READERS: dict[str, Reader] = {
         ),
         Reader(
             "results", ("benchmarks.records.store", "benchmarks.records.migration", "benchmarks.accuracy.packing"),
-            samples.results, read_results, JSON, "results.jsonl",
+            samples.results, read_results, JSON, "results.jsonl", part="result of ",
         ),
         Reader(
             "findings", ("benchmarks.records.findings",), samples.findings, read_findings, JSON, "a.findings.json"

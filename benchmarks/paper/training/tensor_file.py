@@ -1,7 +1,7 @@
 """Tensors as the bytes of a safetensors file: the same tensors and metadata give the same bytes.
 
-The library writes the texts beside the tensors in an order that differs from one process to the next, and so do the
-digests of the files. Here the header is written again with its names in order.
+The library writes the names in an order that differs from one process to the next, so that two files of the same
+tensors have different digests. Here the header is written again with its names in order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def encode_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | 
         tensors: The tensors by name, on the host.
         metadata: Texts that the file holds beside them.
     """
-    content = save(dict(tensors), None if metadata is None else dict(metadata))
+    content: bytes = save(dict(tensors), None if metadata is None else dict(metadata))
     (length,) = struct.unpack_from("<Q", content)
     header = json.loads(content[8 : 8 + length])
     ordered = dict(sorted(header.get(METADATA, {}).items()))

@@ -65,7 +65,7 @@ class TarSource:
                     yield member
             if file.read_at(tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("the end mark is missing")
-        except TAR_ERRORS as error:
+        except (*TAR_ERRORS, SystemError) as error:  # SystemError is pyarrow's for a negative size
             raise ArtifactError(
                 f"the tar archive is truncated, compressed or damaged: {quote(error)}",
                 code="archive-unreadable",

@@ -151,7 +151,7 @@ def test_a_foreign_file_is_what_its_layers_are(make: Make, tmp_path: Path) -> No
 def test_two_foreign_files_have_nothing_to_compare_on(make: Make, tmp_path: Path) -> None:
     other = Path(shutil.copyfile(make().path, tmp_path / "fp32.onnx"))
     path = copy_model_alone(make("int8"), tmp_path)
-    with refuses(CompatibilityError, "vectors-needed", "foreign.onnx"):
+    with refuses(CompatibilityError, "vectors-missing", "foreign.onnx"):
         explain_file(path, against=other)
     with refuses(UsageError, "data-needs-preprocessing", "--data"):
         explain_file(path, against=other, data="fashion-mnist")
