@@ -59,7 +59,7 @@ def test_a_failed_write_leaves_the_old_or_the_new(quick: list[dict[str, object]]
 
 def test_the_walk_sees_a_careless_writer(quick: list[dict[str, object]]) -> None:
     said = " ".join(quick[-1]["problems"])  # type: ignore[arg-type]
-    for problem in ("left over: .half", "neither old nor new: net", "exit code 70", "does not name the file"):
+    for problem in ("left over: .half", "mixed: net", "exit code 70", "unnamed file:"):
         assert problem in said
 
 

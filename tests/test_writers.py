@@ -25,20 +25,23 @@ from exporter.targets import onnx_file, publish, torch_program
 from runtimes import Artifact, codec, files
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.artifact import publish as publish_artifact
-from runtimes.errors import ResourceError, RexportError, UsageError
+from runtimes.backends.fake import Script
+from runtimes.backends.tensorrt import engine_cache
+from runtimes.errors import Reason, ResourceError, RexportError, UsageError
 from tests.conftest import SILENT, FakeFactory
 from tests.refusals import refuses
-from tests.samples import SCRIPT, manifest_for
+from tests.runtimes.backends.tensorrt.cached import KEY
+from tests.samples import SCRIPT, WIDER, manifest_for, publish_script
 
 PICTURE = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
 
 Writer = Callable[[Path], object]
 
 
-def _publish(target: Path) -> None:
+def _publish(target: Path, script: Script = SCRIPT) -> None:
     with files.temporary_file(target) as model:
-        model.write_text(codec.dumps(SCRIPT), encoding="utf-8")
-        publish_artifact(model, target, manifest_for(SCRIPT, model, None), None)
+        model.write_text(codec.dumps(script), encoding="utf-8")
+        publish_artifact(model, target, manifest_for(script, model, None), None)
 
 
 WRITERS: dict[str, Writer] = {
@@ -227,3 +230,78 @@ def test_a_probe_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     with refuses(ResourceError, "file-access-failed", "No space left"):
         files.check_writable(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_who_waits_for_an_engine_gives_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Reason] = []
+    monkeypatch.setattr(files, "_ANNOUNCED_WAIT_S", 0.05)
+    monkeypatch.setattr(files, "LONG_PATIENCE_S", 0.3)
+    (tmp_path / "engines").mkdir(mode=0o700)
+    descriptor = os.open(tmp_path / "engines" / f".{KEY.digest}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with refuses(ResourceError, "folder-locked", f"process {os.getpid()}"):
+            engine_cache.entry(KEY, tmp_path / "engines", lambda _: None, said.append)
+    finally:
+        os.close(descriptor)
+    assert [reason.code for reason in said] == ["engine-build-awaited"]
+
+
+STRANGE_NAMES = (
+    ".net.onnx.99999999999999999999-00000000.tmp",
+    ".net.onnx.0-00000000.tmp",
+    ".net.onnx.4194304999-00000000.tmp",
+    ".net.onnx.\u0663-00000000.tmp",
+    ".net.onnx.1-0000000g.tmp",
+    ".net.onnx.-1-00000000.tmp",
+    ".net.onnx." + "9" * 200 + "-00000000.tmp",
+    os.fsdecode(b".net.onnx.\xff-00000000.tmp"),
+    "..tmp",
+    "net\n.onnx",
+)
+
+
+@pytest.mark.parametrize("kind", [Path.touch, Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_no_name_in_a_folder_breaks_a_write(tmp_path: Path, kind: Callable[[Path], object]) -> None:
+    for name in STRANGE_NAMES:
+        kind(tmp_path / name)
+    with files.write_atomically(tmp_path / "net.onnx") as temporary:
+        temporary.write_text("new")
+    _publish(tmp_path / "net.fake")
+    assert (tmp_path / "net.onnx").read_text() == "new"
+
+
+def test_a_left_over_goes_whatever_its_target_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "two\nlines"
+    left_over = tmp_path / f".{target.name}.4194304999-00000000.tmp"
+    left_over.touch()
+    with files.write_atomically(target) as temporary:
+        temporary.write_text("new")
+    assert os.listdir(tmp_path) == [target.name]
+
+
+def test_an_error_names_the_file_and_no_temporary_one(tmp_path: Path) -> None:
+    def fail() -> None:
+        with files.write_atomically(tmp_path / "net.onnx") as temporary:
+            raise ResourceError(f"{temporary} is full", code="stated", path=temporary, hint=f"df {temporary}")
+
+    with refuses(ResourceError, "stated", str(tmp_path / "net.onnx")) as caught:
+        fail()
+    assert ".tmp" not in str(caught.value)
+
+
+def test_an_interrupt_settles_a_publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_script(tmp_path / "net.fake")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace = os.replace
+
+    def interrupt(source: Path, target: Path) -> None:
+        if Path(target).name == "net.fake":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _publish(tmp_path / "net.fake", WIDER)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == before

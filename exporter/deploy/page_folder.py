@@ -68,6 +68,10 @@ def write_folder(page: Path, markup: str, description: str, contents: Mapping[st
 def write_file(path: Path, content: bytes) -> None:
     """Write a file of a page.
 
+    Args:
+        path: The file, which is replaced if it exists.
+        content: Its content.
+
     Raises:
         ResourceError: The file cannot be written.
     """

@@ -156,7 +156,11 @@ class LocalStore:
         return files.read_bounded(self._path(path), MAX_FILE_BYTES)
 
     def open(self, path: str) -> pyarrow.NativeFile:
-        """Open a regular file."""
+        """Open a regular file.
+
+        Raises:
+            ResourceError: The file is missing, unreadable or not regular.
+        """
         from pyarrow import OSFile
 
         with files.open_regular(self._path(path)):  # a pipe would block

@@ -42,6 +42,7 @@ from scripts.figures import (
     training,
     triton,
     web,
+    writers,
 )
 from scripts.figures.setting import Figure, FigureSettings
 
@@ -81,6 +82,8 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "label-process-kills": labelling_kills.measure_process_kills,
     "label-ray": labelling_ray.measure_ray,
     "label-kills": labelling_kills.measure_kills,
+    "writes-failures": writers.measure_failures,
+    "writes-kills": writers.measure_kills,
     "triton": triton.measure_triton,
     "kserve": servers.measure_kserve,
     "serve-hostile": servers.measure_hostile,

@@ -119,13 +119,13 @@ class Walker:
         if outcome.code not in (0, 6) or (outcome.code and not faults):
             yield f"exit code {outcome.code}: {outcome.message.strip()[-300:]}"
         if outcome.code == 6 and (".tmp" in outcome.message or str(self._faults.folder) not in outcome.message):
-            yield f"the message does not name the file: {outcome.message.strip()[-300:]}"
+            yield f"unnamed file: {outcome.message.strip()[-300:]}"
         for name, digest in found.items():
             if name not in old and name not in new:
                 if not (onward and name.endswith(".json.next")):  # readers know it, where no rename succeeds any more
                     yield f"left over: {name}"
-            elif digest not in (old.get(name), new.get(name)) and not self._writer.varies:
-                yield f"neither old nor new: {name}"
+            elif digest not in (old.get(name), new.get(name)) and name not in self._writer.varies:
+                yield f"mixed: {name}"
         if missing := old.keys() & new.keys() - found.keys():
             yield f"lost: {sorted(missing)}"
         if outcome.code == 0 and found.keys() != new.keys():

@@ -301,12 +301,11 @@ def _pt2(inputs: Inputs, out: Path) -> Outcome:
 
 def _engine(inputs: Inputs, out: Path) -> Outcome:
     def make(path: Path) -> None:
-        assert _resnet20(inputs, path.parent).code == 0
-        for each in list(path.parent.iterdir()):
-            each.rename(each.with_name(each.name.replace("net.onnx", path.name)))
+        path.mkdir()
+        _resnet20(inputs, path)
 
-    words = ("tensorrt", inputs.once(f"{inputs.version}-net.onnx", make), "--flavor", "rtx", "--force")
-    return _rexport(*words, "-o", out / "net.engine")
+    source = inputs.once(f"{inputs.version}-source", make) / "net.onnx"
+    return _rexport("tensorrt", source, "--flavor", "rtx", "--force", "-o", out / "net.engine")
 
 
 def _training(inputs: Inputs, out: Path) -> Outcome:
@@ -324,7 +323,7 @@ WRITERS: dict[str, Writer] = {
     "findings": Writer(_findings),
     "plots": Writer(_plots, libraries=("matplotlib",)),
     "picture": Writer(_picture),
-    "label": Writer(_label, libraries=("pyarrow",)),
+    "label": Writer(_label, varies=("old/_job.json",), libraries=("pyarrow",)),
     "triton": Writer(_triton, check_artifacts, libraries=("tritonclient",)),
     "manifests": Writer(_manifests),
     "page": _web("page.html"),
@@ -336,8 +335,8 @@ WRITERS: dict[str, Writer] = {
     "int8": Writer(_int8, check_artifacts, is_heavy=True),
     "external weights": Writer(_beside, check_artifacts, is_heavy=True),
     "pt2": Writer(_pt2, check_artifacts, is_heavy=True),
-    "engine": Writer(_engine, check_artifacts, varies=(), libraries=("tensorrt_rtx",), is_heavy=True),
-    "training": Writer(_training, varies=("run-old/run.json", "run-old/log.jsonl"), is_heavy=True),
+    "engine": Writer(_engine, check_artifacts, libraries=("tensorrt_rtx",), is_heavy=True),
+    "training": Writer(_training, varies=("run-old/run.json", "run-old/curve.jsonl"), is_heavy=True),
 }
 """All writers. Those that are not heavy need no PyTorch."""
 

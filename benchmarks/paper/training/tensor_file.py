@@ -24,7 +24,7 @@ def encode_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | 
         tensors: The tensors by name, on the host.
         metadata: Texts that the file holds beside them.
     """
-    content = save(dict(tensors), None if metadata is None else dict(metadata))
+    content: bytes = save(dict(tensors), None if metadata is None else dict(metadata))
     (length,) = struct.unpack_from("<Q", content)
     header = json.loads(content[8 : 8 + length])
     ordered = dict(sorted(header.get(METADATA, {}).items()))
