@@ -210,11 +210,7 @@ CALLS = {
 
 HEAVY = {
     "rexport onnx": Call("resnet20 --weights bundled --precision int8 --out out/"),
-    "rexport torch": Call("resnet20 --out out/"),
-    "rexport tensorrt": Call("{artifact} --flavor rtx --out out/"),
     "rbench run": Call("{artifact} --backend onnxruntime --no-roofline --processes 1 --duration 0.02 --limit 20"),
-    "rbench load": Call("{artifact} --backend onnxruntime --shape single-stream --duration 0.05"),
-    "rbench paper gradients": Call("--network plain20 --data fashion-mnist-sample --seeds 1 --images 8"),
 }
 
 
