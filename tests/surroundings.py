@@ -1,8 +1,4 @@
-"""Hostile surroundings in which every command of both programs is started, and what must hold of it there.
-
-``python -m tests.surroundings [WORD ...]`` prints the whole table: each command in each surrounding. Words select rows
-and columns by their beginnings.
-"""
+"""Hostile surroundings in which every command of both programs is started, and what must hold of it there."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import default_interrupt
+from tests.refusals import error_codes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIMIT_S = 240
@@ -22,7 +19,6 @@ SOMEONE = 12345
 """The number of a user who has no entry in ``/etc/passwd``."""
 
 MODULES = {"rexport": "exporter.cli", "rbench": "benchmarks.cli"}
-DOCUMENTED_CODES = (0, 1, 2, 3, 4, 5, 6)
 AS_SOMEONE = (
     "setpriv", f"--reuid={SOMEONE}", f"--regid={SOMEONE}", "--clear-groups",
     "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
@@ -85,6 +81,7 @@ SURROUNDINGS = {
     "python -OO": Surrounding(flags=("-OO",)),
     "interrupt ignored": Surrounding(shell="trap '' INT; "),
     "few descriptors": Surrounding(shell="ulimit -n 64; "),
+    "deleted folder": Surrounding(shell="mkdir gone && cd gone && rmdir ../gone; "),
     "narrow": Surrounding(variables={"COLUMNS": "1", "TERM": "dumb"}, stdout="other"),
     "wide": Surrounding(variables={"COLUMNS": "100000", "TERM": "xterm"}, stdout="other"),
     "odd locale": Surrounding(variables={"LC_ALL": "tr_TR.ISO-8859-9", "TZ": "Nowhere/Else", "LANGUAGE": "tr"}),
@@ -130,3 +127,106 @@ def run(surrounding: Surrounding, folder: Path, program: str, *arguments: str) -
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"), cpu_s)
+
+
+BUNDLES = {
+    "a daemon of nobody": Surrounding(
+        "<&- >&- 2>&-", shell="trap '' INT; ", prefix=AS_SOMEONE, flags=("-O",), stdout="nothing", cleared=True
+    ),
+    "full disks": Surrounding(
+        ">/dev/full", prefix=("unshare", "--mount", "sh", "-c", FULL_FOLDER), stdout="nothing", code=6
+    ),
+    "an old terminal": Surrounding(
+        variables=ASCII | {"COLUMNS": "1", "TERM": "dumb", "TZ": "Nowhere/Else"},
+        flags=("-OO",),
+        shell="ulimit -n 64; ",
+        stdout="other",
+    ),
+}
+"""Several at once, so that a test of all commands needs few processes."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A cheap call of a command.
+
+    Attributes:
+        arguments: The arguments, with ``{artifact}``, ``{images}``, ``{results}`` and ``{runtime}`` for files.
+        code: The exit code in usual surroundings.
+        error: The code of the error that it ends with, if it does.
+        prints: Whether it prints a result.
+    """
+
+    arguments: str
+    code: int = 0
+    error: str = ""
+    prints: bool = True
+
+
+def _refusal(arguments: str, code: int, error: str) -> Call:
+    return Call(arguments, code, error, prints=False)
+
+
+MISSING = (6, "file-access-failed")
+
+CALLS = {
+    "rexport onnx": _refusal("missing.pth", *MISSING),
+    "rexport torch": _refusal("missing.pth", *MISSING),
+    "rexport tensorrt": _refusal("missing.onnx", *MISSING),
+    "rexport refit": _refusal("missing.engine {artifact}", *MISSING),
+    "rexport predict": Call("{artifact} {images}"),
+    "rexport verify": Call("{artifact}"),
+    "rexport inspect": Call("{artifact}"),
+    "rexport explain": Call("{artifact} --json"),
+    "rexport label": Call("{images} --artifact {artifact} --out labels"),
+    "rexport serve": _refusal("missing.onnx", *MISSING),
+    "rexport triton": Call("{artifact} --out repository/"),
+    "rexport manifests kserve": Call("{artifact}"),
+    "rexport manifests rayservice": Call("{artifact}"),
+    "rexport manifests rayjob": _refusal("{artifact}", 2, "usage"),
+    "rexport manifests compose": Call("{artifact} --out compose.yaml"),
+    "rexport manifests dockerfile": Call(""),
+    "rexport web": Call("{artifact} --onnxruntime-web {runtime}"),
+    "rexport list": Call(""),
+    "rexport info": Call("resnet20"),
+    "rexport completion": Call("bash"),
+    "rbench run": _refusal("missing.onnx", *MISSING),
+    "rbench load": _refusal("missing.onnx", *MISSING),
+    "rbench tune": _refusal("missing.onnx", *MISSING),
+    "rbench report": Call("{results} --markdown -"),
+    "rbench compare": Call("{results} {results}"),
+    "rbench merge": Call("{results} -o all.jsonl"),
+    "rbench paper train": _refusal("resnet20 --data missing", 2, "usage"),
+    "rbench paper degradation": _refusal("--so-far", *MISSING),
+    "rbench paper depth": _refusal("--so-far", *MISSING),
+    "rbench paper shortcuts": _refusal("--so-far", *MISSING),
+    "rbench paper responses": _refusal("plain20=missing.pth --data fashion-mnist-sample", *MISSING),
+    "rbench paper gradients": _refusal("--data missing", 2, "usage"),
+    "rbench paper identity": _refusal("plain20=missing.pth --data fashion-mnist-sample", *MISSING),
+    "rbench doctor": _refusal("--jsonn", 2, "usage"),
+    "rbench completion": Call("zsh"),
+}
+"""A call of each command. Those that train, measure or need PyTorch are refused here; ``HEAVY`` has calls that work."""
+
+HEAVY = {
+    "rexport onnx": Call("resnet20 --weights bundled --precision int8 --out out/"),
+    "rbench run": Call("{artifact} --backend onnxruntime --no-roofline --processes 1 --duration 0.02 --limit 20"),
+}
+
+
+def faults(surrounding: Surrounding, call: Call, outcome: Outcome, folder: Path) -> list[str]:
+    """Return what the command should not have done in the surrounding, in words."""
+    code = surrounding.code if call.code == 0 and call.prints and surrounding.code else call.code
+    error = "output-not-written" if code != call.code else call.error
+    found = [] if outcome.code == code else [f"exit code {outcome.code} in place of {code}"]
+    found += [f"{word} in stderr" for word in ("Traceback", "internal", "Exception ignored") if word in outcome.stderr]
+    if "2>" not in surrounding.redirections and error_codes(outcome.stderr) != ([error] if error else []):
+        found.append(f"errors {error_codes(outcome.stderr)} in place of {error}")
+    if surrounding.stdout == "nothing" and outcome.stdout:
+        found.append("stdout is not empty")
+    if surrounding.stdout != "nothing" and bool(outcome.stdout) != call.prints:
+        found.append(f"{len(outcome.stdout)} bytes on stdout")
+    if surrounding.variables.get("PYTHONIOENCODING") == "ascii" and not outcome.stdout.isascii():
+        found.append("stdout is not ASCII")
+    found += [f"{path.name} is left over" for path in folder.rglob(".*.tmp")]
+    return [f"{fault}: {outcome.stderr[-400:]}" for fault in found]

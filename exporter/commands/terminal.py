@@ -6,6 +6,7 @@ import errno
 import faulthandler
 import logging
 import os
+import pwd
 import signal
 import sys
 import time
@@ -44,6 +45,18 @@ EXTRAS = {
 }
 """Libraries that commands import when they need them, and the extra that brings each."""
 
+_SPACE, _LIMITS, _RIGHTS = (
+    "df -h shows the space that is left",
+    "ulimit -a shows the limits",
+    "ls -ld shows who may use it",
+)
+
+_REFUSALS = {
+    errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EMFILE: _LIMITS, errno.ENFILE: _LIMITS, errno.ENOMEM: _LIMITS,
+    errno.EAGAIN: _LIMITS, errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: "the file system is read-only",
+}  # fmt: skip
+"""For each reason of the system that is not an error of the program, what to look at."""
+
 debug_option = OTHER.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 json_option = OUTPUT.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -60,6 +73,7 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
         raise _ending(number)
 
     open_streams()
+    _complete_environment()
     signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
         signal.signal(signal.SIGINT, end)
@@ -89,6 +103,16 @@ def _require_own_package() -> None:
         f"{hiding.name}, or start Python with -P)",
     )
     sys.exit(HIDDEN)
+
+
+def _complete_environment() -> None:
+    """Gives a user without an entry in the user database a home and a name, which libraries ask for. The home is
+    ``/``, as in a container: their caches then are not written."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("HOME", "/")
+        os.environ.setdefault("USER", str(os.getuid()))
 
 
 class _Notices(logging.Handler):
@@ -173,11 +197,12 @@ def _report(error: BaseException) -> int:
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
         print_error("out-of-memory", "out of memory (a smaller --batch or --limit needs less)")
         return 6
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
         place = "" if error.filename is None else f"{quote(error.filename)}: "
-        print_error(
-            "disk-full", f"{place}cannot write: {os.strerror(error.errno)} (df -h shows the space that is left)"
-        )
+        print_error("system-call-failed", f"{place}{os.strerror(error.errno)} ({_REFUSALS[error.errno]})")
+        return 6
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
+        print_error("temporary-folder-missing", "no temporary folder can be written (TMPDIR=DIR names another one)")
         return 6
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         print_error("text-not-utf8", f"{quote(error.object)} is not UTF-8 (rename the file, or correct the text)")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import runtimes
-from exporter.document.status_line import printable
 from exporter.format import count
 from exporter.inspect import engine_view
 from exporter.precision import gate
