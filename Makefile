@@ -9,7 +9,7 @@ PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no
 PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt)) .peers/node/.complete
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test peers test-long coverage browser cpp docs format figures sentences clean
+.PHONY: setup demo check test fuzz peers test-long coverage browser cpp docs format figures sentences clean
 
 setup: .venv/.complete
 
@@ -62,6 +62,13 @@ peers: $(PEERS)  # what clashes with .venv or is only compared with; without one
 
 test-long: setup browser cpp peers  # CI runs it after make test
 	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'peers or slow'
+
+SECONDS ?= 60
+READERS ?=
+SEED ?=
+
+fuzz: setup  # hostile files for every reader, or for READERS="manifest onnx"; findings in out/fuzz, exit code 1
+	$(BIN)/python -m scripts.fuzz --seconds $(SECONDS) --jobs $$(nproc) $(if $(SEED),--seed $(SEED)) $(READERS)
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
 	@rm -rf out/coverage && mkdir -p out/coverage

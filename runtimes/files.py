@@ -47,6 +47,24 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def read_head(path: str | os.PathLike[str], count: int) -> bytes:
+    """Return the first bytes of a file.
+
+    Args:
+        path: The file.
+        count: The number of bytes. A shorter file gives fewer.
+
+    Raises:
+        ResourceError: As for ``open_regular``, or reading fails.
+        UsageError: As for ``open_regular``.
+    """
+    with open_regular(path) as file:
+        try:
+            return file.read(count)
+        except OSError as error:
+            raise ResourceError.from_os(error, path, "read") from error
+
+
 def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     """Return the content of a file of limited size.
 

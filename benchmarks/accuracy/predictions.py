@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.proportions import Interval, difference_interval, wilson
-from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, quote
+from runtimes import files
+from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, RexportError, quote
 from runtimes.protocol import Array
 
 Logits = NDArray[np.floating]
@@ -213,9 +214,11 @@ def load(path: str | os.PathLike[str]) -> Predictions:
         ArtifactError: The file cannot be read or does not hold predictions.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with files.open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
             values: dict[str, Any] = dict(arrays)
             return Predictions(**{"targets": None, **values, "classes": int(values["classes"])})
+    except RexportError:
+        raise
     except Exception as error:  # NumPy's reader raises many kinds of errors
         raise ArtifactError(
             f"not a file of predictions: {quote(error)}", code="predictions-unreadable", path=path

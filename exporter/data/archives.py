@@ -155,9 +155,8 @@ class _Bounded:
 
 
 def _in_archive(path: Path) -> dict[str, Path | bytes]:
+    head = files.read_head(path, _BLOCK_BYTES)
     with files.open_regular(path) as file:
-        head = file.read(_BLOCK_BYTES)
-        file.seek(0)
         opener = next((opener for start, opener in _OPENERS if head.startswith(start)), None)
         kind = "a zip archive" if head.startswith(_ZIP) else kind_of(head)
         if opener is None and head[257:262] != b"ustar":

@@ -60,9 +60,8 @@ _DATA_PICKLE = b"/data.pkl"
 def is_weights_file(path: str | os.PathLike[str]) -> bool:
     """Return whether a regular file begins like a weights file. A PyTorch program (``.pt2``) does not."""
     try:
-        with files.open_regular(Path(path)) as file:
-            head = file.read(_HEAD_BYTES)
-    except (OSError, RexportError):
+        head = files.read_head(path, _HEAD_BYTES)
+    except RexportError:
         return False
     if head.startswith(_ZIP):
         name_bytes = int.from_bytes(head[26:28], "little")

@@ -101,8 +101,7 @@ class Artifact:
                 its folder.
         """
         model = follow_link(Path(path), manifest_path(Path(path)))
-        with files.open_regular(model) as file:
-            head = file.read(64)
+        head = files.read_head(model, 64)
         manifest = _read_manifest(model)
         try:
             format = _recognise(model, head, manifest)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from runtimes.errors import ArtifactError
+from runtimes import files
+from runtimes.errors import ArtifactError, ResourceError, quote
 from runtimes.frozen_dataclass import dataclass
 from runtimes.onnx import external_data
 
@@ -42,10 +44,12 @@ def _is_onnx(head: bytes) -> bool:
     )
 
 
+_ZIP = b"PK\x03\x04"
+
 FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
-        Format("pt2", True, lambda head: head.startswith(b"PK\x03\x04")),
+        Format("pt2", True, lambda head: head.startswith(_ZIP)),
         Format("engine", True, lambda head: head.startswith((b"ftrt", b"vtrt"))),  # TensorRT and TensorRT-RTX
         Format("fake", False, lambda head: head.startswith(b'{"fake":')),
         Format("onnx", False, _is_onnx, external_data.check),
@@ -66,6 +70,40 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
 )
 
 
+_PROGRAM_ENTRIES = (b"/archive_format", b"serialized_exported_program.json", b"/models/model.json")
+"""The names of entries that only a ``.pt2`` program has."""
+
+_HEAD_BYTES = 512
+
+_LISTED_BYTES = 1 << 20
+"""The size of the end of a zip archive, which lists its entries, in which a program is recognised."""
+
+_ZIP_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"/data.pkl", "weights of torch.save; rexport onnx exports them"),
+    (b"/data/weights/", "a truncated .pt2 program"),
+    (b".npy", "NumPy arrays (.npz)"),
+    (b"[Content_Types].xml", "a document of an office program"),
+    (b"META-INF/", "a Java archive"),
+)
+"""Other zip archives by a part of the name of their first entry."""
+
+
+def _describe_zip(path: Path) -> str | None:
+    """Return a description of a zip archive that is no program, or ``None`` for a program."""
+    with files.open_regular(path) as file:
+        try:
+            head = file.read(_HEAD_BYTES)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LISTED_BYTES))
+            listed = file.read()
+        except OSError as error:
+            raise ResourceError.from_os(error, path, "read") from error
+    if any(name in listed for name in _PROGRAM_ENTRIES):
+        return None
+    first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    kind = next((words for part, words in _ZIP_KINDS if part in first), None)
+    return kind or f"a zip archive whose first entry is {quote(first.decode('utf-8', 'replace'))!r}"
+
+
 def kind_of(head: bytes) -> str:
     """Return a description, for a message, of a file with these first bytes."""
     if not head:
@@ -80,17 +118,19 @@ def _describe_other(head: bytes) -> str | None:
 
 
 def recognise(path: Path, head: bytes) -> Format:
-    """Return the format of a file that begins with ``head``. ``path`` is used only for the message.
+    """Return the format of the file at ``path``, which begins with ``head``.
 
     Raises:
         ArtifactError: The file has none of these formats. The message says what the file seems to be.
+        ResourceError: The file cannot be read.
     """
-    if _describe_other(head) is None:
+    kind = _describe_zip(path) if head.startswith(_ZIP) else None
+    if kind is None and _describe_other(head) is None:
         for format in FORMATS.values():
             if format.recognise(head):
                 return format
     raise ArtifactError(
-        f"not a model file of a known format: the file is {kind_of(head)}",
+        f"not a model file of a known format: the file is {kind or kind_of(head)}",
         code="file-not-model",
         path=path,
         hint="rexport onnx, rexport torch and rexport tensorrt write model files",

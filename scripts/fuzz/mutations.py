@@ -7,6 +7,7 @@ import json
 import random
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -265,7 +266,8 @@ def rewrite_zip(generator: random.Random, content: bytes) -> bytes:
         if action == "remove":
             del entries[at]
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two entries have the same name
         for name, body in entries:
             archive.writestr(zipfile.ZipInfo(name), body, compression)
     return buffer.getvalue()

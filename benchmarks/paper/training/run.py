@@ -26,7 +26,7 @@ from benchmarks.records.findings import FILE_LIMIT_BYTES, read_record
 from exporter.models.variants import VARIANTS, Shortcut, Variant
 from exporter.weights import checkpoint
 from runtimes import codec, files
-from runtimes.errors import ArtifactError, IntegrityError, UsageError, quote
+from runtimes.errors import ArtifactError, IntegrityError, ResourceError, UsageError, quote
 
 RUN, CURVE, CHECKPOINT, WEIGHTS = "run.json", "curve.jsonl", "checkpoint.safetensors", "weights.safetensors"
 STATES = "states"
@@ -209,11 +209,14 @@ def _short(value: object) -> str:
 def read_checkpoint(path: Path) -> tuple[RunIdentity, TrainingProgress, dict[str, Tensor]]:
     """What a checkpoint holds. Raises ``IntegrityError`` if it is damaged."""
     try:
+        files.open_regular(path).close()  # the library waits for a pipe
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         identity = codec.loads(RunIdentity, metadata.get("identity", ""))
         return identity, codec.loads(TrainingProgress, metadata.get("progress", "")), tensors
+    except OSError as error:
+        raise ResourceError.from_os(error, path, "read") from error
     except (SafetensorError, ArtifactError) as error:
         raise IntegrityError(
             f"a damaged checkpoint: {quote(error)}",

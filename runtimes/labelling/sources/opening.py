@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from runtimes.artifacts.formats import kind_of
-from runtimes.errors import ArtifactError, InputError, UsageError, quote
+from runtimes.errors import ArtifactError, InputError, ResourceError, UsageError, quote
 from runtimes.files import require_utf8
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.folder import FolderSource
@@ -108,8 +108,11 @@ def _recognise_folder(root: str, store: Store, kind: SourceKind | None) -> Sourc
 
 
 def _recognise_file(store: Store, name: str) -> SourceKind:
-    with store.open(name) as file:
-        head: bytes = file.read(_HEAD_BYTES)
+    try:
+        with store.open(name) as file:
+            head: bytes = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise ResourceError.from_os(error, f"{store.root}/{name}", "read") from error
     if head.startswith(b"PAR1"):
         return "parquet"
     if head[257:262] == b"ustar":

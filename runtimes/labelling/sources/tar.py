@@ -65,6 +65,8 @@ class TarSource:
                     yield member
             if file.read_at(tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("the end mark is missing")
+        except OSError as error:
+            raise ResourceError.from_os(error, f"{self.root}/{name}", "read") from error
         except (*TAR_ERRORS, SystemError) as error:  # SystemError is pyarrow's for a negative size
             raise ArtifactError(
                 f"the tar archive is truncated, compressed or damaged: {quote(error)}",
@@ -105,7 +107,10 @@ class TarSource:
                 code="file-too-large",
                 path=image.uri,
             )
-        read: bytes = self._file(image.container or "").read_at(size, offset)
+        try:
+            read: bytes = self._file(image.container or "").read_at(size, offset)
+        except OSError as error:
+            raise ResourceError.from_os(error, f"{self.root}/{image.container}", "read") from error
         if len(read) < size:
             raise InputError(f"the archive ends after {len(read):,} of {size:,} bytes", code="archive-truncated")
         return read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-from runtimes.errors import InputError, RexportError, UsageError
+from runtimes.errors import InputError, ResourceError, RexportError, UsageError
 from runtimes.images.left_out import LeftOutFiles
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.source import ListedImage
@@ -72,11 +72,14 @@ class ListSource:
         """Yield the lines that are not empty."""
         import io
 
-        with io.BufferedReader(self._store.open(self._name)) as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                text = line.strip(b"\r\n").decode("utf-8", "backslashreplace")
-                if text.strip():
-                    yield ListedImage(text)
+        try:
+            with io.BufferedReader(self._store.open(self._name)) as file:
+                while line := file.readline(MAX_LINE_BYTES):
+                    text = line.strip(b"\r\n").decode("utf-8", "backslashreplace")
+                    if text.strip():
+                        yield ListedImage(text)
+        except OSError as error:
+            raise ResourceError.from_os(error, f"{self.root}/{self._name}", "read") from error
 
     def seal(self) -> str:
         """Return an empty text, because the lines are the listing."""
