@@ -77,7 +77,7 @@ def _compare_with_parts(setting: FigureSettings, path: Path, images: list[Path],
     whole, decoding, network = (quantile(samples[name], 0.5) for name in list(calls)[:3])
     count, share = len(images), (decoding + network) / whole
     notes = [
-        f"{name}: {count / quantile(values, 0.5):,.1f} images/s, {1e3 * quantile(values, 0.5) / count:.2f} ms an image, "
+        f"{name}: {count / quantile(values, 0.5):,.1f} images/s, {1e3 * quantile(values, 0.5) / count:.2f} ms each, "
         f"{1e3 * quantile(spent[name][1:], 0.5) / count:.2f} ms of processor time"
         for name, values in samples.items()
     ]
@@ -141,7 +141,7 @@ def _compare_decoding(setting: FigureSettings, path: Path, images: list[Path], n
     (low, high), count = compared.interval, len(images)
     value = (
         f"{compared.ratio:.2f} x [{low:.2f}, {high:.2f}] the images/s, {count / quantile(ours, 0.5):,.1f} against "
-        f"{count / quantile(bare, 0.5):,.1f}; {same} of {count} predictions stay the same, and a probability changes by "
+        f"{count / quantile(bare, 0.5):,.1f}; {same} of {count} predictions are the same, and a probability changes by "
         f"at most {max(changes):.2g}"
     )
     size = f"{LARGE_SIZE[0]} x {LARGE_SIZE[1]}"
