@@ -58,9 +58,10 @@ def open(
         cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one.
         streams: The number of calls that are expected at the same time, from 1 to ``threads``. OpenVINO divides the
             threads among them, which raises the throughput and the latency; other backends ignore it. The default is 1.
-        model_cache: An existing folder in which OpenVINO keeps compiled models, so that the same file opens faster the
-            next time; other backends ignore it. By default nothing is kept. Whoever may write to this folder decides
-            what is run.
+        model_cache: An existing folder in which the models that OpenVINO compiled are kept, so that the same file opens
+            faster the next time; other backends ignore it. A damaged file, and one of another version, processor or
+            setting, is compiled again. Above 4 GiB, the files that were not used for longest are removed. By default
+            nothing is kept. Whoever may write to this folder decides what is run.
         batch: The only batch size that is expected. TensorRT builds the engine of an ONNX file for it, instead of for
             batches of 1 to 64. Other batch sizes still work, but are slower. Other backends ignore it.
         gpu_mem_limit: The memory in bytes that the model may use on the GPU. ONNX Runtime limits its arena, which holds

@@ -12,10 +12,12 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
+from runtimes.compiled_models import compiled_path, read_compiled, write_compiled
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
 from runtimes.libraries import importing, missing_library
 from runtimes.onnx import graph as onnxfile
@@ -34,13 +36,17 @@ class OpenVinoSession:
         compiled: The compiled model. The session owns it.
         types: The types of the convolutions and matrix products in the graph.
         version: The version of OpenVINO.
+        kept: The file of the compiled model in a cache, or ``None``.
 
     Attributes:
         native: The compiled model.
     """
 
-    def __init__(self, compiled: openvino.CompiledModel, types: tuple[str, ...], version: str) -> None:
+    def __init__(
+        self, compiled: openvino.CompiledModel, types: tuple[str, ...], version: str, kept: _Kept | None = None
+    ) -> None:
         self.native = compiled
+        self._kept = kept
         self._idle: list[openvino.InferRequest] = []
         self._lock = threading.Lock()
         self.inputs = tuple(_spec(port) for port in compiled.inputs)
@@ -52,6 +58,7 @@ class OpenVinoSession:
             provider=" ".join(compiled.get_property("EXECUTION_DEVICES")),
             precision=_precision(compiled, types),
             threads=compiled.get_property("INFERENCE_NUM_THREADS"),
+            compiled=None if kept is None else os.fspath(kept.path),
         )
 
     @contextlib.contextmanager
@@ -88,6 +95,7 @@ class OpenVinoSession:
         """Free the model."""
         self._idle.clear()
         del self.native
+        self._kept = None
 
 
 def _spec(port: openvino.ConstOutput) -> TensorSpec:
@@ -175,7 +183,7 @@ def _precision(compiled: openvino.CompiledModel, types: tuple[str, ...]) -> str:
 
 def _compile(
     artifact: Artifact, options: Options, types: tuple[str, ...], more: Mapping[str, object]
-) -> openvino.CompiledModel:
+) -> tuple[openvino.CompiledModel, _Kept | None]:
     with importing("openvino", "openvino"):
         import openvino
 
@@ -190,11 +198,46 @@ def _compile(
             "INFERENCE_NUM_THREADS": options.threads,
         }
         if options.model_cache is not None:
-            # OpenVINO knows a file by its path, size and date. The digest is that of the content.
-            folder = options.model_cache / _digest(artifact)
-            settings["CACHE_DIR"] = os.fspath(folder)
-            return core.compile_model(os.fspath(artifact.path), "CPU", settings | dict(more))
-        return core.compile_model(core.read_model(os.fspath(artifact.path)), "CPU", settings | dict(more))
+            return _compile_once(core, artifact, settings | dict(more), options.model_cache)
+        return core.compile_model(core.read_model(os.fspath(artifact.path)), "CPU", settings | dict(more)), None
+
+
+def _compile_once(
+    core: openvino.Core, artifact: Artifact, settings: Mapping[str, object], folder: Path
+) -> tuple[openvino.CompiledModel, _Kept | None]:
+    """Take a compiled model from a cache, or compile it and write it there.
+
+    OpenVINO's own cache knows a model by its path, size and date, reads damaged files, and grows without a limit.
+    """
+    import openvino
+
+    path = compiled_path(
+        folder,
+        {
+            "model": _digest(artifact),
+            "openvino": openvino.__version__,
+            "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
+            "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+            "settings": dict(settings),
+        },
+    )
+    content = read_compiled(path)
+    if content is not None:
+        try:
+            tensor = openvino.Tensor(content, shared_memory=True)
+            return core.import_model(tensor, "CPU", dict(settings)), _Kept(path, content)
+        except Exception:  # a processor or a build that differs in what its name does not tell
+            path.unlink(missing_ok=True)
+    compiled = core.compile_model(core.read_model(os.fspath(artifact.path)), "CPU", dict(settings))
+    written = write_compiled(path, compiled.export_model().getbuffer())
+    return compiled, _Kept(path) if written else None
+
+
+class _Kept(NamedTuple):
+    """The file of a compiled model, and its content in memory, which the compiled model may refer to."""
+
+    path: Path
+    content: object = None
 
 
 def _digest(artifact: Artifact) -> str:
@@ -208,11 +251,11 @@ def _digest(artifact: Artifact) -> str:
 
 def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
     types = onnxfile.graph(artifact.path).arithmetic
-    compiled = _compile(artifact, options, types, {})
+    compiled, kept = _compile(artifact, options, types, {})
     import openvino
 
     with _translate_errors(artifact):
-        session = OpenVinoSession(compiled, types, openvino.__version__.split("-")[0])
+        session = OpenVinoSession(compiled, types, openvino.__version__.split("-")[0], kept)
     if session.description.threads != options.threads:
         raise CompatibilityError(
             f"{options.threads} threads were requested, but OpenVINO uses {session.description.threads}",
@@ -224,7 +267,7 @@ def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
     graph = onnxfile.graph(artifact.path)
-    compiled = _compile(artifact, options, graph.arithmetic, {"PERF_COUNT": True})
+    compiled, _ = _compile(artifact, options, graph.arithmetic, {"PERF_COUNT": True})
     with _translate_errors(artifact):
         request = compiled.create_infer_request()
         request.infer(arrays, share_inputs=True)

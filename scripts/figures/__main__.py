@@ -1,8 +1,8 @@
 """What rexport promises of its own cost and exactness, measured: ``python -m scripts.figures [NAME ...]``.
 
 Ratios only: both sides in one run, interleaved A B A B, medians, with a 95 % interval. ``cifar``, ``drops``, ``int8``
-and ``preprocessing`` need the published CIFAR-10 weights and images, which do not come with rexport: name their folder
-with ``--shared``.
+and ``preprocessing`` need the published CIFAR-10 weights and images, and ``photos`` needs photographs. They do not come
+with rexport: name their folder with ``--shared``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from scripts.figures import (
     load_url,
     outputs,
     overhead,
+    photos,
     precision,
     preprocessing,
     pytorch_calls,
@@ -56,6 +57,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "bundled": overhead.measure_bundled,
     "cifar": overhead.cifar,
     "preprocessing": preprocessing.measure_preprocessing,
+    "photos": photos.measure_photos,
     "outputs": outputs.measure_outputs,
     "embedding": embedding.measure_embedding,
     "native": precision.native,
@@ -98,7 +100,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "load-url": load_url.measure_load_url,
     "web": web.measure_web,
 }
-NEED_SHARED = ("cifar", "int8", "preprocessing")
+NEED_SHARED = ("cifar", "int8", "photos", "preprocessing")
 
 
 @click.command()

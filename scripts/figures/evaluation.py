@@ -23,7 +23,7 @@ from runtimes.processors import usable_processors
 from runtimes.protocol import Options
 from scripts.figures.setting import SILENT, Figure, FigureSettings, time_interleaved
 
-LEAST = 0.95
+LEAST = 0.97
 """Of the plain loop's images a second."""
 
 Classes = NDArray[np.int64]

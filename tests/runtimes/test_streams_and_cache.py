@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 import runtimes
-from runtimes import Artifact
+from runtimes import Artifact, compiled_models, files
 from runtimes.artifacts.manifest import Tuning
+from runtimes.compiled_models import compiled_path
 from runtimes.errors import ResourceError, UsageError
 from runtimes.selection import select_candidates
 from tests.exporter import small
@@ -41,12 +43,10 @@ def test_a_compiled_model_is_kept_where_the_user_says(exported: Artifact, tmp_pa
     before = small.content(path.parent)
     expected = logits(path, None)
     np.testing.assert_array_equal(logits(path, cache), expected)
-    (kept,) = cache.rglob("*.blob")
-    assert exported.manifest is not None
-    assert kept.parent.name == exported.manifest.sha256
-    written = kept.stat().st_mtime_ns
+    (kept,) = cache.iterdir()
+    written = kept.stat().st_ino
     np.testing.assert_array_equal(logits(path, cache), expected)
-    assert [each.stat().st_mtime_ns for each in cache.rglob("*.blob")] == [written]
+    assert [each.stat().st_ino for each in cache.iterdir()] == [written]
     assert small.content(path.parent) == before
 
 
@@ -65,6 +65,58 @@ def test_another_model_of_that_name_size_and_date_is_compiled(exported: Artifact
     second = logits(path, cache)
     np.testing.assert_array_equal(second, logits(path, None))
     assert np.abs(second - first).max() > 1e-3
+
+
+def test_a_damaged_compiled_model_never_runs(exported: Artifact, tmp_path: Path, said: list[tuple[str, str]]) -> None:
+    expected = logits(exported.path, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    good = kept.read_bytes()
+    places = [0, 30, 57, 4095, 4096, len(good) // 2, len(good) - 1]
+    damaged = [good[:cut] for cut in (0, 1, 4096, len(good) // 2, len(good) - 1)]
+    damaged += [good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :] for at in places]
+    for content in (*damaged, good + b"x"):
+        said.clear()
+        kept.write_bytes(content)
+        np.testing.assert_array_equal(logits(exported.path, tmp_path), expected)
+        ((code, _),) = said
+        assert code in ("compiled-model-damaged", "compiled-model-unreadable")
+        assert compiled_models.read_compiled(kept) is not None
+
+
+def test_what_a_compiled_model_depends_on_is_its_key(exported: Artifact, tmp_path: Path) -> None:
+    facts: dict[str, object] = {"model": "a", "openvino": "1", "processor": "p", "settings": {"threads": 1}}
+    paths = {compiled_path(tmp_path, facts | change) for change in ({}, *({name: "b"} for name in facts))}
+    assert len(paths) == 5
+    with runtimes.open(exported.path, "openvino", threads=1, model_cache=tmp_path) as runtime:
+        assert Path(runtime.description.compiled or "").parent == tmp_path
+    with runtimes.open(exported.path, "openvino", threads=1) as runtime:
+        assert runtime.description.compiled is None
+    with runtimes.open(exported.path, "openvino", threads=2, model_cache=tmp_path):
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_cache_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_models, "LIMIT_BYTES", 3 * 5000)
+    stranger = tmp_path / "notes.txt"
+    stranger.write_bytes(b"x" * 20_000)
+    for number in range(5):
+        path = tmp_path / f"{number}{compiled_models.SUFFIX}"
+        assert compiled_models.write_compiled(path, b"y" * 900)
+        os.utime(path, (number, number))
+    assert sorted(path.name for path in tmp_path.glob("*.compiled")) == ["2.compiled", "3.compiled", "4.compiled"]
+    assert stranger.exists()
+
+
+def test_a_full_disk_leaves_the_model_running(
+    exported: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "sync", fail)
+    np.testing.assert_array_equal(logits(exported.path, tmp_path), logits(exported.path, None))
+    assert [code for code, _ in said] == ["compiled-model-not-kept"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_of_the_cache_must_exist(exported: Artifact, tmp_path: Path) -> None:
