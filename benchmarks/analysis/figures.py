@@ -15,7 +15,7 @@ from benchmarks.machine.disturbances import disturbances, find_invalidity
 from benchmarks.machine.gpu import GpuState
 from benchmarks.machine.gpu_conditions import GpuConditions
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.identity import find_evaluated_reference, find_timed_reference, is_reference
+from benchmarks.records.identity import References, find_evaluated_reference, find_timed_reference, is_reference
 from benchmarks.records.plan import LEAST_PROCESSES
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import ProcessSamples, Series, Transfers
@@ -63,14 +63,15 @@ class Figures:
         self._recorded = result.recorded or _NOT_RECORDED
 
     @classmethod
-    def of(cls, result: Result, among: Sequence[Result] = ()) -> Figures:
+    def of(cls, result: Result, among: Sequence[Result] | References = ()) -> Figures:
         """The figures of the result beside the others of its run, which may hold the reference."""
         return cls(result, find_timed_reference(result, among), find_evaluated_reference(result, among))
 
     @classmethod
     def of_all(cls, results: Sequence[Result]) -> tuple[Figures, ...]:
         """The figures of each among the others."""
-        return tuple(cls.of(result, results) for result in results)
+        references = References(results)
+        return tuple(cls.of(result, references) for result in results)
 
     def as_json(self) -> dict[str, object]:
         """The figures by name, as JSON has them."""

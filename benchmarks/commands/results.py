@@ -133,7 +133,7 @@ def _read_rows(paths: Sequence[Path], required: bool) -> tuple[Figures, ...]:
     """All of them, without those that a later run of the same configuration has replaced, which a notice counts."""
     from benchmarks.analysis.figures import Figures
     from benchmarks.records.findings import SUFFIX
-    from benchmarks.records.identity import latest
+    from benchmarks.records.identity import References, latest
     from benchmarks.records.store import read
     from runtimes.errors import ArtifactError
 
@@ -149,7 +149,8 @@ def _read_rows(paths: Sequence[Path], required: bool) -> tuple[Figures, ...]:
     kept = latest(every)
     if len(kept) < len(every):
         streams.print_message(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out")
-    return tuple(Figures.of(result, every) for result in kept)
+    references = References(every)
+    return tuple(Figures.of(result, references) for result in kept)
 
 
 def fraction(context: click.Context, param: click.Parameter, value: str) -> float:

@@ -155,10 +155,11 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
             path=paths[0],
         )
     rows = []
+    references = identity.References(every[0]), identity.References(every[1])
     for before, now, differences in matches.pairs:
         for result, path in ((before, paths[0]), (now, paths[1])):
             check_facts(result, path)
-        figures = Figures.of(before, every[0]), Figures.of(now, every[1])
+        figures = Figures.of(before, references[0]), Figures.of(now, references[1])
         rows.append(_compare_rows(*figures, differences, limits))
     configurations = {identity.configuration(result, limits.across) for result in sides[1]}
     gone = tuple(

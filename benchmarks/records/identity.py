@@ -124,7 +124,25 @@ def configuration(result: Result, across: Collection[str] = ()) -> tuple[Value, 
     return tuple(field.of(result) for field in kept if field.name not in across)
 
 
-def find_timed_reference(result: Result, among: Sequence[Result]) -> Result | None:
+class References:
+    """The results that others may be compared with. Those of one result are found without a look at all others.
+
+    Args:
+        results: The results.
+    """
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        self._by_subject: dict[tuple[str, str | None], list[Result]] = {}
+        for result in results:
+            if result.status == "ok" and is_reference(result):
+                self._by_subject.setdefault((result.run, result.identity.subject), []).append(result)
+
+    def of(self, result: Result) -> Sequence[Result]:
+        """Return the references of the same run and subject, in their order."""
+        return self._by_subject.get((result.run, result.identity.subject), ())
+
+
+def find_timed_reference(result: Result, among: Sequence[Result] | References) -> Result | None:
     """Return the reference for the latency of a result, or ``None``.
 
     The reference is a result ``among`` the given ones of the same run, subject and batch. A reference that took turns
@@ -140,7 +158,7 @@ def find_timed_reference(result: Result, among: Sequence[Result]) -> Result | No
     return next((other for other in timed if other.asked.group == group), timed[0]) if timed else None
 
 
-def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result | None:
+def find_evaluated_reference(result: Result, among: Sequence[Result] | References) -> Result | None:
     """Return the reference for the predictions of a result, or ``None``.
 
     The reference is the first result with predictions ``among`` the given ones of the same run and subject, of any
@@ -149,13 +167,8 @@ def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result 
     return next((other for other in _references(result, among) if other.predictions is not None), None)
 
 
-def _references(result: Result, among: Sequence[Result]) -> list[Result]:
-    key = result.run, result.identity.subject
-    return [
-        other
-        for other in among
-        if (other.run, other.identity.subject) == key and other.status == "ok" and is_reference(other)
-    ]
+def _references(result: Result, among: Sequence[Result] | References) -> Sequence[Result]:
+    return (among if isinstance(among, References) else References(among)).of(result)
 
 
 def baseline_of(result: Result) -> Baseline:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.records import migration
-from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
+from benchmarks.records.identity import References, find_evaluated_reference, find_timed_reference
 from benchmarks.records.result import SCHEMA_VERSION, Result
 from runtimes import codec, files
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
@@ -45,10 +45,11 @@ def read(path: str | os.PathLike[str]) -> tuple[Result, ...]:
         )
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
     results = [parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
-    return tuple(_drop_derivable(result, results) for result in results)
+    references = References(results)
+    return tuple(_drop_derivable(result, references) for result in results)
 
 
-def _drop_derivable(result: Result, among: Sequence[Result]) -> Result:
+def _drop_derivable(result: Result, among: References) -> Result:
     """Return the result without recorded figures that follow from a reference in the file."""
     recorded = result.recorded
     if recorded is None or recorded.complete:

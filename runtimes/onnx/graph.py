@@ -70,14 +70,16 @@ class OnnxGraph:
         Libraries fuse such a chain into one step with the name of the last node. If several chains lead to ``last``,
         the result is ``last`` alone.
         """
-        chain = [last]
-        while not chain[0].weighted:
-            before = [self.producers[name] for name in chain[0].inputs if name in self.producers]
-            before = [node for node in before if node.weighted] or before
+        chain = {last: None}  # from the last node backwards, each once
+        node = last
+        while not node.weighted:
+            before = [self.producers[name] for name in node.inputs if name in self.producers]
+            before = [each for each in before if each.weighted] or before
             if len(before) != 1 or before[0] in chain:
                 return (last,)
-            chain.insert(0, before[0])
-        return tuple(chain)
+            node = before[0]
+            chain[node] = None
+        return tuple(reversed(chain))
 
     @cached_property
     def consumers(self) -> dict[str, list[Node]]:
@@ -123,12 +125,24 @@ class OnnxGraph:
 
         Nodes that only move values, such as Reshape, are followed back to their inputs.
         """
-        for _ in self.nodes:
+        passed: dict[str, None] = {}
+        while (known := self._origins.get(tensor)) is None:
             node = self.producers.get(tensor)
             if node is None or node.operator not in _MOVING or not node.inputs:
-                return node, tensor
+                known = node, tensor
+                break
+            passed[tensor] = None
             tensor = node.inputs[0]
-        return None, tensor  # a cycle, which no library runs
+            if tensor in passed:
+                known = None, tensor  # a cycle, which no library runs
+                break
+        self._origins.update(dict.fromkeys(passed, known))
+        return known
+
+    @cached_property
+    def _origins(self) -> dict[str, tuple[Node | None, str]]:
+        """What ``_origin`` found so far for tensors that nodes moved: each is followed back once."""
+        return {}
 
 
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
