@@ -162,16 +162,14 @@ def test_what_is_no_file_is_refused_at_once(
 
 @pytest.mark.parametrize("text", mutations.HOSTILE_JSON)
 @pytest.mark.parametrize("name", [name for name, reader in READERS.items() if reader.mutations is mutations.JSON])
-def test_hostile_values_in_any_field(tmp_path: Path, corpora: Callable[[str], Corpus], name: str, text: str) -> None:
+def test_hostile_values_in_any_field(
+    tmp_path: Path, corpora: Callable[[str], Corpus], monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
     corpus, generator = corpora(name), random.Random(f"{name} {text}")
     folder = tmp_path / "scratch"
     folder.mkdir()
-    original = mutations.HOSTILE_JSON
-    try:
-        mutations.HOSTILE_JSON = (text,)
-        content = mutations.replace_value(generator, corpus.samples[0])
-    finally:
-        mutations.HOSTILE_JSON = original
+    monkeypatch.setattr(mutations, "HOSTILE_JSON", (text,))
+    content = mutations.replace_value(generator, corpus.samples[0])
     assert judge(corpus.reader, folder, content).fault is None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickletools
 import re
-import shlex
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import BinaryIO
 
 from runtimes.artifacts.formats import kind_of
 from runtimes.errors import quote
+from runtimes.escaping import shell_word
 from runtimes.tar_errors import TAR_ERRORS
 
 MIN_FILE_BYTES = 16
@@ -95,7 +95,7 @@ def describe(file: BinaryIO, path: Path, head: bytes, size: int) -> tuple[str, s
         head: The first 512 bytes of the file.
         size: The size of the file.
     """
-    shown = shlex.quote(quote(path))
+    shown = shell_word(path)
     for kind in KINDS:
         if head.startswith(kind.start, kind.offset):
             return kind.what, kind.hint.replace("{path}", shown)
@@ -113,8 +113,8 @@ def describe(file: BinaryIO, path: Path, head: bytes, size: int) -> tuple[str, s
         return "a part of a TensorFlow checkpoint", OTHER_FRAMEWORK
     if size and not any(head):
         return f"a file of {size:,} bytes that begins with zeros", "copy or download the file again"
-    kind = kind_of(head)
-    return (f"truncated to {size} bytes" if 0 < size < MIN_FILE_BYTES and "begins with" in kind else kind), USE
+    other = kind_of(head)
+    return (f"truncated to {size} bytes" if 0 < size < MIN_FILE_BYTES and "begins with" in other else other), USE
 
 
 def describe_zip(names: Iterable[str]) -> tuple[str, str]:
@@ -136,7 +136,7 @@ def describe_zip(names: Iterable[str]) -> tuple[str, str]:
 
 
 def _describe_tar(file: BinaryIO, shown: str) -> tuple[str, str]:
-    names = []
+    names: list[str] = []
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:

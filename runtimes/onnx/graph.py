@@ -141,7 +141,7 @@ class OnnxGraph:
 
     @cached_property
     def _origins(self) -> dict[str, tuple[Node | None, str]]:
-        """What ``_origin`` found so far for tensors that nodes moved: each is followed back once."""
+        """The results of ``_origin`` so far for tensors that nodes moved, so that each is followed back once."""
         return {}
 
 

@@ -69,7 +69,11 @@ class ListSource:
         self.left_out = LeftOutFiles()
 
     def images(self) -> Iterator[ListedImage]:
-        """Yield the lines that are not empty."""
+        """Yield the lines that are not empty.
+
+        Raises:
+            ResourceError: The list cannot be read.
+        """
         import io
 
         try:
