@@ -22,6 +22,7 @@ from exporter.data.dataset import (
 from exporter.data.labels_file import read_labels
 from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
+from exporter.models.memory import require_memory
 from exporter.models.outputs import DEFAULT_OUTPUTS, LOGITS, needs_classifier, output_names
 from exporter.models.variants import VARIANTS, Variant
 from exporter.preprocessing.description import assumption, black_margin, describe_transform, scale_notice
@@ -159,9 +160,11 @@ def target_file(out: str, name: str, force: bool) -> Path:
         force: Whether the file may exist.
 
     Raises:
-        UsageError: The file or its manifest exists and ``force`` is off, or a folder has its name.
+        UsageError: The path is not UTF-8. The file or its manifest exists and ``force`` is off, or a folder has its
+            name.
         ResourceError: The folder is missing, or cannot be created or written, or there is something else than a file.
     """
+    files.require_utf8(out)
     path = Path(out)
     if out.endswith("/") or path.is_dir():
         path = path / name
@@ -235,10 +238,13 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         listener: Receives the progress and notices.
 
     Raises:
+        ResourceError: As for ``require_memory``.
         RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
     from exporter.models.several_outputs import reference_outputs, with_outputs
 
+    if isinstance(request.variant, Variant):
+        require_memory(request.variant, max(IMAGES, request.batch or 1))
     listener.step("loading the weights")
     log = GuessLog(listener.notice)
     listener = replace(listener, notice=log)
@@ -445,6 +451,7 @@ def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: Expo
     Fields are marked as assumed only for trained weights: for untrained ones, no preprocessing is right or wrong.
 
     Raises:
+        UsageError: Decoding is scaled, and there are no images to compare predictions on.
         RexportError: As for ``choose_preprocessing``.
     """
     options = request.preprocessing
@@ -456,6 +463,12 @@ def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: Expo
     margin = black_margin(chosen)
     if margin is not None:
         listener.notice(margin)
+    if chosen.scaled_decoding and request.data is None:
+        raise UsageError(
+            "scaled decoding changes pixels, and there are no images to compare predictions on",
+            code="scaled-decoding-without-data",
+            hint="--data FOLDER names images like those to come, --full-decoding changes nothing",
+        )
     if options.source is not None:
         listener.notice(describe_transform(options.source, chosen))
     if not loaded.record.trained:

@@ -7,15 +7,18 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import opening
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
+from runtimes.copying import refuse_to_copy
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, Reason, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.images import prefetch
+from runtimes.images.contents import is_content
 from runtimes.images.heat_map import place_on_image
 from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_or_name
 from runtimes.images.spec import MAX_PIXELS, Preprocessing
@@ -23,6 +26,7 @@ from runtimes.network_io import CAM, FEATURES, LOGITS, NetworkInput, find_output
 from runtimes.runtime import Runtime
 from runtimes.tensors.activation import ACTIVATIONS, Activation, guess_activation, to_probabilities
 from runtimes.tensors.spec import Arrays, TensorSpec
+from runtimes.tensors.validation import check_rows
 
 if TYPE_CHECKING:
     from runtimes.device_images.preparation import DevicePreparation
@@ -280,8 +284,9 @@ class Classifier:
         next batches. These threads end before the call returns or raises; a single image starts none.
 
         Args:
-            images: One image or several. A uint8 array (n, h, w, c) holds several images. An iterator is read at most
-                two batches ahead, so the images need not all be in memory.
+            images: One image or several, each as ``runtimes.images.preprocessing.Image`` describes. A uint8 array
+                (n, h, w, c) holds several images. An iterator is read at most two batches ahead, so the images need not
+                all be in memory. An open file is one image: it is read from its beginning and stays open.
             top: The number of classes for each image, limited to the number of classes of the network.
             batch: The number of images in one call of the network. A network with a fixed batch ignores this value; its
                 last batch is filled with zeros.
@@ -290,7 +295,7 @@ class Classifier:
             InputError: An image is broken or does not fit. The message names its path or its number, from 0.
             ResourceError: An image file is missing or unreadable, or memory is lacking.
             BackendUnavailableError: Pillow is needed but not installed.
-            CheckFailedError: An output of the network is not a finite number.
+            CheckFailedError: An output of the network is not a finite number, or has not one row for each image.
             ModelMismatchError: The number of outputs differs from the number of class names.
             UsageError: ``top`` or ``batch`` is below 1, or the classifier is closed.
             ArtifactError: The network is a trunk without the output ``logits``.
@@ -423,7 +428,8 @@ class Classifier:
         else:
             self._class_index(label)
         pixels = decode(image, self.preprocessing.channels)
-        _, heat = self.interpret_map(self._infer(fit_image(pixels, self.preprocessing)[None]), label)
+        fitted = fit_image(image if self.preprocessing.scaled_decoding else pixels, self.preprocessing)
+        _, heat = self.interpret_map(self._infer(fitted[None]), label)
         return place_on_image(heat, self.preprocessing, (pixels.shape[0], pixels.shape[1]))
 
     def interpret_map(self, outputs: Arrays, label: str | int | None = None) -> tuple[int, NDArray[np.float32]]:
@@ -485,7 +491,7 @@ class Classifier:
                 f"the network has no output {name}, only {there}",
                 code="output-absent",
                 path=self.runtime.artifact.path,
-                hint=f"rexport onnx --output {name} exports it",
+                hint=f"rexport onnx --output {shell_word(name)} exports it",
             )
         return self._outputs[name]
 
@@ -495,8 +501,8 @@ class Classifier:
         if device is not None:
             with closing(prefetch.prefetch(images, size, device.read)) as batches:
                 for sources in batches:
-                    feeds = {self._input.spec.name: device.prepare(sources)}
-                    yield self.runtime.infer(feeds)[output][: len(sources)]
+                    outputs = self._infer_prepared(device.prepare(sources), (name,))
+                    yield outputs[output][: len(sources)]
             return
         with closing(prefetch.prefetch(images, size, self._pixels)) as batches:
             for pixels in batches:
@@ -504,7 +510,13 @@ class Classifier:
 
     def _infer(self, pixels: Pixels) -> Arrays:
         """Return the outputs for one batch of fitted images (n, h, w, c). A fixed batch has more rows."""
-        return self.runtime.infer({self._input.spec.name: self._input.from_pixels(pixels, self.preprocessing)})
+        return self._infer_prepared(self._input.from_pixels(pixels, self.preprocessing), self._outputs)
+
+    def _infer_prepared(self, images: Any, names: Iterable[str]) -> Arrays:
+        """Return the outputs for prepared images, of which the named ones have to have one row for each image."""
+        outputs = self.runtime.infer({self._input.spec.name: images})
+        check_rows(outputs, (self._outputs[name].name for name in names), images.shape[0])
+        return outputs
 
     def _pixels(self, number: int, image: Image) -> Pixels:
         pixels = fit_or_name(image, self.preprocessing, number)
@@ -560,6 +572,10 @@ class Classifier:
         """Wait for running predictions, then free the model. A second call does nothing."""
         self.runtime.close()
 
+    def __reduce__(self) -> NoReturn:
+        """Raise ``UsageError``: an opened model cannot be copied or pickled."""
+        refuse_to_copy("Classifier", "runtimes.Classifier.open", self.runtime.artifact)
+
     def __enter__(self) -> Classifier:
         return self
 
@@ -596,6 +612,7 @@ def activation_notice(activation: Activation, name: str) -> Reason:
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
-    if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Iterable):
-        return iter([images])
-    return iter(images)
+    several: Any = images  # a type checker takes the contents of a file for an iterable of integers or lines
+    if isinstance(images, (str, os.PathLike)) or is_content(images) or not isinstance(images, Iterable):
+        return iter([several])
+    return iter(several)

@@ -66,12 +66,14 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
     """
     from exporter.network import ExportRequest
     from exporter.weights.checkpoint import stem
-    from exporter.weights.entries import Selection
+    from exporter.weights.entries import Selection, parse_digest
     from exporter.weights.modules import FactoryRequest, from_factory
     from exporter.weights.recognition import VariantOptions, from_checkpoint
 
     request = place.request
-    selection, options = Selection(request.key, request.strip_prefix), VariantOptions(size=place.size)
+    digest = None if request.expect_sha256 is None else parse_digest(request.expect_sha256)
+    selection = Selection(request.key, request.strip_prefix, sha256=digest)
+    options = VariantOptions(size=place.size)
     weights: str | LoadedWeights = request.weights or "random"
     file_name: str | None = None
     row: AnyNetwork

@@ -40,6 +40,7 @@ from runtimes import Artifact, Backend
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.backends.registry import available_backends
 from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.processors import usable_processors
 from runtimes.selection import select_candidates
 
@@ -109,12 +110,19 @@ def _is_exported(name: str) -> bool:
 
 
 def _read_artifact(name: str) -> Artifact:
-    """As ``Artifact.read``; where there is no such file, the error says how one is made."""
+    """As ``Artifact.read``; where there is no such file, the error says how one is made.
+
+    Raises:
+        IntegrityError: the file is damaged. Nothing is measured then, as for any file that cannot be read.
+        RexportError: as for ``Artifact.read``.
+    """
     if not Path(name).exists():
         raise ResourceError(
-            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {quote(name)}"
+            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {shell_word(name)}"
         )
-    return Artifact.read(name)
+    artifact = Artifact.read(name)
+    artifact.check_digest()
+    return artifact
 
 
 def _network_key(artifact: Artifact) -> object:

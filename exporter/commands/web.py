@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, RUNTIME, SectionedCommand
 from exporter.commands.options import activation_option, artifact_argument, force_option, labels_option
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
@@ -72,6 +72,6 @@ def web_command(heading: str) -> SectionedCommand:
                 artifact, preprocessing=preprocessing_of(options), **{name: options[name] for name in same}
             )
             page = write_site(request, listener)
-        click.echo(page)
+        streams.print_path(page)
 
     return web

@@ -11,7 +11,6 @@ import lzma
 import os
 import shlex
 import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from typing import BinaryIO, Protocol
 from runtimes import files
 from runtimes.artifacts.formats import kind_of
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError, quote
+from runtimes.tar_errors import TAR_ERRORS
 
 MAX_DEPTH = 8
 """The largest number of components in the name of a file. Deeper files of a folder are ignored.
@@ -176,7 +176,7 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
             if error.errno:
                 raise ResourceError.from_os(error, path, "read") from error
             raise _damage_error(path, error) from error
-        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+        except TAR_ERRORS as error:
             raise _damage_error(path, error) from error
 
 

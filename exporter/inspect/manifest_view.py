@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import runtimes
-from exporter.document.status_line import printable
 from exporter.format import count
 from exporter.inspect import engine_view
 from exporter.precision import gate
@@ -19,6 +18,7 @@ from runtimes.artifacts.embedded import Embedded, read_embedded
 from runtimes.artifacts.manifest import Calibration, Manifest, Parity, Weights
 from runtimes.artifacts.rebuild_command import recipe_options
 from runtimes.errors import ArtifactError, RexportError
+from runtimes.escaping import MAX_LINE, printable
 from runtimes.onnx import graph as onnxfile
 
 
@@ -91,7 +91,7 @@ def parity_as_text(path: Path, record: Parity) -> str:
         path: The artifact.
         record: The record.
     """
-    return f"{path}: parity passed: {describe_parity(record)}"
+    return printable(f"{path}: parity passed: {describe_parity(record)}", MAX_LINE)
 
 
 def describe_parity(record: Parity) -> str:
@@ -164,7 +164,8 @@ def as_text(path: Path) -> str:
         lines = _format_manifest(artifact.manifest)
     layers = [] if artifact.manifest is None or artifact.manifest.engine is None else _layer_lines(artifact)
     width = max(map(len, lines))
-    return "\n".join([*(f"{key:<{width}}  {value}" for key, value in lines.items()), *layers])
+    lines_of_facts = (f"{key:<{width}}  {value}" for key, value in lines.items())
+    return "\n".join(printable(line, MAX_LINE) for line in (*lines_of_facts, *layers))
 
 
 def _in_words(value: object) -> str:
@@ -223,7 +224,7 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         lines["made from"] = manifest.parent
     calibration = () if manifest.calibration is None else manifest.calibration.guesses
     for number, guess in enumerate(dict.fromkeys((*manifest.guesses, *calibration)), 1):
-        lines[f"guess {number}"] = f"{printable(guess.sentence)} [{guess.code}]"
+        lines[f"guess {number}"] = f"{guess.sentence} [{guess.code}]"
     return lines
 
 
@@ -232,7 +233,8 @@ def _describe_source(weights: Weights) -> dict[str, str]:
     parts = (("key", weights.key), ("prefix", weights.prefix), ("layout", weights.layout))
     read = ", ".join(f"{name} {value}" for name, value in parts if value is not None)
     assumed = ", ".join(weights.assumed)
-    return ({"read as": read} if read else {}) | ({"assumed": assumed} if assumed else {})
+    checked = {} if weights.file_sha256 is None else {"weights file": f"SHA-256 {weights.file_sha256}, as expected"}
+    return ({"read as": read} if read else {}) | ({"assumed": assumed} if assumed else {}) | checked
 
 
 def _describe_check(manifest: Manifest) -> str:
@@ -280,5 +282,5 @@ def _describe_recipe(record: Calibration) -> dict[str, str]:
 
 
 def _shorten_labels(labels: tuple[str, ...]) -> str:
-    shown = ", ".join(labels[:10])
+    shown = ", ".join(map(quote, labels[:10]))
     return shown if len(labels) <= 10 else f"{shown}, … ({len(labels)})"

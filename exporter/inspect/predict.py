@@ -29,6 +29,7 @@ from exporter.weights.sources import IMAGENET_PREPROCESSING
 from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
 from runtimes.artifacts.embedded import read_embedded, unverified
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
+from runtimes.escaping import csv_cell, printable
 from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import decode
 from runtimes.tensors.activation import Activation
@@ -163,7 +164,7 @@ def _draw_heat_map(
         return answer
     best = answer.labels[0]
     pixels = decode(answer.path, classifier.preprocessing.channels)
-    heat = classifier.explain(pixels, best.index)
+    heat = classifier.explain(answer.path if classifier.preprocessing.scaled_decoding else pixels, best.index)
     write_picture(path, draw(pixels, heat, f"{best.name}  {100 * best.probability:.1f} %"), replace_existing)
     return replace(answer, cam=str(path))
 
@@ -315,22 +316,24 @@ def as_json(answers: Sequence[ImagePrediction]) -> str:
 
 
 def as_csv(answers: Sequence[ImagePrediction]) -> str:
-    """The table with its header; a name with a comma, a quote or a line's end is quoted."""
+    """The table with its header: a line for each row, in which no text is a formula for a spreadsheet."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for answer in answers:
         for rank, label in enumerate(answer.labels, 1):
-            writer.writerow([answer.path, rank, label.name, label.index, f"{label.probability:.6g}", ""])
+            cells = (answer.path, rank, label.name, label.index, f"{label.probability:.6g}", "")
+            writer.writerow(map(csv_cell, cells))
         if answer.error is not None:
-            writer.writerow([answer.path, "", "", "", "", answer.error.sentence])
+            writer.writerow(map(csv_cell, (answer.path, "", "", "", "", answer.error.sentence)))
     return buffer.getvalue()
 
 
 def as_text(answers: Sequence[ImagePrediction]) -> str:
     """``path: label 97.1 %, label 2.0 %`` for each image that could be read."""
     return "\n".join(
-        f"{answer.path}: " + ", ".join(f"{label.name} {100 * label.probability:.1f} %" for label in answer.labels)
+        f"{printable(answer.path)}: "
+        + ", ".join(f"{quote(label.name)} {100 * label.probability:.1f} %" for label in answer.labels)
         for answer in answers
         if answer.error is None
     )

@@ -40,6 +40,8 @@ def _resize(preprocessing: Preprocessing) -> str:
         words.append(preprocessing.interpolation)
     if not preprocessing.antialias:
         words.append("without antialiasing")
+    if preprocessing.scaled_decoding:
+        words.append("large JPEG files decoded at a fraction of their size")
     return ", ".join(words)
 
 

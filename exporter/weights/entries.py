@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from exporter.weights import pickle_scan, safetensors_header
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,11 +44,13 @@ class Selection:
         key: The entry that holds the weights, with dots for entries inside others.
         prefix: The beginning of the names of the network's tensors.
         headless: Whether the network may be a trunk without a classifier.
+        sha256: The SHA-256 that the file must have, as 64 hexadecimal digits in lower case.
     """
 
     key: str | None = None
     prefix: str | None = None
     headless: bool = False
+    sha256: str | None = None
 
 
 ANY_ENTRY = Selection()
@@ -62,11 +65,35 @@ class StoredState:
         tensors: The tensors on the CPU, with their stored dtypes. They may share memory with each other.
         entry: The entry of a training checkpoint that holds them, with dots for entries inside others, or ``None``.
         averages: The other entries that hold the same network, which may be averaged weights.
+        sha256: The SHA-256 of the file, if it was compared with the expected one.
     """
 
     tensors: dict[str, Tensor]
     entry: str | None = None
     averages: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
+_DIGEST = re.compile(r"(sha256:)?(?P<digits>[0-9a-f]{64})", re.IGNORECASE)
+
+
+def parse_digest(text: str) -> str:
+    """Return a SHA-256 digest as 64 hexadecimal digits in lower case.
+
+    Args:
+        text: The digits in upper or lower case, also after ``sha256:``.
+
+    Raises:
+        UsageError: The text is no SHA-256 digest.
+    """
+    match = _DIGEST.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"a SHA-256 has 64 hexadecimal digits, not {quote(text)!r}",
+            code="expected-digest-invalid",
+            hint="sha256sum FILE prints it",
+        )
+    return match["digits"].lower()
 
 
 def choose(content: object, key: str | None) -> StoredState:
@@ -139,6 +166,12 @@ def _choose_entry(content: Mapping[object, object]) -> tuple[str | None, tuple[s
     other = list(everything)
     if not other and any(map(_is_tensor, content.values())):
         return None, ()
+    if {"state", "param_groups"} <= content.keys():
+        raise ArtifactError(
+            "the file holds the state of an optimizer, and no weights",
+            code="weights-optimizer-only",
+            hint="use the file that was saved from model.state_dict()",
+        )
     raise ArtifactError(
         f"the file holds no weights, neither at its top level nor under {', '.join(CONTAINERS)}",
         code="tensors-missing",
@@ -185,7 +218,7 @@ def _entry(content: Mapping[object, object], key: str) -> Mapping[object, object
 
 def _key_options(names: Sequence[str]) -> str:
     """Return the options for the first entries, as a hint."""
-    return " or ".join(f"--key {quote(name)}" for name in names[:MAX_HINTS])
+    return " or ".join(f"--key {shell_word(name)}" for name in names[:MAX_HINTS])
 
 
 def _is_tensor(value: object) -> TypeGuard[Tensor]:

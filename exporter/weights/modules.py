@@ -140,7 +140,7 @@ def load_state(named: NamedModule, path: Path, selection: Selection, notify: Not
         ModelMismatchError: Tensors are missing, unexpected, or have another shape or type.
         RexportError: As for ``checkpoint.read``.
     """
-    stored = checkpoint.read(path, selection.key)
+    stored = checkpoint.read(path, selection.key, selection.sha256)
     expected = _tensors(named.module)
     try:
         foreign = ForeignWeights(path, stored, translation.unwrap(stored.tensors, expected, selection.prefix))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from exporter.weights.matching import Notify, describe_variant
 from exporter.weights.sources import LoadedWeights, record_of_file
 from exporter.weights.translation import Translation, list_names
 from runtimes.errors import ModelMismatchError, Reason, RexportError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,7 +163,7 @@ def _in_words(recognised: Variant, field: str) -> str:
 def _choose(state: Mapping[str, Tensor], name: str | None, file: Path) -> Variant:
     """Return the variant with the given name, adapted to the tensors, or the only variant that matches them."""
     fitting = matching.recognise(state)
-    path = shlex.quote(str(file))
+    path = shell_word(file)
     if name is not None:
         return next((candidate for candidate in fitting if candidate.name == name), variant(name))
     fitting = matching.without_blur(fitting)

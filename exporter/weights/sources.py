@@ -282,6 +282,7 @@ def record_of_file(foreign: ForeignWeights, state: dict[str, Tensor]) -> Weights
         key=foreign.stored.entry,
         prefix=foreign.translation.prefix or None,
         layout=None if layout is None else layout.title,
+        file_sha256=foreign.stored.sha256,
     )
 
 

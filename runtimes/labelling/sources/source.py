@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
@@ -82,10 +83,15 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def printable(name: str) -> str:
+def unicode_name(name: str) -> str:
     r"""Return a name as text that Parquet can hold. Bytes that are not UTF-8 become escapes, such as ``caf\xe9``."""
     try:
         name.encode()
     except UnicodeEncodeError:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return name
+
+
+def name_in_folder(name: str) -> str:
+    """Return the name that ``unicode_name`` has turned into ``name``, if it had bytes that are not UTF-8."""
+    return re.sub(r"\\x([89a-f][0-9a-f])", lambda escape: chr(0xDC00 + int(escape[1], 16)), name)

@@ -86,7 +86,7 @@ class ParquetSource:
 
         try:
             yield
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
+        except (pyarrow.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             raise ArtifactError(
                 f"the Parquet file cannot be read: {quote(' '.join(str(error).split()))}",
                 code="table-damaged",

@@ -73,6 +73,10 @@ inline Preprocessing preprocessing_of(const nlohmann::json& fields) {
   result.bgr = fields.value("channel_order", "RGB") == "BGR";
   result.scale = fields.value("scale", 255.0f);
   result.floor_offset = fields.value("crop_offset", "round") == "floor";
+  if (fields.value("scaled_decoding", false)) {
+    throw Error("the model decodes JPEG files at a fraction of their size, which this header does not; export it without "
+                "--scaled-decoding");
+  }
   const bool positive = result.crop[0] > 0 && result.crop[1] > 0 && result.pad >= 0;
   if (!positive || result.mean.empty() || result.mean.size() != result.std.size()) {
     throw Error("the preprocessing has an empty crop, or not one mean and std for each channel");
