@@ -17,7 +17,7 @@ from runtimes import Artifact, codec, parity
 from runtimes.artifacts.embedded import Embedded, read_embedded
 from runtimes.artifacts.manifest import Calibration, Manifest, Parity, Weights
 from runtimes.artifacts.rebuild_command import recipe_options
-from runtimes.errors import ArtifactError, RexportError
+from runtimes.errors import ArtifactError, RexportError, quote
 from runtimes.escaping import MAX_LINE, printable
 from runtimes.onnx import graph as onnxfile
 
