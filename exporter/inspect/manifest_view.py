@@ -224,7 +224,7 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         lines["made from"] = manifest.parent
     calibration = () if manifest.calibration is None else manifest.calibration.guesses
     for number, guess in enumerate(dict.fromkeys((*manifest.guesses, *calibration)), 1):
-        lines[f"guess {number}"] = f"{printable(guess.sentence)} [{guess.code}]"
+        lines[f"guess {number}"] = f"{guess.sentence} [{guess.code}]"
     return lines
 
 
