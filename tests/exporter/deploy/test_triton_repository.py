@@ -53,7 +53,7 @@ def test_a_version_is_an_artifact_with_what_triton_reads(artifact: Path, tmp_pat
     version = add(artifact, tmp_path, TritonSettings("python"))
     model = tmp_path / "repository" / "resnet20"
     assert (version.path, version.version, version.existed) == (model / "1", 1, False)
-    assert (model / "labels.txt").read_text().splitlines() == [f"class {number}" for number in range(10)]
+    assert (model / "labels.txt").read_text().splitlines() == [rf"class\n{number}" for number in range(10)]
     assert (model / "1" / "model.py").read_bytes() == (REPO / "exporter/deploy/triton_model.py").read_bytes()
     copied = Artifact.read(model / "1" / "model.onnx")
     copied.check_digest()
