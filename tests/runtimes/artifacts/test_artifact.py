@@ -234,7 +234,7 @@ def test_changed_and_missing_vectors(fake_artifact: FakeFactory) -> None:
     with refuses(IntegrityError, "vectors-digest-mismatch"):
         made.vectors()
     place.unlink()
-    with refuses(ResourceError, "file-access-failed", "read", os.strerror(errno.ENOENT)):
+    with refuses(ArtifactError, "vectors-file-missing", place.name):
         made.vectors()
 
 
