@@ -335,7 +335,9 @@ WRITERS: dict[str, Writer] = {
     "int8": Writer(_int8, check_artifacts, is_heavy=True),
     "external weights": Writer(_beside, check_artifacts, is_heavy=True),
     "pt2": Writer(_pt2, check_artifacts, is_heavy=True),
-    "engine": Writer(_engine, check_artifacts, libraries=("tensorrt_rtx",), is_heavy=True),
+    "engine": Writer(
+        _engine, check_artifacts, varies=("net.engine", "net.engine.json"), libraries=("tensorrt_rtx",), is_heavy=True
+    ),
     "training": Writer(_training, varies=("run-old/run.json", "run-old/curve.jsonl"), is_heavy=True),
 }
 """All writers. Those that are not heavy need no PyTorch."""
