@@ -10,7 +10,7 @@ import click
 
 from exporter.commands import engine_options as engineoptions
 from exporter.commands import streams, terminal
-from exporter.commands.checkpoint_options import SELECTED, selection_of, selection_options
+from exporter.commands.checkpoint_options import SELECTED, require_checkpoint, selection_of, selection_options
 from exporter.commands.command import DATA, MEASURING, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
@@ -19,6 +19,7 @@ from exporter.commands.layer_files import export_layer_files
 from exporter.commands.manifests import manifests_group
 from exporter.commands.options import (
     TYPING,
+    activation_option,
     announce_idle,
     announce_unused,
     artifact_argument,
@@ -193,7 +194,11 @@ cli.add_command(refit)
     type=click.Path(),
     help="Image files, folders with images, or - for a list of paths on standard input.",
 )
-@stack_options(labels_option("those of the model"), preprocessing_options("that of the model"))
+@stack_options(
+    labels_option("those of the model"),
+    activation_option("that of the model"),
+    preprocessing_options("that of the model"),
+)
 @backend_options
 @OUTPUT.option(
     "--top", type=click.IntRange(1), default=1, metavar="N", help="Number of labels for each image, best first."
@@ -225,7 +230,7 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
         files = prediction.find_images(images, sys.stdin.buffer)
         if options["cam"] is None:
             announce_idle(click.get_current_context(), "without --cam", ("force",), listener.notice)
-        same = ("top", "backend", "device", "threads", "labels", "cam", "force")
+        same = ("top", "backend", "device", "threads", "labels", "cam", "force", "activation")
         request = prediction.PredictionRequest(
             model, preprocessing=preprocessing_of(options), **{name: options[name] for name in same}
         )
@@ -325,6 +330,7 @@ def inspect(
             found = checkpoint_view.inspect(file, selection_of(options))
             text = checkpoint_view.as_json(found) if as_json else checkpoint_view.as_text(found)
         else:
+            require_checkpoint(options["expect_sha256"], "a model file, whose manifest has its own")
             announce_idle(click.get_current_context(), "on a model file", SELECTED, listener.notice)
             export_layer_files(file, export_layer_info, export_profile)
             text = manifest_view.as_json(file) if as_json else manifest_view.as_text(file)

@@ -6,6 +6,8 @@
 - Any other failure of standard output is a ``ResourceError``. A failure of standard error ends nothing.
 - Standard output keeps its encoding. Characters that it lacks are written in ASCII, as ``+-`` or ``\\u0142``. Paths are
   written in the bytes of their file names, and JSON is ASCII if the encoding is not UTF-8.
+- No text from a file acts on a terminal: control characters, marks that turn the direction of writing and characters
+  without width are written as escapes. Only paths in a pipe or a file stay as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from runtimes.errors import ResourceError
+from runtimes.escaping import MAX_LINE, json_text, printable
 
 if TYPE_CHECKING:
     from exporter.document.blocks import Document
@@ -72,12 +75,17 @@ def _escaped(text: str) -> str:
     return "".join(chr(code) if code < 0x80 else f"\\u{code:04x}" for code in codes)
 
 
+def _printable_lines(text: str, most: int | None = None) -> str:
+    return "\n".join(printable(line, most) for line in text.split("\n"))
+
+
 def print_result(text: str, newline: bool = True) -> None:
-    """Print text on standard output.
+    """Print text on standard output, each line ``printable``.
 
     Raises:
         ResourceError: Standard output cannot be written.
     """
+    text = _printable_lines(text)
     with _standard_output():
         sys.stdout.write(f"{text}\n" if newline else text)
         sys.stdout.flush()
@@ -90,17 +98,17 @@ def print_json(text: str) -> None:
         ResourceError: Standard output cannot be written.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print_result(text if codecs.lookup(encoding).name == "utf-8" else _escaped(text))
+    print_result(json_text(text) if codecs.lookup(encoding).name == "utf-8" else _escaped(text))
 
 
 def print_path(path: str | os.PathLike[str]) -> None:
-    """Print the path of a file on standard output, in the bytes of its name in the file system.
+    """Print the path of a file on standard output: for people on a terminal, else in the bytes of its name.
 
     Raises:
         ResourceError: Standard output cannot be written.
     """
     buffer = getattr(sys.stdout, "buffer", None)
-    if buffer is None:  # a stream in memory
+    if buffer is None or sys.stdout.isatty():  # buffer: a stream in memory has none
         print_result(os.fspath(path))
         return
     with _standard_output():
@@ -125,7 +133,7 @@ def print_document(document: Document) -> None:
 def print_message(text: str) -> None:
     """Print a line on standard error. If it cannot be written, it is dropped."""
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{_printable_lines(text, MAX_LINE)}\n")
         sys.stderr.flush()
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import click
 
 from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
+from exporter.commands.hidden_package import HIDDEN, find_hiding_folder
 from exporter.commands.streams import flush_result, has_reader_left, open_streams, print_message, refuse_output
 from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
 from runtimes.errors import Reason, ResourceError, RexportError, quote
@@ -78,6 +79,7 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
         signal.signal(signal.SIGINT, end)
     stdout, stderr = sys.stdout, sys.stderr
     _show_notices()
+    _require_own_package()
     try:
         code = command.main(prog_name=program, standalone_mode=False)
     except BaseException as error:
@@ -100,6 +102,19 @@ def _complete_environment() -> None:
         os.environ.setdefault("USER", str(os.getuid()))
 
 
+def _require_own_package() -> None:
+    """Ends the process where a folder of the user hides the package that all commands stand on."""
+    hiding = find_hiding_folder()
+    if hiding is None:
+        return
+    print_error(
+        "package-shadowed",
+        f"{hiding} hides rexport's own package 'runtimes', because its folder comes first on sys.path (rename "
+        f"{hiding.name}, or start Python with -P)",
+    )
+    sys.exit(HIDDEN)
+
+
 class _Notices(logging.Handler):
     """A line on stderr for each record: above the status line while there is one.
 
@@ -112,7 +127,7 @@ class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kind = "warning" if record.levelno >= logging.WARNING else "notice"
         code, sentence = getattr(record, "code", None), record.getMessage()
-        text = sentence if code is None else coded_line(kind, code, sentence)
+        text = notice_line(sentence) if code is None else coded_line(kind, code, sentence)
         if self.line is not None:
             self.line.print_line(text)
             return
@@ -213,7 +228,7 @@ def _usage_sentence(error: click.UsageError) -> str:
 
 def print_error(code: str, sentence: str) -> None:
     """Prints ``error[CODE]: SENTENCE`` on stderr."""
-    print_message(f"error[{code}]: {sentence}" if code else f"error: {sentence}")
+    print_message(coded_line("error", code, sentence))
 
 
 def print_notice(notice: str | Reason) -> None:

@@ -64,8 +64,11 @@ class LabellingProgress:
         if self._evaluate:
             check_targets(self._out, job)
         self._listener.notice(
-            f"{quote(job.source)}: {FORMS[job.kind]}, {count(job.images, 'image')}, "
-            f"{count(job.shards, 'shard')} of up to {count(job.shard, 'image')}",
+            Reason(
+                "source-recognised",
+                f"{quote(job.source)}: {FORMS[job.kind]}, {count(job.images, 'image')}, "
+                f"{count(job.shards, 'shard')} of up to {count(job.shard, 'image')} (--kind)",
+            )
         )
         if before.images:
             self._listener.notice(f"{before.images:,} of {count(job.images, 'image')} are labelled already")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +22,16 @@ from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.precision.table import Material
 from exporter.targets.publish import Draft, ExportTarget, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
+from exporter.targets.repeated_blocks import draw_parameters, folded_parameters, repeat_blocks, shorten
 from exporter.targets.strided_slices import pool_strided_slices
 from runtimes import Artifact, files
 from runtimes.artifacts.embedded import KEY, Embedded
 from runtimes.artifacts.manifest import Calibration, FileRecord
-from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quote
+from runtimes.errors import CheckFailedError, CompatibilityError, RexportError, UsageError, quote
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from exporter.models.variants import Variant
 
@@ -99,7 +101,7 @@ def export_network(
     opset = _resolve_opset(place, precision_spec)
     check_limit(precision_spec, network)
     listener.step("exporting to ONNX")
-    graph = tidy(pool_strided_slices(_trace(network, place.batch, opset)))
+    graph = _trace(network, place.batch, opset)
     _check_opset(graph, opset)
     announce(precision_spec, listener)
     accuracy_gate = gate_of(network, precision_spec, listener)
@@ -127,10 +129,11 @@ def export_network(
                 _check(file, network)
                 artifact = finish(replace(draft, external=external), network, listener, accuracy_gate)
             except BaseException:
-                for record in external:
-                    place.target.with_name(record.name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError, RexportError):
+                    _remove_old_weights(place.target, [place.target.with_name(record.name) for record in external])
                 raise
-        _remove_old_weights(artifact)
+        pattern = f"{glob.escape(place.target.name)}.{'[0-9a-f]' * 8}.data"
+        _remove_old_weights(place.target, place.target.parent.glob(pattern))
         return artifact
 
     if precision_spec.row.calibrated and accuracy_gate is not None:
@@ -156,7 +159,7 @@ def _resolve_opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:
 _NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the warnings of the exporters about their own code. The result is checked afterwards."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
@@ -173,12 +176,26 @@ def _quiet() -> Iterator[None]:
 
 
 def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
-    import torch
-
+    """Return the tidy graph of a network, with folded batch norms."""
+    from exporter.models.resnet import build
     from exporter.models.several_outputs import with_outputs
 
+    model = with_outputs(network.model, network.outputs)
+    short = None if network.variant is None else shorten(network.variant)
+    if network.variant is None or short is None:
+        return _trace_module(model, network, batch, opset)
+    traced = with_outputs(build(short), network.outputs)
+    draw_parameters(traced)
+    graph = _trace_module(traced, network, batch, opset)
+    return repeat_blocks(graph, network.variant, folded_parameters(network.variant, model))
+
+
+def _trace_module(module: nn.Module, network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
+    """Return the tidy graph of a module with the inputs and outputs of a network."""
+    import torch
+
     example = torch.zeros(batch or EXAMPLE_BATCH, network.in_channels, *network.size)
-    traced = trace(with_outputs(network.model, network.outputs), example, batch)
+    traced = trace(module, example, batch)
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -199,7 +216,7 @@ def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
             ) from error
     if program is None:
         raise CompatibilityError(f"torch {torch.__version__} returned no ONNX program", code="onnx-program-missing")
-    return program.model_proto
+    return tidy(pool_strided_slices(program.model_proto))
 
 
 def tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -265,29 +282,33 @@ def _check_opset(graph: onnx.ModelProto, opset: int) -> None:
 
 
 def _write(graph: onnx.ModelProto, path: Path, target: Path) -> tuple[FileRecord, ...]:
-    """Write the file. Weights beyond ``ONE_FILE_BYTES`` go to a file of a new name beside ``target``."""
-    import onnx
-
+    """Write the file. Weights beyond ``ONE_FILE_BYTES`` go to a file beside ``target``, whose name holds its digest."""
     if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= ONE_FILE_BYTES:
         path.write_bytes(graph.SerializeToString())
         return ()
-    name = f"{target.name}.{os.urandom(4).hex()}.data"
-    weights = target.with_name(name)
-    try:
-        onnx.save(graph, os.fspath(path), save_as_external_data=True, location=name)
+    from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
+
+    with files.temporary_file(target) as weights:
+        convert_model_to_external_data(graph, location=weights.name)
+        write_external_data_tensors(graph, os.fspath(weights.parent))
         files.sync(weights)
-        return (FileRecord(name, files.sha256_of(weights)),)
-    except BaseException:
-        weights.unlink(missing_ok=True)
-        raise
+        digest = files.sha256_of(weights)
+        record = FileRecord(f"{target.name}.{digest[:8]}.data", digest)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = record.name
+        path.write_bytes(graph.SerializeToString())
+        os.replace(weights, target.with_name(record.name))
+    return (record,)
 
 
-def _remove_old_weights(artifact: Artifact) -> None:
-    """Remove weights files that earlier or interrupted exports to the same path left."""
-    target = artifact.path
-    keep = {record.name for record in artifact.manifest.external} if artifact.manifest else set()
+def _remove_old_weights(target: Path, weights: Iterable[Path]) -> None:
+    """Remove those weights files, of earlier, failed or interrupted exports, that the manifest of ``target`` lacks."""
     with files.folder_lock(target.parent):
-        for path in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.data"):
+        manifest = Artifact.read(target).manifest if target.exists() else None
+        keep = {record.name for record in manifest.external} if manifest else set()
+        for path in weights:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 

@@ -35,7 +35,7 @@ def trace_once(row: Variant) -> bytes:
 
 
 def float_graph(row: Variant) -> onnx_library.ModelProto:
-    return onnx_file.tidy(onnx_library.load_from_string(trace_once(row)))
+    return onnx_library.load_from_string(trace_once(row))
 
 
 def images(row: Variant, count: int = 4) -> np.ndarray:
