@@ -297,3 +297,9 @@ def test_what_is_no_path_is_a_wrong_request(name: str, reason: str) -> None:
     for act in (files.open_regular, files.identity):
         with refuses(UsageError, "path-invalid", reason):
             act(name)
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    files.require_utf8(tmp_path / "café")
+    with refuses(UsageError, "path-not-utf8", "b\\udce9d"):
+        files.require_utf8(tmp_path / os.fsdecode(b"b\xe9d"))

@@ -63,6 +63,11 @@ def test_a_name_that_is_not_utf8_is_listed_with_escapes(photos: Path, tmp_path: 
     name = os.fsencode(tmp_path) + b"/caf\xe9.png"
     Path(os.fsdecode(name)).write_bytes((photos / "ant" / "0000.png").read_bytes())
     assert [image.uri for image in listed(tmp_path)] == ["caf\\xe9.png"]
+    source = recognise_source(str(tmp_path)).open()
+    (image,) = source.images()
+    (content,) = source.contents([image])
+    with open(name, "rb") as file:
+        assert source.read(image, content) == file.read()
 
 
 def archive(path: Path, folder: Path, mode: str = "w") -> Path:
