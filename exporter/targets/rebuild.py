@@ -104,8 +104,12 @@ def _export_command(manifest: Manifest, command: str) -> str:
     channels, size = (spec.shape[3], spec.shape[1:3]) if raw else (spec.shape[1], spec.shape[2:])
     parts = [f"rexport {command} {manifest.name} --in-channels {channels} --size {size[0]}x{size[1]}"]
     if weights.origin == "file":
-        given = (("--weights", weights.source), ("--key", weights.key), ("--strip-prefix", weights.prefix))
-        given = (*given, ("--expect-sha256", weights.file_sha256))
+        given = (
+            ("--weights", weights.source),
+            ("--key", weights.key),
+            ("--strip-prefix", weights.prefix),
+            ("--expect-sha256", weights.file_sha256),
+        )
         parts += [f"{option} {quote(value)}" for option, value in given if value]
     return " ".join([*parts, "--input raw"] if raw else parts)
 

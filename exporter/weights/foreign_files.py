@@ -113,8 +113,8 @@ def describe(file: BinaryIO, path: Path, head: bytes, size: int) -> tuple[str, s
         return "a part of a TensorFlow checkpoint", OTHER_FRAMEWORK
     if size and not any(head):
         return f"a file of {size:,} bytes that begins with zeros", "copy or download the file again"
-    kind = kind_of(head)
-    return (f"truncated to {size} bytes" if 0 < size < MIN_FILE_BYTES and "begins with" in kind else kind), USE
+    other = kind_of(head)
+    return (f"truncated to {size} bytes" if 0 < size < MIN_FILE_BYTES and "begins with" in other else other), USE
 
 
 def describe_zip(names: Iterable[str]) -> tuple[str, str]:
@@ -136,7 +136,7 @@ def describe_zip(names: Iterable[str]) -> tuple[str, str]:
 
 
 def _describe_tar(file: BinaryIO, shown: str) -> tuple[str, str]:
-    names = []
+    names: list[str] = []
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:

@@ -67,7 +67,11 @@ class ListSource:
         self.root = store.root
 
     def images(self) -> Iterator[ListedImage]:
-        """Yield the lines that are not empty."""
+        """Yield the lines that are not empty.
+
+        Raises:
+            ResourceError: The file cannot be read.
+        """
         import io
 
         try:
