@@ -127,7 +127,7 @@ OBSTACLES: dict[str, Callable[[Path], object]] = {
     "a pipe": os.mkfifo,
     "a folder": Path.mkdir,
     "a device": lambda path: path.symlink_to("/dev/full"),
-    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "dangling link": lambda path: path.symlink_to("nothing"),
     "an input error": _unreadable,
 }
 
@@ -147,7 +147,7 @@ def test_what_is_no_file_is_refused_at_once(
     path = reader.place(tmp_path, reader.file, corpus.samples[0])
     (tmp_path / reader.file).unlink()
     OBSTACLES[obstacle](tmp_path / reader.file)
-    if obstacle == "a link to nothing" and name in ABSENT_MEANS_NONE | {"onnx"}:
+    if obstacle == "dangling link" and name in ABSENT_MEANS_NONE | {"onnx"}:
         pytest.skip("the file need not be there")
     if obstacle == "a folder" and name in FOLDERS:
         pytest.skip("a folder is read too")
@@ -173,7 +173,10 @@ def test_hostile_values_in_any_field(
     assert judge(corpus.reader, folder, content).fault is None
 
 
-@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"x": {"b": 1, "b": 1}}', "[NaN]", "1" * 5000])
+AMBIGUOUS = ['{"a": 1, "a": 2}', '{"x": {"b": 1, "b": 1}}', "[NaN]", "1" * 5000]
+
+
+@pytest.mark.parametrize("text", AMBIGUOUS)
 def test_ambiguous_json_is_refused(text: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         codec.parse(text)
@@ -223,9 +226,9 @@ def _burns_time(_: Path) -> object:
 
 PLANTED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another exception": (_raises, "raises RuntimeError"),
-    "an error without the file": (_says_no_file, "does not name the file"),
+    "an error without the file": (_says_no_file, "not name the"),
     "a file left over": (_writes, "changes the files"),
-    "a fault on few files": (_breaks_on_zero, "raises ZeroDivisionError"),
+    "a fault on few files": (_breaks_on_zero, "ZeroDivisionError"),
     "memory": (lambda _: b"x" * (128 << 20), "of memory"),
 }
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 Mutation: TypeAlias = Callable[[random.Random, bytes], bytes]
 """Returns a changed copy of a file. The same state of the generator gives the same copy."""
 
-HOSTILE_JSON = (
+HOSTILE_JSON: tuple[str, ...] = (
     *("NaN", "Infinity", "-Infinity", "1e999", "-0", "-0.0", "1e-320", "0", "-1", "1.5", "true", "null", '"1"', '""'),
     *("[]", "{}", "[[]]", "9223372036854775808", "-9223372036854775809", "1" + "0" * 400, "9" * 5000),
     *(

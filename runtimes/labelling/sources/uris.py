@@ -72,7 +72,11 @@ class ListSource:
         """Yield the lines that are not empty.
 
         Raises:
+        <<<<<<< HEAD
             ResourceError: The list cannot be read.
+        =======
+            ResourceError: The file cannot be read.
+        >>>>>>> readers
         """
         import io
 

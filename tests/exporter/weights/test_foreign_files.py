@@ -90,22 +90,22 @@ def hidden_in_zip(content: bytes) -> bytes:
     return content[:start] + PAYLOAD + bytes(end)
 
 
-@pytest.mark.parametrize("form", ["legacy", "zip, in the middle", "zip, at the end", "zip, before", "safetensors"])
+@pytest.mark.parametrize("form", ["legacy", "zip, middle", "zip, end", "zip, start", "safetensors"])
 def test_bytes_beside_the_tensors_are_refused(tmp_path: Path, form: str) -> None:
     zip_file, legacy = saved(network()), saved(network(), _use_new_zipfile_serialization=False)
     import safetensors.torch
 
     contents = {
         "legacy": legacy + PAYLOAD,
-        "zip, in the middle": hidden_in_zip(zip_file),
-        "zip, at the end": zip_file + PAYLOAD,
-        "zip, before": PAYLOAD + zip_file,
+        "zip, middle": hidden_in_zip(zip_file),
+        "zip, end": zip_file + PAYLOAD,
+        "zip, start": PAYLOAD + zip_file,
         "safetensors": safetensors.torch.save(network()) + PAYLOAD,
     }
     path = written(tmp_path, contents[form])
     with pytest.raises(ArtifactError):
         checkpoint.read(path)
-    if form in ("legacy", "zip, in the middle"):
+    if form in ("legacy", "zip, middle"):
         with pytest.raises(ArtifactError, match=f"{len(PAYLOAD)}|hides"):
             checkpoint.read(path)
 
@@ -168,18 +168,18 @@ def test_a_file_that_changes_meanwhile_is_not_read(tmp_path: Path, monkeypatch: 
     assert len(checkpoint.read(path, sha256=hashlib.sha256(good).hexdigest()).tensors) == len(network())
 
 
-@pytest.mark.parametrize(
-    ("command", "code", "exit_code"),
-    [
-        ("inspect {file} --expect-sha256 {good}", "", 0),
-        ("inspect {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
-        ("onnx {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
-        ("onnx resnet20 --weights {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
-        ("torch {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
-        ("onnx resnet20 --weights bundled --expect-sha256 {good}", "expected-digest-without-file", 2),
-        ("onnx {file} --expect-sha256 12", "expected-digest-invalid", 2),
-    ],
-)
+COMMANDS = [
+    ("inspect {file} --expect-sha256 {good}", "", 0),
+    ("inspect {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
+    ("onnx {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
+    ("onnx resnet20 --weights {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
+    ("torch {file} --expect-sha256 {other}", "weights-digest-mismatch", 3),
+    ("onnx resnet20 --weights bundled --expect-sha256 {good}", "expected-digest-without-file", 2),
+    ("onnx {file} --expect-sha256 12", "expected-digest-invalid", 2),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "exit_code"), COMMANDS)
 def test_commands_compare_the_digest(tmp_path: Path, command: str, code: str, exit_code: int) -> None:
     content = saved(network())
     file, digest = written(tmp_path, content), hashlib.sha256(content).hexdigest()
