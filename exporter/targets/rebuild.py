@@ -111,11 +111,7 @@ def _export_command(manifest: Manifest, command: str) -> str:
             ("--strip-prefix", weights.prefix),
             ("--expect-sha256", weights.file_sha256),
         )
-<<<<<<< HEAD
         parts += [f"{option} {shell_word(value)}" for option, value in given if value]
-=======
-        parts += [f"{option} {quote(value)}" for option, value in given if value]
->>>>>>> readers
     return " ".join([*parts, "--input raw"] if raw else parts)
 
 

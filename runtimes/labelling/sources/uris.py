@@ -72,12 +72,8 @@ class ListSource:
         """Yield the lines that are not empty.
 
         Raises:
-        <<<<<<< HEAD
-            ResourceError: The list cannot be read.
-        =======
-            ResourceError: The file cannot be read.
-        >>>>>>> readers
-        """
+                    ResourceError: The list cannot be read.
+                """
         import io
 
         try:
