@@ -65,9 +65,9 @@ def read_compiled(path: Path) -> NDArray[Any] | None:
                     with contextlib.suppress(OSError):
                         os.utime(path)  # marks the file as used
                     return content
-        _warn("compiled-model-damaged", f"{quote(path)} is damaged, so the model is compiled again")
+        _warn(Reason("compiled-model-damaged", f"{quote(path)} is damaged, so the model is compiled again"))
     except (OSError, ValueError, ResourceError) as error:  # ValueError: the file has nothing after its header
-        _warn("compiled-model-unreadable", f"{quote(path)} cannot be used, so the model is compiled again: {error}")
+        _warn(Reason("compiled-model-unreadable", f"{quote(path)} is unreadable and is compiled again: {error}"))
     return None
 
 
@@ -85,7 +85,7 @@ def write_compiled(path: Path, content: bytes | memoryview) -> bool:
             file.write(content)
         _remove_old(path)
     except (OSError, ResourceError) as error:
-        _warn("compiled-model-not-kept", f"the compiled model is not kept: {error}")
+        _warn(Reason("compiled-model-not-kept", f"the compiled model is not kept: {error}"))
         return False
     return True
 
@@ -110,8 +110,7 @@ def _remove_old(newest: Path) -> None:
         total -= size
 
 
-def _warn(code: str, sentence: str) -> None:
+def _warn(reason: Reason) -> None:
     import logging
 
-    reason = Reason(code, sentence)
     logging.getLogger("rexport").warning("%s", reason, extra={"code": reason.code})
