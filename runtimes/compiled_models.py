@@ -67,11 +67,7 @@ def read_compiled(path: Path) -> NDArray[Any] | None:
                     return content
         _warn(Reason("compiled-model-damaged", f"{quote(path)} is damaged, so the model is compiled again"))
     except (OSError, ValueError, ResourceError) as error:  # ValueError: the file has nothing after its header
-        _warn(
-            Reason(
-                "compiled-model-unreadable", f"{quote(path)} cannot be used, so the model is compiled again: {error}"
-            )
-        )
+        _warn(Reason("compiled-model-unreadable", f"{quote(path)} is unreadable and is compiled again: {error}"))
     return None
 
 

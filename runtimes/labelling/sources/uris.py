@@ -73,7 +73,7 @@ class ListSource:
 
         Raises:
                     ResourceError: The list cannot be read.
-                """
+        """
         import io
 
         try:
