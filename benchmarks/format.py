@@ -9,6 +9,7 @@ from exporter.format import count as count
 from exporter.format import decimals as decimals
 from exporter.format import milliseconds as milliseconds
 from exporter.proportions import Interval
+from runtimes.escaping import printable
 
 TOO_NOISY = "too noisy"
 """Printed in place of an interval that is wider than its value."""
@@ -94,5 +95,4 @@ def change(value: float | None, interval: Interval | None) -> str:
 
 def one_line(text: object) -> str:
     """A reason fit for a table: no line breaks or control characters, 500 characters at most."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))
-    return " ".join(line.split())[:500]
+    return printable(" ".join(str(text).split()), 500)

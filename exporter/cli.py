@@ -9,8 +9,8 @@ from typing import Any, Literal
 import click
 
 from exporter.commands import engine_options as engineoptions
-from exporter.commands import terminal
-from exporter.commands.checkpoint_options import SELECTED, selection_of, selection_options
+from exporter.commands import streams, terminal
+from exporter.commands.checkpoint_options import SELECTED, require_checkpoint, selection_of, selection_options
 from exporter.commands.command import DATA, MEASURING, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
@@ -19,6 +19,7 @@ from exporter.commands.layer_files import export_layer_files
 from exporter.commands.manifests import manifests_group
 from exporter.commands.options import (
     TYPING,
+    activation_option,
     announce_idle,
     announce_unused,
     artifact_argument,
@@ -94,7 +95,7 @@ def onnx(network: str, opset: int | None, **options: Any) -> None:
         announce_unused(click.get_current_context(), options["precision"], listener.notice)
         precision_spec = PrecisionSpec(**{name: options[name] for name in TYPING})
         artifact = onnx_file.export(request, listener, opset, precision_spec)
-    click.echo(artifact.path)
+    streams.print_path(artifact.path)
 
 
 @cli.command(
@@ -121,7 +122,7 @@ def torch(network: str, precision: str, gate_images: int, max_drop: float | None
         announce_unused(click.get_current_context(), precision, listener.notice)
         typed = PrecisionSpec(precision, gate_images=gate_images, max_drop=max_drop)
         artifact = torch_program.export(request, listener, typed)
-    click.echo(artifact.path)
+    streams.print_path(artifact.path)
 
 
 @cli.command(
@@ -167,7 +168,7 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
             request = request_of(source, {**options, "out": options["out"] or "./"}, listener)
             announce_unused(context, options["precision"], listener.notice)
             artifact = tensorrt_engine.export(request, order, listener, opset, engineoptions.precision_spec(options))
-    click.echo(artifact.path)
+    streams.print_path(artifact.path)
 
 
 cli.add_command(refit)
@@ -193,7 +194,11 @@ cli.add_command(refit)
     type=click.Path(),
     help="Image files, folders with images, or - for a list of paths on standard input.",
 )
-@stack_options(labels_option("those of the model"), preprocessing_options("that of the model"))
+@stack_options(
+    labels_option("those of the model"),
+    activation_option("that of the model"),
+    preprocessing_options("that of the model"),
+)
 @backend_options
 @OUTPUT.option(
     "--top", type=click.IntRange(1), default=1, metavar="N", help="Number of labels for each image, best first."
@@ -225,16 +230,18 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
         files = prediction.find_images(images, sys.stdin.buffer)
         if options["cam"] is None:
             announce_idle(click.get_current_context(), "without --cam", ("force",), listener.notice)
-        same = ("top", "backend", "device", "threads", "labels", "cam", "force")
+        same = ("top", "backend", "device", "threads", "labels", "cam", "force", "activation")
         request = prediction.PredictionRequest(
             model, preprocessing=preprocessing_of(options), **{name: options[name] for name in same}
         )
         answers = prediction.predict(request, files, listener)
-    if as_csv:
-        click.echo(prediction.as_csv(answers), nl=False)
+    if as_json:
+        streams.print_json(prediction.as_json(answers))
+    elif as_csv:
+        streams.print_result(prediction.as_csv(answers), newline=False)
     else:
-        text = prediction.as_json(answers) if as_json else prediction.as_text(answers)
-        click.echo(text, nl=bool(text))
+        text = prediction.as_text(answers)
+        streams.print_result(text, newline=bool(text))
     for answer in answers:
         if answer.error is not None:
             terminal.print_error(answer.error.code, answer.error.sentence)
@@ -279,7 +286,10 @@ def verify(artifact: Path, as_json: bool, **options: Any) -> None:
 
         announce_idle(click.get_current_context(), "without --url", ("model", "timeout"), listener.notice)
         record = manifest_view.verify_parity(artifact, options["backend"], options["device"], options["threads"])
-    click.echo(manifest_view.parity_as_json(record) if as_json else manifest_view.parity_as_text(artifact, record))
+    if as_json:
+        streams.print_json(manifest_view.parity_as_json(record))
+    else:
+        streams.print_result(manifest_view.parity_as_text(artifact, record))
 
 
 @cli.command(heading=USE, examples=("rexport inspect resnet20.onnx", "rexport inspect best.pth --key ema --json"))
@@ -320,10 +330,11 @@ def inspect(
             found = checkpoint_view.inspect(file, selection_of(options))
             text = checkpoint_view.as_json(found) if as_json else checkpoint_view.as_text(found)
         else:
+            require_checkpoint(options["expect_sha256"], "a model file, whose manifest has its own")
             announce_idle(click.get_current_context(), "on a model file", SELECTED, listener.notice)
             export_layer_files(file, export_layer_info, export_profile)
             text = manifest_view.as_json(file) if as_json else manifest_view.as_text(file)
-    click.echo(text)
+    streams.print_json(text) if as_json else streams.print_result(text)
 
 
 @cli.command(
@@ -374,7 +385,6 @@ def explain(
     """
     require_device(options["device"])
     with terminal.reserve_stdout(), terminal.listening() as listener:
-        from exporter.document.terminal import print_document
         from exporter.explain import explanation
         from exporter.explain.view import explanation_document
 
@@ -382,9 +392,9 @@ def explain(
             announce_idle(click.get_current_context(), "without --data", ("images",), listener.notice)
         found = explanation.explain(explanation.ExplanationRequest(artifact, backend, **options), listener)
     if as_json:
-        click.echo(explanation.as_json(found))
+        streams.print_json(explanation.as_json(found))
     else:
-        print_document(explanation_document(found, by), sys.stdout)
+        streams.print_document(explanation_document(found, by))
 
 
 for deploy_command in (
@@ -405,7 +415,10 @@ def list_variants(as_json: bool) -> None:
     from exporter.document.terminal import as_text
     from exporter.models import listing
 
-    click.echo(listing.all_as_json() if as_json else as_text(listing.catalogue_document()), nl=as_json)
+    if as_json:
+        streams.print_json(listing.all_as_json())
+    else:
+        streams.print_result(as_text(listing.catalogue_document()), newline=False)
 
 
 @cli.command(
@@ -421,7 +434,10 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
     from exporter.models import listing
 
     row = customise_variant(variant, options)
-    click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
+    if as_json:
+        streams.print_json(listing.one_as_json(row))
+    else:
+        streams.print_result(as_text(listing.variant_document(row)), newline=False)
 
 
 cli.add_command(completion_command("rexport", LOOK_UP))

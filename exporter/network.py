@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,11 +10,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
+from exporter.data.dataset import (
+    BUNDLED_NAME,
+    Dataset,
+    are_foreign,
+    check_class_order,
+    noise,
+    noise_pixels,
+    open_dataset,
+)
+from exporter.data.labels_file import read_labels
+from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
+from exporter.models.memory import require_memory
 from exporter.models.outputs import DEFAULT_OUTPUTS, LOGITS, needs_classifier, output_names
 from exporter.models.variants import VARIANTS, Variant
-from exporter.preprocessing.description import assumption, describe_transform
+from exporter.preprocessing.description import assumption, black_margin, describe_transform, scale_notice
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
 from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.entries import ANY_ENTRY, Selection
@@ -25,19 +35,18 @@ from exporter.weights.sources import ORIGINS, LoadedWeights, from_file, resolve
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors, check_target
 from runtimes.artifacts.manifest import Weights
-from runtimes.errors import ArtifactError, ModelMismatchError, Reason, UsageError, quote
+from runtimes.classifier import BINARY, activation_notice
+from runtimes.errors import ModelMismatchError, Reason, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
+from runtimes.tensors.activation import Activation, guess_activation
 
 if TYPE_CHECKING:
     from torch import nn
 
 INPUT = "input"
 """The name of the input of an artifact. ``exporter.models.outputs`` names the outputs."""
-
-LABELS_LIMIT_BYTES = 16 << 20
-"""The largest size of a file with labels."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class ExportRequest:
         selection: The part of a weights file that is read.
         name: The name of the artifact's file in a folder, without its suffix. ``None`` means the name of the variant.
         outputs: The outputs that were asked for, of ``exporter.models.outputs.OUTPUTS``.
+        activation: The step from the logits to probabilities, or ``None`` to find it.
     """
 
     variant: AnyNetwork
@@ -128,6 +138,7 @@ class ExportRequest:
     selection: Selection = ANY_ENTRY
     name: str | None = None
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    activation: Activation | None = None
 
     def target(self, suffix: str) -> Path:
         """Return the file to write, with ``suffix`` if ``out`` is a folder.
@@ -149,9 +160,11 @@ def target_file(out: str, name: str, force: bool) -> Path:
         force: Whether the file may exist.
 
     Raises:
-        UsageError: The file or its manifest exists and ``force`` is off, or a folder has its name.
+        UsageError: The path is not UTF-8. The file or its manifest exists and ``force`` is off, or a folder has its
+            name.
         ResourceError: The folder is missing, or cannot be created or written, or there is something else than a file.
     """
+    files.require_utf8(out)
     path = Path(out)
     if out.endswith("/") or path.is_dir():
         path = path / name
@@ -192,6 +205,8 @@ class Network:
         seed: The seed of all noise.
         expected: The expected accuracy on ``data``, or ``None`` without a check.
         outputs: The names of the outputs of artifacts, in their order.
+        activation: The step from the logits to probabilities, or ``None`` for the softmax that nobody chose.
+        guesses: The notices about what was guessed.
     """
 
     model: nn.Module
@@ -211,6 +226,8 @@ class Network:
     seed: int = 0
     expected: ExpectedAccuracy | None = None
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    activation: Activation | None = None
+    guesses: tuple[Reason, ...] = ()
 
 
 def prepare(request: ExportRequest, listener: ExportListener) -> Network:
@@ -221,11 +238,16 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         listener: Receives the progress and notices.
 
     Raises:
+        ResourceError: As for ``require_memory``.
         RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
     from exporter.models.several_outputs import reference_outputs, with_outputs
 
+    if isinstance(request.variant, Variant):
+        require_memory(request.variant, max(IMAGES, request.batch or 1))
     listener.step("loading the weights")
+    log = GuessLog(listener.notice)
+    listener = replace(listener, notice=log)
     request, loaded = _load(request, listener)
     variant = request.variant
     outputs = output_names(request.outputs, variant)
@@ -239,10 +261,15 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         raise UsageError(
             "--expect-top1 needs labelled images", code="expected-top1-needs-data", hint="--data DIR names them"
         )
-    inputs, images, classes, dataset_name = _inputs(request, data, preprocessing)
+    inputs, images, dataset = _inputs(request, data, preprocessing, listener)
     floats = normalise(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
-    known_labels = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
+    known_labels = labels or loaded.labels
+    if dataset is not None and needs_classifier(outputs):
+        known_labels = _match_classes(known_labels, dataset, variant.classes, listener)
     expected = reference_outputs(with_outputs(model, outputs), outputs, floats)
+    activation = request.activation
+    if activation is None and LOGITS in outputs:
+        activation = _activation(request, expected[LOGITS], listener)
     return Network(
         model=model,
         variant=None if isinstance(variant, CustomNetwork) else variant,
@@ -253,7 +280,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         weights=loaded.record,
         labels=known_labels if needs_classifier(outputs) else None,
         preprocessing=preprocessing,
-        dataset=dataset_name or loaded.dataset,
+        dataset=loaded.dataset if dataset is None else dataset.name,
         vectors=Vectors(inputs, expected),
         images=images,
         data=data,
@@ -261,7 +288,58 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         seed=request.seed,
         expected=request.expected,
         outputs=outputs,
+        activation=activation,
+        guesses=tuple(dict.fromkeys((*loaded.guesses, *log.guesses))),
     )
+
+
+def _match_classes(
+    labels: tuple[str, ...] | None, dataset: Dataset, classes: int, listener: ExportListener
+) -> tuple[str, ...] | None:
+    """Return the labels of the network: those that are known, or else the class names of the dataset.
+
+    Raises:
+        ModelMismatchError: The order of the classes is unclear.
+    """
+    if not dataset.classes or len(dataset.classes) != classes:
+        return labels
+    if labels is None:
+        check_class_order(dataset.classes)
+        names = quote(", ".join(dataset.classes))
+        listener.notice(
+            Reason(
+                "labels-from-data",
+                f"the labels are the classes of {dataset.name} in their order: {names}; --labels FILE names others",
+            )
+        )
+        return dataset.classes
+    if are_foreign(dataset.classes, labels):
+        listener.notice(
+            Reason(
+                "classes-by-position",
+                f"no class of {dataset.name} has the name of a label, so they are matched by position: "
+                f"{quote(dataset.classes[0])} is {quote(labels[0])}; --labels FILE names the classes",
+            )
+        )
+    return labels
+
+
+def _activation(request: ExportRequest, logits: Array, listener: ExportListener) -> Activation | None:
+    """Return the step from the logits to probabilities, or ``None`` for the usual softmax.
+
+    The outputs of a variant are logits. Those of a module may be probabilities already.
+
+    Raises:
+        UsageError: The outputs may be logits or probabilities.
+    """
+    if isinstance(request.variant, CustomNetwork):
+        activation = guess_activation(logits)
+    else:
+        activation = "sigmoid" if request.variant.classes == 1 else "softmax"
+    if activation == "softmax":
+        return None
+    listener.notice(activation_notice(activation, request.variant.name))
+    return activation
 
 
 def _build(variant: Variant, loaded: LoadedWeights) -> nn.Module:
@@ -324,9 +402,9 @@ def reference_logits(
 
 
 def _inputs(
-    request: ExportRequest, data: str | None, preprocessing: Preprocessing | None
-) -> tuple[Array, str, tuple[str, ...] | None, str | None]:
-    """Return the test inputs, their description, and the classes and the name of their dataset."""
+    request: ExportRequest, data: str | None, preprocessing: Preprocessing | None, listener: ExportListener
+) -> tuple[Array, str, Dataset | None]:
+    """Return the test inputs, their description, and their dataset."""
     variant = request.variant
     if preprocessing is None and (request.raw or data is not None):
         option = "--input raw" if request.raw else "--data"
@@ -335,17 +413,21 @@ def _inputs(
         )
     if data is None or preprocessing is None:
         inputs = noise_inputs((variant.in_channels, *variant.size), IMAGES, request.seed, request.raw)
-        return inputs, f"seeded noise, seed {request.seed}", None, None
+        return inputs, f"seeded noise, seed {request.seed}", None
     dataset = open_dataset(data, IMAGES)
+    for notice in dataset.notices:
+        listener.notice(notice)
     if needs_classifier(request.outputs) and len(dataset.classes) != variant.classes:
         raise ModelMismatchError(
             f"the dataset {quote(data)!r} has {len(dataset.classes)} classes, but the network has {variant.classes}",
             code="data-class-count",
-            hint=f"export with --num-classes {len(dataset.classes)}",
+            hint=f"export with --num-classes {len(dataset.classes)}"
+            if variant.classes > 1
+            else "omit --data: the accuracy of a network with one output is not measured",
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
     inputs = pixels if request.raw else normalise(pixels, preprocessing)
-    return inputs, f"{len(inputs)} images of {dataset.name}", dataset.classes, dataset.name
+    return inputs, f"{len(inputs)} images of {dataset.name}", dataset
 
 
 def noise_inputs(shape: tuple[int, int, int], count: int, seed: int, raw: bool) -> Array:
@@ -369,68 +451,58 @@ def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: Expo
     Fields are marked as assumed only for trained weights: for untrained ones, no preprocessing is right or wrong.
 
     Raises:
+        UsageError: Decoding is scaled, and there are no images to compare predictions on.
         RexportError: As for ``choose_preprocessing``.
     """
     options = request.preprocessing
     chosen = choose_preprocessing(options, loaded.preprocessing, request.variant)
     if chosen is None:
+        if loaded.record.trained:
+            listener.notice(_unknown_preprocessing(request.variant.in_channels))
         return None
+    margin = black_margin(chosen)
+    if margin is not None:
+        listener.notice(margin)
+    if chosen.scaled_decoding and request.data is None:
+        raise UsageError(
+            "scaled decoding changes pixels, and there are no images to compare predictions on",
+            code="scaled-decoding-without-data",
+            hint="--data FOLDER names images like those to come, --full-decoding changes nothing",
+        )
     if options.source is not None:
         listener.notice(describe_transform(options.source, chosen))
     if not loaded.record.trained:
         return replace(chosen, assumed=())
     if chosen.assumed:
         listener.notice(assumption(loaded.record.source, chosen))
+    elif _is_scaled(request.variant, loaded, options):
+        listener.notice(scale_notice(loaded.record.source or loaded.record.origin, chosen))
     return chosen
+
+
+def _is_scaled(variant: AnyNetwork, loaded: LoadedWeights, options: PreprocessingOptions) -> bool:
+    """Return whether the preprocessing of the weights had to be changed for another size of the input."""
+    if options.base is not None or loaded.preprocessing is None or not isinstance(variant, Variant):
+        return False
+    chosen = {"resize", "crop"} <= set(options.given())
+    return variant.name in VARIANTS and variant.size != VARIANTS[variant.name].size and not chosen
+
+
+def _unknown_preprocessing(channels: int) -> Reason:
+    halves = ",".join(("0.5",) * channels)
+    return Reason(
+        "preprocessing-unrecorded",
+        f"the artifact records no preprocessing, because nothing is assumed for {channels} input channels; predict, "
+        f"label, serve and web need one: export with --mean and --std, as --mean {halves} --std {halves}",
+    )
 
 
 def _labels(request: ExportRequest, listener: ExportListener) -> tuple[str, ...] | None:
     labels, classes = request.labels, request.variant.classes
     if isinstance(labels, Path):
-        return read_labels(labels, classes, listener)
-    if labels is not None and len(labels) != classes:
+        return read_labels(labels, classes, listener.notice)
+    if labels is not None and len(labels) != classes and (classes, len(labels)) != BINARY:
         raise ModelMismatchError(
             f"there are {len(labels)} labels, but the network has {classes} classes", code="label-count-mismatch"
-        )
-    return labels
-
-
-def read_labels(path: Path, classes: int | None, listener: ExportListener) -> tuple[str, ...]:
-    """Read a file with one label on each line.
-
-    The encoding is UTF-8 with or without a byte-order mark. Blank lines at the end are ignored.
-
-    Args:
-        path: The file.
-        classes: The number of classes, or ``None`` if it is unknown.
-        listener: Receives a notice about repeated labels.
-
-    Raises:
-        ResourceError: The file cannot be read.
-        ArtifactError: The file is not UTF-8, or contains a blank line.
-        ModelMismatchError: The number of labels is not ``classes``.
-    """
-    content = files.read_bounded(path, LABELS_LIMIT_BYTES)
-    try:
-        text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
-    except UnicodeDecodeError as error:
-        raise ArtifactError(
-            f"the labels are not UTF-8 text: {error.reason} at byte {error.start}", code="labels-not-utf8", path=path
-        ) from error
-    labels = tuple(line.strip() for line in text.rstrip().split("\n")) if text.strip() else ()
-    if "" in labels:
-        raise ArtifactError(
-            f"line {labels.index('') + 1} is blank; expected one label on each line", code="label-blank", path=path
-        )
-    if classes is not None and len(labels) != classes:
-        raise ModelMismatchError(
-            f"there are {len(labels)} labels, but the network has {classes} classes",
-            code="label-count-mismatch",
-            path=path,
-        )
-    repeated = len(labels) - len(set(labels))
-    if repeated:
-        listener.notice(
-            Reason("labels-repeated", f"{path.name}: {repeated} of {len(labels)} labels repeat an earlier label")
         )
     return labels

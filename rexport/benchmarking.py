@@ -53,6 +53,7 @@ def benchmark(
     weights: str | os.PathLike[str] | None = None,
     key: str | None = None,
     strip_prefix: str | None = None,
+    expect_sha256: str | None = None,
     input_size: int | tuple[int, int] | None = None,
     raw_input: bool | None = None,
     calibration: str | os.PathLike[str] | None = None,
@@ -97,6 +98,7 @@ def benchmark(
         weights: Weights of variants, as for ``export``.
         key: The entry of a checkpoint, as for ``export``.
         strip_prefix: The prefix of the names in a checkpoint, as for ``export``.
+        expect_sha256: The SHA-256 of a checkpoint, as for ``export``.
         input_size: Height and width of the inputs of variants and checkpoints in pixels, or one number for both. The
             preprocessing scales with it.
         raw_input: Lets variants take uint8 pixels.
@@ -145,6 +147,7 @@ def benchmark(
             weights=None if weights is None else os.fspath(weights),
             key=key,
             strip_prefix=strip_prefix,
+            expect_sha256=expect_sha256,
             sizes=() if size is None else (size,),
             raw=raw_input,
             calibration=None if calibration is None else os.fspath(calibration),

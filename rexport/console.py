@@ -25,6 +25,7 @@ def _run(module: str) -> None:
     try:
         require_own()
     except ShadowedPackageError as error:
-        sys.stderr.write(f"error[{error.code}]: {error}\n")
+        if sys.stderr is not None:  # it was closed at the start
+            sys.stderr.write(f"error[{error.code}]: {error}\n")
         sys.exit(EXIT_CODE)
     import_module(module).main()

@@ -19,7 +19,7 @@ from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, TOLERANCE_
 from exporter.precision.table import precision as find_precision
 from exporter.preprocessing.options import PreprocessingOptions
 from exporter.weights.checkpoint import stem
-from exporter.weights.entries import ANY_ENTRY, Selection
+from exporter.weights.entries import ANY_ENTRY, Selection, parse_digest
 from exporter.weights.modules import NamedModule, from_module
 from exporter.weights.recognition import VariantOptions, from_checkpoint
 from exporter.weights.sources import ORIGINS, LoadedWeights
@@ -28,6 +28,7 @@ from rexport.wording import python_wording
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import UsageError, quote
 from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
+from runtimes.tensors.activation import Activation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,6 +60,7 @@ def export(
     weights: str | os.PathLike[str] | None = None,
     key: str | None = None,
     strip_prefix: str | None = None,
+    expect_sha256: str | None = None,
     outputs: str | Sequence[str] = DEFAULT_OUTPUTS,
     precision: str = "fp32",
     calibration: str | os.PathLike[str] | None = None,
@@ -70,6 +72,7 @@ def export(
     recipe: str | None = None,
     float_layers: Sequence[str] = (),
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
+    activation: Activation | None = None,
     preprocessing: Preprocessing | None = None,
     transform: str | os.PathLike[str] | None = None,
     resize: int | tuple[int, int] | None = None,
@@ -80,6 +83,7 @@ def export(
     channels_order: ChannelOrder | None = None,
     scale: Scale | None = None,
     crop_offset: CropOffset | None = None,
+    scaled_decoding: bool | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     expect_top1: float | None = None,
@@ -122,6 +126,8 @@ def export(
             default ``state_dict``, ``model``, ``net`` or another usual name.
         strip_prefix: The beginning of the names of the network's tensors; tensors with other names are left out. By
             default the one that all layers of the network have.
+        expect_sha256: The SHA-256 that the checkpoint must have, as 64 hexadecimal digits. It is recorded in the
+            manifest. By default any.
         outputs: One or several of ``logits``, ``features``, ``stages``, ``cam``. Features are the pooled input of the
             classifier (batch, channels). Stages are the maps after the stages, called ``stage1`` and so on (batch,
             channels, height, width). The heat maps ``cam`` have (batch, classes, height, width). All are float32, in
@@ -141,6 +147,8 @@ def export(
         float_layers: Names of layers that are not quantised, as ``layer1.0.conv1/Conv``. By default none, unless
             no recipe passes the gate.
         labels: One a class, or the path of a text file with one label a line.
+        activation: The step from the logits to probabilities: ``softmax``, ``sigmoid``, or ``none`` for a network that
+            ends in probabilities. By default found from the outputs, and a warning says so unless it is the softmax.
         preprocessing: What images go through before the network: resize, crop, padding, channel order, scale, mean and
             standard deviation. By default what the weights are known to need, else ImageNet's, scaled to the input
             size; fields that are assumed are named in a warning and in the manifest.
@@ -156,6 +164,8 @@ def export(
         channels_order: ``RGB`` or ``BGR``, the order of the channels that the network takes.
         scale: The divisor of pixels: 255, or 1 to keep 0 to 255.
         crop_offset: The rounding of the position of the centre: ``round`` as torchvision, ``floor`` as Hugging Face.
+        scaled_decoding: Whether large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size, which is faster. The
+            predictions on ``data`` are compared with those after full decoding.
         mean: Mean of each channel, in the order of the channels. ``mean`` and ``std`` go together.
         std: Standard deviation of each channel.
         expect_top1: The top-1 accuracy on ``data`` in percent, as you measured it. Another accuracy is an error, which
@@ -224,12 +234,15 @@ def export(
             channel_order=channels_order,
             scale=scale,
             crop_offset=crop_offset,
+            scaled_decoding=scaled_decoding,
             mean=None if mean is None else tuple(mean),
             std=None if std is None else tuple(std),
             base=preprocessing,
         ).with_file(None if transform is None else Path(transform), size)
         options = VariantOptions(variant, num_classes, in_channels, size or chosen.input_size(), stride, shortcut)
         named = _Named(model, None if weights is None else os.fspath(weights), Selection(key, strip_prefix))
+        if expect_sha256 is not None:
+            named = replace(named, selection=replace(named.selection, sha256=parse_digest(expect_sha256)))
         chosen_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         check_outputs(chosen_outputs)
         named = replace(named, selection=replace(named.selection, headless=not needs_classifier(chosen_outputs)))
@@ -243,6 +256,7 @@ def export(
             out=place.out,
             seed=seed,
             batch=_at_least_one("batch", batch),
+            activation=activation,
             labels=Path(labels) if isinstance(labels, str | os.PathLike) else None if labels is None else tuple(labels),
             data=None if data is None else os.fspath(data),
             force=overwrite,
@@ -344,7 +358,7 @@ def _find_network(
         and not named.is_checkpoint
         and weights in (None, *ORIGINS)
     ):
-        raise UsageError("key and strip_prefix are for checkpoints", code="selection-needs-checkpoint")
+        raise UsageError("key, strip_prefix and expect_sha256 are for checkpoints", code="selection-needs-checkpoint")
     if isinstance(model, str) and not _is_path(model):
         _refuse_second("variant", options.name, f"the model {quote(model)!r} names a variant already")
         return options.apply(find_variant(model)), weights or "random"

@@ -20,6 +20,8 @@ _PARAMETERS = {
     "--output": "outputs",
     "--antialias": "antialias=True",
     "--no-antialias": "antialias=False",
+    "--full-decoding": "scaled_decoding=False",
+    "--scaled-decoding": "scaled_decoding=True",
 }
 """What the functions call an option, where it is not the option's own name with underscores."""
 

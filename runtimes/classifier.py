@@ -7,26 +7,34 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import opening
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
-from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError, quote
+from runtimes.copying import refuse_to_copy
+from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, Reason, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.images import prefetch
+from runtimes.images.contents import is_content
 from runtimes.images.heat_map import place_on_image
 from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_or_name
 from runtimes.images.spec import MAX_PIXELS, Preprocessing
 from runtimes.network_io import CAM, FEATURES, LOGITS, NetworkInput, find_outputs
 from runtimes.runtime import Runtime
+from runtimes.tensors.activation import ACTIVATIONS, Activation, guess_activation, to_probabilities
 from runtimes.tensors.spec import Arrays, TensorSpec
+from runtimes.tensors.validation import check_rows
 
 if TYPE_CHECKING:
     from runtimes.device_images.preparation import DevicePreparation
 
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
+
+BINARY = (1, 2)
+"""One output for two classes: its probability is that of the second class."""
 
 DECODERS = (PILLOW, NVIMGCODEC)
 """The names of the decoders of JPEG files."""
@@ -100,8 +108,11 @@ class Classifier:
         runtime: The runtime. The classifier owns it and closes it.
         preprocessing: The preparation of images for the network. A network that takes raw pixels (uint8, channels last)
             orders the channels and normalises itself.
-        names: One name for each class. Without names, classes are called ``class 7``.
+        names: One name for each class. Without names, classes are called ``class 7``. A network with one output may
+            have two names: the output is the probability of the second.
         decoder: The decoder of JPEG files: ``pillow`` on the host, or ``nvimgcodec`` on the GPU.
+        activation: The step from the output to probabilities. ``None`` means that of the manifest, by default the
+            softmax. Without a manifest, or for one output, the first outputs decide.
 
     Raises:
         ArtifactError: The network is not an image classifier.
@@ -118,14 +129,28 @@ class Classifier:
     """
 
     def __init__(
-        self, runtime: Runtime, preprocessing: Preprocessing, names: tuple[str, ...] | None, decoder: str = PILLOW
+        self,
+        runtime: Runtime,
+        preprocessing: Preprocessing,
+        names: tuple[str, ...] | None,
+        decoder: str = PILLOW,
+        activation: Activation | None = None,
     ) -> None:
+        if activation not in (None, *ACTIVATIONS):
+            raise UsageError(
+                f"activation must be one of {', '.join(ACTIVATIONS)}, not {quote(activation)!r}",
+                code="activation-unknown",
+            )
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.names = names
         self._input = NetworkInput.find(runtime, preprocessing)
         self._outputs = find_outputs(runtime)
         classes = self._outputs[LOGITS].shape[1] if LOGITS in self._outputs else None
+        manifest = runtime.artifact.manifest
+        if activation is None and manifest is not None:
+            activation = manifest.activation or (None if classes == 1 else "softmax")
+        self._activation = activation
         if isinstance(classes, int):
             self._check_names(classes)
         self._device_preparation = None if decoder == PILLOW else self._prepare_on_device(decoder)
@@ -164,6 +189,7 @@ class Classifier:
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] | None = None,
         decoder: str = PILLOW,
+        activation: Activation | None = None,
     ) -> Classifier:
         """Open the artifact at ``path`` for images.
 
@@ -181,6 +207,9 @@ class Classifier:
             preprocessing: The preparation of images, in place of the manifest's. A model needs it that has neither a
                 manifest nor, as the ONNX files of rexport have, a description in its metadata.
             labels: The names of the classes, in place of the manifest's.
+            activation: The step from the output to probabilities, in place of the manifest's: ``softmax``, ``sigmoid``
+                or ``none``. Without either, the first outputs decide, and a warning on the logger ``rexport`` says so
+                unless it is the softmax.
             decoder: The decoder of JPEG files for ``predict`` and ``embed``. ``pillow`` decodes on the host.
                 ``nvimgcodec`` decodes and resizes on the GPU, for a network on a GPU that takes raw pixels. Its pixels
                 differ from Pillow's by a few levels: ``runtimes.decoder_agreement.compare_decoders`` tells whether
@@ -210,13 +239,16 @@ class Classifier:
                 preprocessing = known.preprocessing
             if labels is None and known is not None:
                 labels = known.labels
+            if activation is None and known is not None:
+                activation = known.activation
             if preprocessing is None:
                 raise UsageError(
-                    f"no preprocessing is known for {runtime.artifact.path.name}",
+                    "nothing records how images are prepared for this network",
                     code="preprocessing-required",
-                    hint="pass preprocessing=runtimes.Preprocessing(...)",
+                    path=runtime.artifact.path,
+                    hint="export it with --mean and --std; in Python, pass preprocessing=runtimes.Preprocessing(...)",
                 )
-            return cls(runtime, preprocessing, None if labels is None else tuple(labels), decoder)
+            return cls(runtime, preprocessing, None if labels is None else tuple(labels), decoder, activation)
         except BaseException:
             runtime.close()
             raise
@@ -226,6 +258,11 @@ class Classifier:
         """The decoder of JPEG files, for example ``pillow``, or ``nvimgcodec 0.9.0`` with its version."""
         device = self._device_preparation
         return PILLOW if device is None else f"{NVIMGCODEC} {device.decoder.version}"
+
+    @property
+    def activation(self) -> Activation | None:
+        """The step from the output to probabilities, or ``None`` before the first outputs of a network decide it."""
+        return self._activation
 
     @property
     def batch(self) -> int | None:
@@ -247,8 +284,9 @@ class Classifier:
         next batches. These threads end before the call returns or raises; a single image starts none.
 
         Args:
-            images: One image or several. A uint8 array (n, h, w, c) holds several images. An iterator is read at most
-                two batches ahead, so the images need not all be in memory.
+            images: One image or several, each as ``runtimes.images.preprocessing.Image`` describes. A uint8 array
+                (n, h, w, c) holds several images. An iterator is read at most two batches ahead, so the images need not
+                all be in memory. An open file is one image: it is read from its beginning and stays open.
             top: The number of classes for each image, limited to the number of classes of the network.
             batch: The number of images in one call of the network. A network with a fixed batch ignores this value; its
                 last batch is filled with zeros.
@@ -257,7 +295,7 @@ class Classifier:
             InputError: An image is broken or does not fit. The message names its path or its number, from 0.
             ResourceError: An image file is missing or unreadable, or memory is lacking.
             BackendUnavailableError: Pillow is needed but not installed.
-            CheckFailedError: An output of the network is not a finite number.
+            CheckFailedError: An output of the network is not a finite number, or has not one row for each image.
             ModelMismatchError: The number of outputs differs from the number of class names.
             UsageError: ``top`` or ``batch`` is below 1, or the classifier is closed.
             ArtifactError: The network is a trunk without the output ``logits``.
@@ -390,7 +428,8 @@ class Classifier:
         else:
             self._class_index(label)
         pixels = decode(image, self.preprocessing.channels)
-        _, heat = self.interpret_map(self._infer(fit_image(pixels, self.preprocessing)[None]), label)
+        fitted = fit_image(image if self.preprocessing.scaled_decoding else pixels, self.preprocessing)
+        _, heat = self.interpret_map(self._infer(fitted[None]), label)
         return place_on_image(heat, self.preprocessing, (pixels.shape[0], pixels.shape[1]))
 
     def interpret_map(self, outputs: Arrays, label: str | int | None = None) -> tuple[int, NDArray[np.float32]]:
@@ -452,7 +491,7 @@ class Classifier:
                 f"the network has no output {name}, only {there}",
                 code="output-absent",
                 path=self.runtime.artifact.path,
-                hint=f"rexport onnx --output {name} exports it",
+                hint=f"rexport onnx --output {shell_word(name)} exports it",
             )
         return self._outputs[name]
 
@@ -462,8 +501,8 @@ class Classifier:
         if device is not None:
             with closing(prefetch.prefetch(images, size, device.read)) as batches:
                 for sources in batches:
-                    feeds = {self._input.spec.name: device.prepare(sources)}
-                    yield self.runtime.infer(feeds)[output][: len(sources)]
+                    outputs = self._infer_prepared(device.prepare(sources), (name,))
+                    yield outputs[output][: len(sources)]
             return
         with closing(prefetch.prefetch(images, size, self._pixels)) as batches:
             for pixels in batches:
@@ -471,7 +510,13 @@ class Classifier:
 
     def _infer(self, pixels: Pixels) -> Arrays:
         """Return the outputs for one batch of fitted images (n, h, w, c). A fixed batch has more rows."""
-        return self.runtime.infer({self._input.spec.name: self._input.from_pixels(pixels, self.preprocessing)})
+        return self._infer_prepared(self._input.from_pixels(pixels, self.preprocessing), self._outputs)
+
+    def _infer_prepared(self, images: Any, names: Iterable[str]) -> Arrays:
+        """Return the outputs for prepared images, of which the named ones have to have one row for each image."""
+        outputs = self.runtime.infer({self._input.spec.name: images})
+        check_rows(outputs, (self._outputs[name].name for name in names), images.shape[0])
+        return outputs
 
     def _pixels(self, number: int, image: Image) -> Pixels:
         pixels = fit_or_name(image, self.preprocessing, number)
@@ -484,10 +529,28 @@ class Classifier:
         return probabilities
 
     def _to_probabilities(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return probabilities (n, classes); for one output with two names, those of both classes."""
         self._check_names(outputs.shape[1])
-        without_manifest = self.runtime.artifact.manifest is None
-        rows = outputs.astype(np.float64)
-        return rows if without_manifest and _are_probabilities(rows) else softmax(rows)
+        if self._activation is None and len(outputs):
+            self._activation = self._guess_activation(outputs)
+        probabilities = to_probabilities(outputs, self._activation or "softmax")
+        if outputs.shape[1] == 1 and self.names is not None and len(self.names) == 2:
+            return np.concatenate([1 - probabilities, probabilities], axis=1)
+        return probabilities
+
+    def _guess_activation(self, outputs: NDArray[Any]) -> Activation:
+        """Return the activation that the first outputs suggest, and announce any but the softmax.
+
+        Raises:
+            UsageError: The outputs may be logits or probabilities.
+        """
+        activation = guess_activation(outputs)
+        if activation != "softmax":
+            import logging
+
+            reason = activation_notice(activation, self.runtime.artifact.path.name)
+            logging.getLogger("rexport").warning("%s", reason, extra={"code": reason.code})
+        return activation
 
     def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:top]
@@ -497,7 +560,7 @@ class Classifier:
         return f"class {index}" if self.names is None else self.names[index]
 
     def _check_names(self, classes: int) -> None:
-        if self.names is not None and len(self.names) != classes:
+        if self.names is not None and len(self.names) != classes and (classes, len(self.names)) != BINARY:
             raise ModelMismatchError(
                 f"the network has {classes} classes, but {len(self.names)} labels were given",
                 code="labels-mismatch",
@@ -508,6 +571,10 @@ class Classifier:
     def close(self) -> None:
         """Wait for running predictions, then free the model. A second call does nothing."""
         self.runtime.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Raise ``UsageError``: an opened model cannot be copied or pickled."""
+        refuse_to_copy("Classifier", "runtimes.Classifier.open", self.runtime.artifact)
 
     def __enter__(self) -> Classifier:
         return self
@@ -527,22 +594,25 @@ def _check_finite(values: NDArray[Any], first: int) -> None:
         )
 
 
+def activation_notice(activation: Activation, name: str) -> Reason:
+    """Return the notice that the values of a network's outputs decided how they become probabilities.
+
+    Args:
+        activation: The activation.
+        name: The name of the network or of its file.
+    """
+    meaning = {
+        "none": "the outputs lie between 0 and 1, so they are taken as probabilities",
+        "sigmoid": "the network has one output, so a sigmoid makes it a probability",
+        "softmax": "a softmax makes the outputs probabilities",
+    }[activation]
+    return Reason("activation-assumed", f"{quote(name)}: {meaning} (activation {activation})")
+
+
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
-    if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Iterable):
-        return iter([images])
-    return iter(images)
-
-
-def _are_probabilities(rows: NDArray[np.float64]) -> bool:
-    """Return whether all values are at least 0 and each row sums to 1 within 1e-3, as after a softmax."""
-    return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < 1e-3).all())
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities (n, classes) for logits (n, classes). A row with NaN or +inf becomes NaN."""
-    with np.errstate(invalid="ignore"):
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return result
+    several: Any = images  # a type checker takes the contents of a file for an iterable of integers or lines
+    if isinstance(images, (str, os.PathLike)) or is_content(images) or not isinstance(images, Iterable):
+        return iter([several])
+    return iter(several)

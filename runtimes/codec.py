@@ -15,8 +15,15 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from runtimes.errors import ArtifactError, UsageError, quote
+from runtimes.escaping import MAX_QUOTED
 
 T = TypeVar("T")
+
+MAX_INTEGER = (1 << 63) - 1
+"""The largest absolute value of an integer. NumPy, C++ and spreadsheets read no larger ones."""
+
+MAX_DEPTH = 16
+"""The largest depth of a value without a declared type."""
 
 OMIT_DEFAULT: Mapping[str, object] = types.MappingProxyType({"omit_default": True})
 """The metadata of a field that is not written while it has its default, so that versions without it read the file."""
@@ -59,11 +66,20 @@ def loads(cls: type[T], text: str | bytes) -> T:
     Raises:
         ArtifactError: The text is not valid JSON, or a field does not match. The message names the field.
     """
+    return decode(cls, parse(text))
+
+
+def parse(text: str | bytes) -> Any:
+    """Return JSON text as dicts, lists and scalars.
+
+    Raises:
+        ArtifactError: The text is not valid JSON, an object has the same name twice, a number is NaN or infinite, or an
+            integer has thousands of digits.
+    """
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=unique_names)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"not valid JSON: {quote(error)}", code="json-invalid") from error
-    return decode(cls, data)
 
 
 def decode(cls: type[T], data: object) -> T:
@@ -79,11 +95,40 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+def unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON from its names and values, as ``object_pairs_hook`` of Python's parser.
+
+    Readers differ in which of two equal names counts, so such an object is refused.
+
+    Args:
+        pairs: The names and values.
+
+    Raises:
+        ValueError: A name occurs twice.
+    """
+    data: dict[str, object] = {}
+    for name, value in pairs:
+        if name in data:
+            raise ValueError(f"the name {name[:MAX_QUOTED]!r} occurs twice")
+        data[name] = value
+    return data
+
+
 def _wrong(where: str, expected: str, data: object) -> ArtifactError:
     return ArtifactError(
-        f"field {where or 'at the top'!r}: expected {expected}, got {quote(json.dumps(data))}",
+        f"field {quote(where) or 'at the top'!r}: expected {expected}, got {show(data)}",
         code="field-type-mismatch",
     )
+
+
+def show(data: object) -> str:
+    """Return the beginning of parsed JSON as text for a message. The time does not depend on its size or depth."""
+    text = ""
+    for piece in json.JSONEncoder().iterencode(data):
+        text += piece
+        if len(text) > MAX_QUOTED:
+            break
+    return quote(text)
 
 
 def _decode(hint: Any, data: object, where: str) -> object:
@@ -110,16 +155,29 @@ def _decode(hint: Any, data: object, where: str) -> object:
 
 def _decode_scalar(hint: Any, data: object, where: str) -> object:
     if hint is object:
-        return data
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        return _decode_untyped(data, where)
     if hint is type(None) and data is None:
         return None
+    if isinstance(data, int) and not -MAX_INTEGER <= data <= MAX_INTEGER:
+        raise _wrong(where, "an integer of 64 bits", data)
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
         raise _wrong(where, hint.__name__, data)
     if isinstance(data, float) and not math.isfinite(data):  # Python reads 1e999 as infinity
         raise _wrong(where, "a finite number", data)
     return data
+
+
+def _decode_untyped(data: object, where: str, depth: int = 0) -> object:
+    """Return a value without a declared type, whose numbers and depth are within the limits of typed values."""
+    if depth > MAX_DEPTH:
+        raise _wrong(where, f"at most {MAX_DEPTH} levels of lists and objects", data)
+    if isinstance(data, dict):
+        return {key: _decode_untyped(value, f"{where}.{key}", depth + 1) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_decode_untyped(value, where, depth + 1) for value in data]
+    return data if data is None else _decode_scalar(type(data), data, where)
 
 
 def _decode_union(hint: Any, data: object, where: str) -> object:

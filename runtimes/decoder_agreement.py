@@ -62,7 +62,7 @@ def compare_decoders(classifier: Classifier, images: Sequence[Image], batch: int
     """
     if not images:
         raise UsageError("no images to compare decoders on", code="decoder-without-images", hint="pass 400 or more")
-    host = Classifier(classifier.runtime, classifier.preprocessing, classifier.names)
+    host = Classifier(classifier.runtime, classifier.preprocessing, classifier.names, activation=classifier.activation)
     found = classifier.predict(images, batch=batch)
     expected = host.predict(images, batch=batch)
     pairs = [(left.labels[0], right.labels[0]) for left, right in zip(found, expected, strict=True)]

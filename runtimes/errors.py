@@ -25,14 +25,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_QUOTED = 200
-"""The maximum length of external text in a message, in characters."""
+from runtimes.escaping import MAX_LINE, MAX_QUOTED, QuotedText, printable, shell_word
 
 
 def quote(text: object) -> str:
-    """Return external text made safe for a message: control characters escaped, cut to ``MAX_QUOTED`` characters."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return plain if len(plain) <= MAX_QUOTED else plain[: MAX_QUOTED - 1] + "…"
+    """Return external text for a message: ``printable``, and cut to ``MAX_QUOTED`` characters.
+
+    ``repr`` of it puts it in quotation marks and escapes nothing again.
+    """
+    return QuotedText(printable(text, MAX_QUOTED))
 
 
 LEAST_SIMILARITY = 0.75
@@ -113,7 +114,19 @@ class RexportError(Exception):
         self.what = what
         self.hint = hint
         prefix = "" if self.path is None else f"{quote(self.path)}: "
-        self.args = (prefix + what + (f" ({hint})" if hint else ""),)
+        self.args = (printable(prefix + what + (f" ({hint})" if hint else ""), MAX_LINE),)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Name ``new`` in place of ``old``: the file that a user asked for in place of a temporary file.
+
+        Args:
+            old: A file, or a folder of files.
+            new: The path that takes its place.
+        """
+        if self.path is not None and self.path.is_relative_to(old):
+            self.path = new / self.path.relative_to(old)
+        before, after = quote(old), quote(new)
+        self.say(self.what.replace(before, after), self.hint and self.hint.replace(before, after))
 
 
 class CheckFailedError(RexportError):
@@ -205,10 +218,9 @@ class ResourceError(RexportError):
 
 def _os_hint(number: int | None, path: Path) -> str | None:
     """Return the command that shows more about the system's reason, or ``None``."""
-    import shlex
     from errno import EACCES, EDQUOT, ENOSPC, EPERM
 
-    folder = shlex.quote(quote(path if os.path.isdir(path) else path.parent))  # noqa: PTH112 - it never raises
+    folder = shell_word(path if os.path.isdir(path) else path.parent)  # noqa: PTH112 - it never raises
     if number in (ENOSPC, EDQUOT):
         return f"df -h {folder} shows the space that is left"
     return f"ls -ld {folder} shows who may use it" if number in (EACCES, EPERM) else None

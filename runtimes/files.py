@@ -9,23 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
-import shlex
-import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runtimes.errors import Reason, ResourceError, UsageError, quote
+from runtimes.errors import Reason, ResourceError, RexportError, UsageError, quote
+from runtimes.escaping import shell_word
 
 CHUNK_BYTES = 1 << 20
 """The size of the pieces in which files are read for their digest."""
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -116,16 +116,34 @@ def temporary_for(path: Path) -> Path:
 def temporary_file(target: Path) -> Iterator[Path]:
     """Yield a temporary path in the target's folder, and remove the file at that path in the end.
 
+    Errors of the ``with`` block that name the temporary path name the target instead.
+
     Raises:
         ResourceError: A system call in the ``with`` block fails.
     """
     path = temporary_for(target)
     try:
-        yield path
+        with name_target(path, target):
+            yield path
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def name_target(temporary: Path, target: Path) -> Iterator[None]:
+    """Make the errors of the ``with`` block name the target, where they name its temporary file or folder.
+
+    Raises:
+        ResourceError: A system call in the ``with`` block fails.
+    """
+    try:
+        yield
     except OSError as error:
         raise ResourceError.from_os(error, target, "write") from error
-    finally:
-        path.unlink(missing_ok=True)
+    except RexportError as error:
+        error.rename(temporary, target)
+        raise
 
 
 def sync(path: Path) -> None:
@@ -151,8 +169,7 @@ def write_atomically(path: str | os.PathLike[str], replace: bool = True) -> Iter
             exists and is not a regular file.
     """
     target = Path(path)
-    temporary = temporary_for(target)
-    try:
+    with temporary_file(target) as temporary:
         check_replaceable(target)
         remove_stale(target)
         yield temporary
@@ -163,11 +180,6 @@ def write_atomically(path: str | os.PathLike[str], replace: bool = True) -> Iter
         else:
             _place(temporary, target)
         sync(target.parent)
-    except OSError as error:
-        raise ResourceError.from_os(error, target, "write") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _place(temporary: Path, target: Path) -> None:
@@ -223,7 +235,12 @@ def remove_stale(target: Path) -> None:
         if match and match["name"] == target.name and not _is_running(int(match["pid"])):
             stale = target.with_name(name)
             with contextlib.suppress(OSError):
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+                if stale.is_dir():
+                    import shutil  # imports five compression libraries, at every start
+
+                    shutil.rmtree(stale)
+                else:
+                    stale.unlink()
 
 
 def _is_running(pid: int) -> bool:
@@ -251,6 +268,10 @@ _ANNOUNCED_WAIT_S = 1.0
 _POLL_S = 0.02
 
 
+_held: set[int] = set()
+"""The descriptors of the locks that this process holds."""
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
     """Hold the lock of a folder in the ``with`` block, after waiting for it. It is released if the process ends.
@@ -264,20 +285,48 @@ def folder_lock(folder: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[N
     Raises:
         ResourceError: The folder is missing or not writable, or another process holds the lock for too long.
     """
-    path = folder / LOCK
+
+    def announce(holder: str) -> None:
+        import logging
+
+        reason = Reason("lock-awaited", f"waiting for {holder}, which has locked {quote(folder)}")
+        logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
+
+    with file_lock(folder / LOCK, announce, patience_s):
+        yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, announce: Callable[[str], object], patience_s: float) -> Iterator[None]:
+    """Hold a lock in the ``with`` block, after waiting for it. Threads of one process exclude each other too.
+
+    Processes forked meanwhile do not hold the lock.
+
+    Args:
+        path: The file of the lock. It is created, and removed when the lock is released.
+        announce: Called after a second of waiting with the process that holds the lock, in words.
+        patience_s: The time after which the call gives up, in seconds.
+
+    Raises:
+        ResourceError: The folder is missing or not writable, or another process holds the lock for too long.
+    """
+    _close_in_forks()
     try:
-        descriptor = _wait_for_lock(path, patience_s)
+        descriptor = _wait_for_lock(path, announce, patience_s)
     except OSError as error:
-        raise ResourceError.from_os(error, folder, "lock") from error
+        raise ResourceError.from_os(error, path.parent, "lock") from error
+    _held.add(descriptor)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+        if descriptor in _held:  # a forked process has closed it already
+            _held.discard(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
 
 
-def _wait_for_lock(path: Path, patience_s: float) -> int:
+def _wait_for_lock(path: Path, announce: Callable[[str], object], patience_s: float) -> int:
     """Return the descriptor of the locked file."""
     start, announced = time.monotonic(), False
     while (descriptor := _try_lock(path)) is None:
@@ -287,16 +336,26 @@ def _wait_for_lock(path: Path, patience_s: float) -> int:
                 f"{_holder_of(path)} has locked this folder for more than {patience_s:g} s",
                 code="folder-locked",
                 path=path.parent,
-                hint="wait for that process or end it",
+                hint=f"wait for that process or end it; if there is none: rm {shell_word(path)}",
             )
         if waited_s > _ANNOUNCED_WAIT_S and not announced:
-            import logging
-
             announced = True
-            reason = Reason("lock-awaited", f"waiting for {_holder_of(path)}, which has locked {quote(path.parent)}")
-            logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
+            announce(_holder_of(path))
         time.sleep(_POLL_S)
     return descriptor
+
+
+@functools.cache
+def _close_in_forks() -> None:
+    """Close the files of locks in forked processes, which would otherwise hold the locks of a parent that has ended."""
+
+    def close() -> None:
+        for descriptor in _held:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        _held.clear()
+
+    os.register_at_fork(after_in_child=close)
 
 
 def _try_lock(path: Path) -> int | None:
@@ -334,6 +393,22 @@ def _holder_of(path: Path) -> str:
     return f"process {pid} ({quote(name)})"
 
 
+def require_utf8(path: str | os.PathLike[str]) -> None:
+    """Check that a path is UTF-8, as libraries and files of JSON need.
+
+    Raises:
+        UsageError: It is not.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the path {quote(os.fspath(path))} is not UTF-8",
+            code="path-not-utf8",
+            hint="rename the file or the folder",
+        ) from error
+
+
 def require_folder(folder: Path) -> None:
     """Check that the folder exists.
 
@@ -350,7 +425,7 @@ def require_folder(folder: Path) -> None:
             "no such folder",
             code="folder-missing",
             path=folder,
-            hint=f"mkdir -p {shlex.quote(str(folder))}",
+            hint=f"mkdir -p {shell_word(folder)}",
             errno=errno.ENOENT,
         )
 

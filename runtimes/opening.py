@@ -32,6 +32,7 @@ def open(
     model_cache: str | os.PathLike[str] | None = None,
     batch: int | None = None,
     gpu_mem_limit: int | None = None,
+    check_finite: bool = True,
 ) -> Runtime:
     """Open the artifact at ``path`` for inference.
 
@@ -66,6 +67,8 @@ def open(
             weights and tensors, but not the memory of CUDA's libraries. TensorRT runs fewer calls at a time. PyTorch
             has one limit for each GPU in the whole process, which the last model sets. The default is no limit;
             backends on the CPU ignore it.
+        check_finite: Whether NaN and infinity in the inputs are errors. Without the check, the answer depends on the
+            library: OpenVINO gives finite outputs for an image of NaN. Tensors on a CUDA device are not checked.
 
     Returns:
         A runtime, which the caller closes. A ``with`` statement closes it.
@@ -91,7 +94,8 @@ def open(
     def open_once(artifact: Artifact) -> Runtime:
         candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
         completed = (_complete(each, streams, model_cache, batch) for each in candidates)
-        return _open_first(artifact, tuple(_limit_memory(each, gpu_mem_limit) for each in completed))
+        limited = tuple(_limit_memory(each, gpu_mem_limit) for each in completed)
+        return _open_first(artifact, limited, check_finite)
 
     return _retry_until_unchanged(path, open_once, Runtime.close)
 
@@ -271,7 +275,7 @@ def open_artifact(
     return _open_first(artifact, select_candidates(artifact, backend, device, threads, cuda_graphs))
 
 
-def _open_first(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) -> Runtime:
+def _open_first(artifact: Artifact, candidates: tuple[BackendCandidate, ...], check_finite: bool = True) -> Runtime:
     """Open an artifact with the first candidate that runs it, and check its digest."""
     digest = _DigestCheck(artifact)
     if artifact.format.runs_code:
@@ -283,7 +287,7 @@ def _open_first(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) ->
         raise
     try:
         digest.result()
-        return Runtime(artifact, session, skipped_backends, candidates[0].options.streams)
+        return Runtime(artifact, session, skipped_backends, candidates[0].options.streams, check_finite)
     except BaseException:
         session.close()
         raise

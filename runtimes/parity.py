@@ -14,6 +14,7 @@ from runtimes.artifacts.rebuild_command import EXPORT_AGAIN
 from runtimes.errors import ArtifactError, CheckFailedError
 from runtimes.runtime import Runtime
 from runtimes.tensors.spec import Array
+from runtimes.tensors.validation import check_rows
 
 IMAGES = 7
 """The number of images in the test vectors of an artifact."""
@@ -105,11 +106,15 @@ def outputs_of(
         inputs: The inputs (n, ...), of the dtype that the artifact takes. At least one is needed.
         batch: The number of inputs in one call. The last batch is filled with inputs from the beginning.
         names: The names of the outputs, or ``None`` for all.
+
+    Raises:
+        CheckFailedError: An output has not one row for each input of a call.
     """
     entry, names = runtime.inputs[0].name, names or [spec.name for spec in runtime.outputs]
     rows: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, len(inputs), batch):
         values = runtime.infer({entry: inputs[np.arange(start, start + batch) % len(inputs)]})
+        check_rows(values, names, batch)
         for name in names:
             rows[name].append(values[name][: len(inputs) - start])
     return {name: np.concatenate(parts).astype(np.float32) for name, parts in rows.items()}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runtimes.devices import DeviceName
 from runtimes.errors import Reason
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.device_clock import RunTimes
 from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 

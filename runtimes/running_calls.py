@@ -20,6 +20,7 @@ class RunningCalls:
         self._ended = threading.Condition(self._lock)
         self._running = 0
         self._closed = False
+        self._finishing = False
         self._process = os.getpid()
 
     def __enter__(self) -> None:
@@ -35,12 +36,15 @@ class RunningCalls:
                 raise UsageError(
                     "the runtime is closed", code="runtime-closed", hint="open the artifact again with runtimes.open"
                 )
-            self._running += 1
+            if not (self._finishing and threading.current_thread().daemon):
+                self._running += 1
+                return
+        threading.Event().wait()  # for the end of the process
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._running -= 1
-            if self._closed:
+            if self._closed or self._finishing:
                 self._ended.notify_all()
 
     def close(self) -> bool:
@@ -55,3 +59,19 @@ class RunningCalls:
             first, self._closed = not self._closed, True
             self._ended.wait_for(lambda: self._running == 0)
             return first
+
+    def finish(self) -> None:
+        """Wait for running calls at the end of the process, up to ``FINISH_LIMIT_S``.
+
+        From then on, a call in a daemon thread never starts and never returns. Other threads have ended by then, except
+        the main one, which may still call.
+        """
+        if os.getpid() != self._process:
+            return
+        with self._lock:
+            self._finishing = True
+            self._ended.wait_for(lambda: self._running == 0, FINISH_LIMIT_S)
+
+
+FINISH_LIMIT_S = 60.0
+"""The seconds that the end of a process waits for running calls of daemon threads."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
+from runtimes import lifetimes
 from runtimes.artifacts.artifact import Artifact
 from runtimes.async_calls import AsyncCalls
+from runtimes.copying import refuse_to_copy
 from runtimes.devices import CUDA, parse_device
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Description, DeviceSession, RunTimes, Session
@@ -22,7 +25,9 @@ from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 from runtimes.tensors.stream_handle import StreamLike, stream_handle
 from runtimes.tensors.validation import (
     batch_shape,
+    batched_outputs,
     check_feeds,
+    check_rows,
     check_tensors,
     empty_outputs,
     make_fast_check,
@@ -45,13 +50,19 @@ class Runtime:
         session: The session of the backend. The runtime owns it and closes it.
         skipped_backends: The preferred backends that do not run, each with its reason.
         streams: The number of calls that are expected at the same time on the CPU, for ``infer_async``.
+        check_finite: Whether NaN and infinity in host arrays are errors.
 
     Attributes:
         artifact: The opened artifact, with its manifest if it has one.
     """
 
     def __init__(
-        self, artifact: Artifact, session: Session, skipped_backends: tuple[str, ...] = (), streams: int = 1
+        self,
+        artifact: Artifact,
+        session: Session,
+        skipped_backends: tuple[str, ...] = (),
+        streams: int = 1,
+        check_finite: bool = True,
     ) -> None:
         self.artifact = artifact
         self._session = session
@@ -59,12 +70,30 @@ class Runtime:
         self._calls = RunningCalls()
         self._async_calls = AsyncCalls(self._calls, streams if self._device_session is None else _DEVICE_CALLS)
         manifest = artifact.manifest
-        self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
-        self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
-        self._needs_no_check = make_fast_check(self._inputs)
+        self._inputs = (
+            session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs, artifact.path)
+        )
+        self._outputs = (
+            session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs, artifact.path)
+        )
+        # Only a manifest promises rows: libraries name the dimensions of other files as they like.
+        self._batched = () if manifest is None else batched_outputs(self._inputs, self._outputs)
+        self._check_finite = check_finite
+        self._needs_no_check = make_fast_check(self._inputs, check_finite)
         self._skipped_backends = skipped_backends
         device = session.description.device  # of a model behind a server, nobody knows it
         self._gpu = identify(parse_device(device)) if device.startswith(CUDA) else None
+        self._bound: weakref.WeakSet[Callable[[], object]] = weakref.WeakSet()
+        lifetimes.track(self)
+
+    def native_objects(self) -> Iterator[object]:
+        """Yield what a forked process must not free: the session, and the bound functions."""
+        yield self._session
+        yield from self._bound
+
+    def finish_calls(self) -> None:
+        """Wait for running calls at the end of the process, after which daemon threads can make none."""
+        self._calls.finish()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -111,7 +140,7 @@ class Runtime:
         Args:
             feeds: Input arrays by name. If the model runs on a CUDA device, the inputs may also be tensors on that
                 device, of any library that supports DLPack. The run waits for the work that this library queued, and
-                reads the tensors in place where the backend can.
+                reads the tensors in place where the backend can. NaN and infinity in such tensors are not found.
             device_outputs: Whether the outputs stay on the device of the model. On a CUDA device they are
                 ``DeviceOutput`` objects, and on the CPU NumPy arrays. Both support DLPack, so that
                 ``torch.from_dlpack`` takes them without a copy, and ``numpy.asarray`` gives host arrays for both.
@@ -125,10 +154,12 @@ class Runtime:
             ``device_outputs`` the outputs on the device. A batch of 0 images gives outputs of 0 rows.
 
         Raises:
-            InputError: The feeds do not fit ``inputs``, or lie on another device than the model.
+            InputError: The feeds do not fit ``inputs``, or lie on another device than the model; or a host array holds
+                NaN or infinity, and the runtime was not opened with ``check_finite=False``.
             UsageError: The runtime is closed, or was opened before a fork. A stream is passed for a model on the CPU or
                 without ``device_outputs``, or is no stream.
             ResourceError: The device ran out of memory.
+            CheckFailedError: An output has not one row for each image, although its specification says so.
 
         Example:
             Classify two images with zeros as pixels:
@@ -140,10 +171,16 @@ class Runtime:
             return self._infer_on_device(feeds, device_outputs, stream)
         with self._calls:
             if self._needs_no_check(feeds):
-                return self._session.run(feeds)
+                return self._run(feeds)
             if self._device_session is not None and on_device(feeds):
                 return self._run_tensors(self._device_session, feeds)
             return self._prepare(feeds)()
+
+    def _run(self, arrays: Arrays) -> Arrays:
+        outputs = self._session.run(arrays)
+        if self._batched:
+            check_rows(outputs, self._batched, len(arrays[self._inputs[0].name]))
+        return outputs
 
     def _infer_on_device(
         self, feeds: Mapping[str, object], device_outputs: bool, stream: StreamLike | None
@@ -176,6 +213,9 @@ class Runtime:
             )
         return stream_handle(stream)
 
+    def _check_arrays(self, feeds: Mapping[str, object]) -> Arrays:
+        return check_feeds(self._inputs, feeds, self._check_finite)
+
     def _prepare(self, feeds: Mapping[str, object]) -> Callable[[], Arrays]:
         """Check feeds on the host and return a function that runs the model on them."""
         if on_device(feeds):
@@ -185,25 +225,33 @@ class Runtime:
                 code="feeds-on-wrong-device",
                 hint="pass NumPy arrays, or open the artifact with device='cuda'",
             )
-        arrays = check_feeds(self._inputs, feeds)
+        arrays = self._check_arrays(feeds)
         empty = empty_outputs(self._inputs, self._outputs, arrays)
-        return (lambda: self._session.run(arrays)) if empty is None else (lambda: empty)
+        return (lambda: self._run(arrays)) if empty is None else (lambda: empty)
 
     def _queue(
         self, session: DeviceSession, feeds: Mapping[str, object], stream: int | None
     ) -> dict[str, DeviceOutput]:
         """Queue a run on the device, after checking the feeds."""
         checked: Arrays | dict[str, DeviceTensor]
-        checked = check_tensors(self._inputs, feeds, stream) if on_device(feeds) else check_feeds(self._inputs, feeds)
+        checked = check_tensors(self._inputs, feeds, stream) if on_device(feeds) else self._check_arrays(feeds)
         empty = empty_outputs(self._inputs, self._outputs, checked)
         if empty is not None:
             return empty_device_outputs(empty, _device_index(session.description.device))
-        return session.queue(checked, stream)
+        outputs = session.queue(checked, stream)
+        if self._batched:
+            check_rows(outputs, self._batched, checked[self._inputs[0].name].shape[0])
+        return outputs
 
     def _run_tensors(self, session: DeviceSession, feeds: Mapping[str, object]) -> Arrays:
         tensors = check_tensors(self._inputs, feeds)
         empty = empty_outputs(self._inputs, self._outputs, tensors)
-        return session.run_tensors(tensors) if empty is None else empty
+        if empty is not None:
+            return empty
+        outputs = session.run_tensors(tensors)
+        if self._batched:
+            check_rows(outputs, self._batched, tensors[self._inputs[0].name].shape[0])
+        return outputs
 
     @overload
     def infer_async(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Future[Arrays]: ...
@@ -315,6 +363,7 @@ class Runtime:
             with self._calls:
                 call()
 
+        self._bound.add(run_once)
         return run_once
 
     def bind_timed(self, feeds: Feeds) -> Callable[[], RunTimes] | None:
@@ -347,11 +396,12 @@ class Runtime:
             with self._calls:
                 return call()
 
+        self._bound.add(run_once)
         return run_once
 
     def _copies(self, feeds: Feeds) -> Arrays | None:
         """Return checked copies of the feeds, or ``None`` for a batch of 0 images."""
-        arrays = check_feeds(self._inputs, feeds)
+        arrays = self._check_arrays(feeds)
         if empty_outputs(self._inputs, self._outputs, arrays) is not None:
             return None
         return {name: array.copy() for name, array in arrays.items()}
@@ -369,6 +419,10 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Raise ``UsageError``: an opened model cannot be copied or pickled."""
+        refuse_to_copy("Runtime", "runtimes.open", self.artifact)
 
     def __repr__(self) -> str:
         description = self.description

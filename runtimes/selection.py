@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from runtimes import devices
@@ -18,6 +18,7 @@ from runtimes.errors import (
     UsageError,
     quote,
 )
+from runtimes.frozen_dataclass import dataclass
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend, Options, Session
 from runtimes.tensors.presence import find_missing

@@ -116,7 +116,9 @@ run_tests() {
         run_pytest "$seconds" "${rest[@]}" || { again=$?; ((code)) || code=$again; }
     fi
     case $code in
-        0) echo "$passed" ;;
+        0)
+            if grep -qE '\b[0-9]+ passed\b' "$folder/tests.log"; then echo "$passed"
+            else echo "tests: none ran: each was left out, for the reason in $folder/tests.log"; fi ;;
         124 | 137) echo "tests: the time was over; they begin anew the next time"; code=124 ;;
         *) echo "tests: failed; all of it is in $folder/tests.log" ;;
     esac
@@ -128,12 +130,12 @@ main() {
     echo "== what there is"
     "$PYTHON" -m scripts.inventory --device "$device"
     if [[ $tests == yes ]] && ! grep -qsxF "$passed" "$folder/log.txt"; then
-        echo "== tests"
+        echo "== tests, after $SECONDS s"
         run_tests || tested=$?
     fi
-    echo "== measuring"
+    echo "== measuring, after $SECONDS s"
     "$PYTHON" -m scripts.gpu_matrix "$folder" --device "$device" ${limit:+--limit-s "$(left)"} "${options[@]}" || measured=$?
-    echo "== $folder has $(cd "$folder" && echo *)"
+    echo "== after $SECONDS s, $folder has $(cd "$folder" && echo *)"
     if ((measured != 0 && measured != 10)); then return "$measured"; fi
     if ((tested == 124)); then return 10; fi
     if ((tested != 0)); then return 1; fi

@@ -6,7 +6,6 @@ Predictions are kept for each image, so that two runs are compared image by imag
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.proportions import Interval, difference_interval, wilson
-from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError
+from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, quote
 from runtimes.protocol import Array
 
 Logits = NDArray[np.floating]
@@ -217,5 +216,7 @@ def load(path: str | os.PathLike[str]) -> Predictions:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             values: dict[str, Any] = dict(arrays)
             return Predictions(**{"targets": None, **values, "classes": int(values["classes"])})
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"not a file of predictions: {error}", code="predictions-unreadable", path=path) from error
+    except Exception as error:  # NumPy's reader raises many kinds of errors
+        raise ArtifactError(
+            f"not a file of predictions: {quote(error)}", code="predictions-unreadable", path=path
+        ) from error

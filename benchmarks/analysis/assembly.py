@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from benchmarks.accuracy.packing import pack_predictions
 from benchmarks.accuracy.predictions import Predictions
@@ -19,7 +21,7 @@ from benchmarks.roofline.graph_cost import Cost
 from benchmarks.roofline.roof import roof_inputs, wider
 from runtimes import Artifact, files
 from runtimes.devices import CPU
-from runtimes.errors import Reason
+from runtimes.errors import Reason, ResourceError
 from runtimes.onnx import graph
 
 NAMED, KEPT_NAMES = 3, 1000
@@ -33,7 +35,8 @@ def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, con
     file = pair.opens if isinstance(pair.opens, Artifact) else subject.own
     sha256 = ""
     if file is not None:
-        sha256 = files.sha256_of(file.path) if file.manifest is None else file.manifest.sha256
+        with contextlib.suppress(ResourceError):  # the file is gone, which the row reports
+            sha256 = _digest(file.path, files.identity(file.path))
     return Result(
         status="ok",
         reason=None,
@@ -71,6 +74,12 @@ def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, con
         ran=Ran(request.device_of(configuration), configuration.threads),
         environment=taken_on,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, identity: tuple[int, ...]) -> str:  # noqa: ARG001 - a replaced file is read again
+    """The digest of what is on disk, not of what a manifest says about it."""
+    return files.sha256_of(path)
 
 
 def size_bytes(artifact: Artifact) -> int | None:

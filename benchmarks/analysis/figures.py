@@ -22,7 +22,7 @@ from benchmarks.records.samples import ProcessSamples, Series, Transfers
 from benchmarks.stats import comparison, intervals
 from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison, Verdict
 from runtimes import codec
-from runtimes.errors import Reason
+from runtimes.errors import ArtifactError, Reason, quote
 
 NAMES = (
     *("p50", "p90", "p99", "p999", "compute_p50", "device_p50", "image_p50", "images_per_s", "ratio", "verdict"),
@@ -279,13 +279,11 @@ class Figures:
         Raises:
             ArtifactError: they are damaged.
         """
-        packed = self.result.predictions
-        return None if packed is None else packing.unpack_predictions(packed)
+        return _predictions_of(self.result)
 
     @cached_property
     def _reference_predictions(self) -> Predictions | None:
-        packed = None if self._evaluated is None else self._evaluated.predictions
-        return None if packed is None else packing.unpack_predictions(packed)
+        return None if self._evaluated is None else _predictions_of(self._evaluated)
 
     @cached_property
     def images(self) -> int | None:
@@ -479,3 +477,15 @@ def took_turns(first: Result, second: Result) -> bool:
 def _compare(reference: Processes, other: Processes, paired: bool, seed: int, q: float) -> LatencyComparison:
     compare = comparison.compare_paired if paired else comparison.compare_unpaired
     return compare(reference, other, seed=seed, q=q)
+
+
+def _predictions_of(result: Result) -> Predictions | None:
+    """The predictions of a result, if it has any. An error names the result, since its file is not known any more."""
+    if result.predictions is None:
+        return None
+    try:
+        return packing.unpack_predictions(result.predictions)
+    except ArtifactError as error:
+        identity = result.identity
+        place = f"result of {quote(identity.artifact)} with {quote(identity.backend)}, run {quote(result.run)}"
+        raise ArtifactError(f"{place}: {error.what}", code=error.code, hint=error.hint) from error

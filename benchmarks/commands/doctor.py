@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import SectionedCommand
 
 
@@ -25,5 +25,8 @@ def doctor(as_json: bool) -> None:
 
     with terminal.reserve_stdout(), terminal.listening() as listener:
         report = examine(listener.step)
-    click.echo(codec.dumps(report, indent=2) if as_json else "\n".join(format_report(report)))
+    if as_json:
+        streams.print_json(codec.dumps(report, indent=2))
+    else:
+        streams.print_result("\n".join(format_report(report)))
     sys.exit(0 if report.healthy else 1)

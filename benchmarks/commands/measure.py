@@ -12,7 +12,7 @@ import click
 
 from benchmarks.commands import options
 from benchmarks.records.plan import FORMER_SHAPES, RELATIVE_TO, SHAPES
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.backend_option import backend_option
 from exporter.commands.command import MEASURING, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import force_option
@@ -62,7 +62,7 @@ def _measuring(
     if isinstance(ending, (KeyboardInterrupt, SystemExit)):
         measured_count = sum(result.status == "ok" for result in results)
         where = "" if folder is None else f"; they are in {folder / FILE_NAME}"
-        click.echo(f"{measured_count} of {len(results)} configurations were measured{where}", err=True)
+        streams.print_message(f"{measured_count} of {len(results)} configurations were measured{where}")
     if isinstance(ending, KeyboardInterrupt):
         raise SystemExit(terminal.INTERRUPTED)
     if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
@@ -112,15 +112,16 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     from benchmarks.harness.run import exit_code
     from benchmarks.harness.run import run as measure
     from benchmarks.report.document import run_document
-    from exporter.document.terminal import print_document
 
     request = options.request_of(subjects, common)
     options.announce_unused(options.unused_options(request))
     with _measuring(lambda listener: measure(request, listener), folder, json_file) as (results, complete):
         rows = Figures.of_all(results)
-        print_document(run_document(rows, complete, explain), sys.stdout)
-        if folder is not None:
-            click.echo(f"\n{outputs.write(folder, rows, complete)}")
+        page = None if folder is None else outputs.write(folder, rows, complete)
+        streams.print_document(run_document(rows, complete, explain))
+        if page is not None:
+            streams.print_result("")
+            streams.print_path(page)
     sys.exit(exit_code(rows, request))
 
 
@@ -221,7 +222,6 @@ def load(
     from benchmarks.load.run import LoadSpec
     from benchmarks.load.run import run as measure
     from benchmarks.report.document import load_document
-    from exporter.document.terminal import print_document
 
     endpoint = options.endpoint_of(common)
     request = options.request_of(() if subject is None else (subject,), common)
@@ -243,9 +243,9 @@ def load(
     load_spec = LoadSpec(wanted, rate_per_s, frames_per_s, clients, endpoint)
     with _measuring(lambda listener: measure(request, load_spec, listener), folder, json_file) as (results, complete):
         rows = Figures.of_all(results)
-        print_document(load_document(rows, complete, explain), sys.stdout)
         if folder is not None:
             outputs.write(folder, rows, complete)
+        streams.print_document(load_document(rows, complete, explain))
     found = summarise_search(row.result.load for row in rows if row.result.load is not None)
     sys.exit(exit_code(rows, request) or int(found is not None and found.holds is None))
 
@@ -356,7 +356,6 @@ def tune(
     from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning import search
     from benchmarks.tuning.findings import TuningGoal, TuningResult
-    from exporter.document.terminal import print_document
     from runtimes.files import require_folder
 
     names = ("objective", "relative_to", "threads", "streams", "model_cache", "out", "force")
@@ -368,9 +367,9 @@ def tune(
     if page is not None:
         require_folder(page.parent)
     with _measuring(lambda listener: search.tune(request, findings, listener), None, json_file) as (_, complete):
-        print_document(tuning_document(findings, complete, explain), sys.stdout)
         if page is not None:
             outputs.write_page(page, tuning_document(findings, complete, explain=True))
+        streams.print_document(tuning_document(findings, complete, explain))
     if findings.artifact is not None:
-        click.echo(findings.artifact.path)
+        streams.print_path(findings.artifact.path)
     sys.exit(search.exit_code(findings, request))

@@ -27,7 +27,7 @@ from benchmarks.records.plan import (
 )
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
-from exporter.commands.checkpoint_options import SELECTED, selection_options
+from exporter.commands.checkpoint_options import SELECTED, require_checkpoint, selection_options
 from exporter.commands.command import (
     DATA,
     MEASURING,
@@ -403,6 +403,8 @@ def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:
         unused[f"without --precision {named}"] = CALIBRATED
     paths = [name for name in request.subjects if Path(name).is_file()]
     checkpoints = [name for name in paths if is_weights_file(name)]
+    if not checkpoints and request.weights in (None, *ORIGINS):
+        require_checkpoint(request.expect_sha256, " ".join(request.subjects))
     if request.subjects and len(paths) == len(request.subjects) and not checkpoints:
         unused["on a model file"] = ("weights", "input", *SELECTED)
     elif not checkpoints and request.weights in (None, *ORIGINS):

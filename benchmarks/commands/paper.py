@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands.options import POSITIVE, announce_unused, threads_option
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import (
     DATA,
     MODEL,
@@ -250,7 +250,7 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
                 f"an update takes {1e3 * run.step_s:.1f} ms, making its batch {run.input_share:.1%} of that"
             )
         listener.notice(study.export_command(folder, run))
-    click.echo(folder / WEIGHTS)
+    streams.print_path(folder / WEIGHTS)
 
 
 def _run_folder(folder: Path, variant: str, shortcut: Shortcut | None, seed: int) -> Path:
@@ -429,6 +429,6 @@ def _publish(work: Callable[[str, ExportListener], Findings], folder: Path) -> N
     with terminal.reserve_stdout(), terminal.listening() as listener:
         findings = work(shlex.join(["rbench", *sys.argv[1:]]), listener)
         paths = (files.write(findings, folder), *findings_plots.write_pictures(findings, folder))
-    click.echo(as_text(findings_document(findings)), nl=False)
+    streams.print_result(as_text(findings_document(findings)), newline=False)
     for path in paths:
-        click.echo(path)
+        streams.print_path(path)

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from benchmarks.records.request import RunListener
 from exporter.commands.terminal import status_line
-from exporter.document.status_line import Status, StatusLine, notice_line, printable
+from exporter.document.status_line import Status, StatusLine, notice_line
+from runtimes.escaping import printable
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import click
 
 from benchmarks.commands import options
 from benchmarks.records.identity import FIELDS
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
 
 if TYPE_CHECKING:
@@ -89,15 +89,15 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     findings = [read(path) for path in findings_files]
     if page is not None:
         outputs.put(page, html(report_document(rows, findings, title)))
-        click.echo(page)
+        streams.print_path(page)
     if markdown is None:
         return
     text = in_markdown(report_document(rows, findings, title, limits=SHORT))
     if str(markdown) == "-":
-        click.echo(text, nl=False)
+        streams.print_result(text, newline=False)
     else:
         outputs.put(markdown, text)
-        click.echo(markdown)
+        streams.print_path(markdown)
 
 
 def _find_inputs(results: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -148,7 +148,7 @@ def _read_rows(paths: Sequence[Path], required: bool) -> tuple[Figures, ...]:
         raise ArtifactError("no rows in it", code="rows-missing", path=paths[0], hint="rbench run -o DIR makes some")
     kept = latest(every)
     if len(kept) < len(every):
-        click.echo(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out", err=True)
+        streams.print_message(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out")
     references = References(every)
     return tuple(Figures.of(result, references) for result in kept)
 
@@ -225,16 +225,15 @@ def compare(
     from benchmarks.compare import compare as comparing
     from benchmarks.report.comparison import comparison_document
     from benchmarks.report.markdown import markdown
-    from exporter.document.terminal import print_document
     from runtimes import codec
 
     found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across, missing))
     if as_json:
-        click.echo(codec.dumps(found, indent=2))
+        streams.print_json(codec.dumps(found, indent=2))
     elif as_markdown:
-        click.echo(markdown(comparison_document(found)), nl=False)
+        streams.print_result(markdown(comparison_document(found)), newline=False)
     else:
-        print_document(comparison_document(found, explain), sys.stdout)
+        streams.print_document(comparison_document(found, explain))
     sys.exit(0 if found.passed else 1)
 
 
@@ -265,5 +264,5 @@ def merge(sources: tuple[Path, ...], out: Path, force: bool) -> None:
 
     merged = merging.merge(sources, out, force)
     left_out = f"; left out as duplicates: {merged.duplicates}" if merged.duplicates else ""
-    click.echo(f"rows: {len(merged.results)} of files: {len(sources)}{left_out}", err=True)
-    click.echo(out)
+    streams.print_message(f"rows: {len(merged.results)} of files: {len(sources)}{left_out}")
+    streams.print_path(out)

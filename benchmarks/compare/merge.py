@@ -41,7 +41,8 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
 
     Raises:
         UsageError: ``out`` exists, and ``force`` is not set.
-        ArtifactError: A line of a file is not a result, or two results of the same run, time and configuration differ.
+        ArtifactError: The files have no rows, a line is not a result, or two results of the same run, time and
+            configuration differ.
         CompatibilityError: A file has a newer schema.
         ResourceError: A file cannot be read, ``out`` cannot be written, or ``out`` would be too large to read.
     """
@@ -54,6 +55,8 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
     files.require_folder(target.parent)
     files.check_writable(target.parent)
     merged = _merge_files(sources)
+    if paths and not merged.results:
+        raise ArtifactError("no rows in it", code="rows-missing", path=paths[0], hint="rbench run -o DIR makes some")
     lines = (store.format_line(each.result, each.as_json()) for each in Figures.of_all(merged.results))
     content = b"".join(lines)
     if len(content) > store.FILE_LIMIT_BYTES:

@@ -18,11 +18,10 @@ from benchmarks.doctor.gpu_setup import examine_setup
 from benchmarks.doctor.packages import at_least, parse_requirement, requirements
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import UNKNOWN
-from benchmarks.machine.procfs import read_text
 from exporter.weights.download import CACHE_VARIABLE, cache_folder
 from runtimes.backends.tensorrt import engine_cache
 from runtimes.errors import Reason, ResourceError, UnsafeArtifactError
-from runtimes.processors import control_groups
+from runtimes.memory import memory_limit
 
 BUSY = 0.25
 """The highest load average, as a share of the processors, at which measurements are considered undisturbed."""
@@ -108,16 +107,6 @@ def machine(environment: Environment, root: Path = Path("/")) -> list[Finding]:
         _governor(environment.governor),
         _load(environment),
     ]
-
-
-def memory_limit(root: Path) -> int | None:
-    """Return the lowest memory limit of the control groups of this process in bytes, or ``None`` without a limit.
-
-    ``root`` is the folder that holds ``proc`` and ``sys``.
-    """
-    groups = control_groups("memory", root / "sys/fs/cgroup", root / "proc/self/cgroup")
-    files = (group / name for group in groups for name in ("memory.max", "memory.limit_in_bytes"))
-    return min((int(text) for text in map(str.strip, map(read_text, files)) if text.isdigit()), default=None)
 
 
 def _governor(governor: str) -> Finding:

@@ -38,14 +38,18 @@ def write(format: str, folder: Path, tf32: bool) -> Path:
     """
     images = np.random.default_rng(0).standard_normal((IMAGES, _CHANNELS, _SIZE, _SIZE), np.float32)
     target = folder / f"sample.{format}"
-    model, packed = files.temporary_for(target), files.temporary_for(target)
-    FORMATS[format](model)
-    with packed.open("wb") as file:
-        np.savez(file, inputs=images, logits=logits(images))
-    digest = files.sha256_of(packed)
-    record = FileRecord(vectors_name(target, digest), digest)
+    with files.temporary_file(target) as model, files.temporary_file(target) as packed:
+        FORMATS[format](model)
+        with packed.open("wb") as file:
+            np.savez(file, inputs=images, logits=logits(images))
+        digest = files.sha256_of(packed)
+        record = FileRecord(vectors_name(target, digest), digest)
+        return publish(model, target, _describe(format, model, record, tf32), packed).path
+
+
+def _describe(format: str, model: Path, vectors: FileRecord, tf32: bool) -> Manifest:
     tolerance = _TOLERANCE_TF32 if tf32 else _TOLERANCE
-    manifest = Manifest(
+    return Manifest(
         name="sample",
         format=format,
         sha256=files.sha256_of(model),
@@ -62,9 +66,8 @@ def write(format: str, folder: Path, tf32: bool) -> Path:
         producers={},
         parent=None,
         parity=Parity("NumPy float64", "none", f"noise, {IMAGES} images", BATCHES, 0.0, 0.0, tolerance, 1.0),
-        vectors=record,
+        vectors=vectors,
     )
-    return publish(model, target, manifest, packed).path
 
 
 def weights() -> dict[str, Array]:

@@ -93,7 +93,7 @@ def disk_bytes(artifact: Artifact) -> int:
     places, manifest = [artifact.path], artifact.manifest
     if manifest is not None:
         records = [*manifest.external, *filter(None, [manifest.vectors])]
-        places += [manifest_path(artifact.path), *(artifact.path.with_name(record.name) for record in records)]
+        places += [manifest_path(artifact.path), *(artifact.sibling(record.name, record.sha256) for record in records)]
     try:
         return sum(place.stat().st_size for place in places)
     except OSError as error:

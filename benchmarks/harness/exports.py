@@ -25,7 +25,7 @@ from exporter.data.dataset import BUNDLED_NAME
 from exporter.models import factory
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
-from exporter.preprocessing.description import describe_steps
+from exporter.preprocessing.description import scale_notice
 from runtimes import Artifact
 from runtimes.backends import registry
 from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quote
@@ -66,12 +66,14 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
     """
     from exporter.network import ExportRequest
     from exporter.weights.checkpoint import stem
-    from exporter.weights.entries import Selection
+    from exporter.weights.entries import Selection, parse_digest
     from exporter.weights.modules import FactoryRequest, from_factory
     from exporter.weights.recognition import VariantOptions, from_checkpoint
 
     request = place.request
-    selection, options = Selection(request.key, request.strip_prefix), VariantOptions(size=place.size)
+    digest = None if request.expect_sha256 is None else parse_digest(request.expect_sha256)
+    selection = Selection(request.key, request.strip_prefix, sha256=digest)
+    options = VariantOptions(size=place.size)
     weights: str | LoadedWeights = request.weights or "random"
     file_name: str | None = None
     row: AnyNetwork
@@ -112,7 +114,7 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
 
     request = place.request
     prepared = network.prepare(export_request(name, place), place.exporter())
-    announce_scaling(place, prepared.preprocessing)
+    announce_scaling(place, prepared.preprocessing, prepared.guesses)
     known = prepared.dataset == BUNDLED_NAME and prepared.preprocessing is not None
     exports = _NetworkExports(prepared, None, None, place)
     return Subject(
@@ -129,16 +131,12 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
     )
 
 
-def announce_scaling(place: ExportContext, preprocessing: Preprocessing | None) -> None:
-    """Says what the preprocessing of a network becomes, where the size of its input was chosen."""
-    if place.size is None or preprocessing is None:
+def announce_scaling(place: ExportContext, preprocessing: Preprocessing | None, guesses: Sequence[Reason] = ()) -> None:
+    """Says what the preprocessing of a network becomes, where the size of its input was chosen, unless the ``guesses``
+    of its export said it."""
+    if place.size is None or preprocessing is None or any(guess.code == "preprocessing-scaled" for guess in guesses):
         return
-    reason = Reason(
-        "preprocessing-scaled",
-        f"{place.title}: preprocessing assumed to scale with the input: {describe_steps(preprocessing)}; rexport onnx "
-        "--resize and --crop make a file with another one",
-    )
-    place.listener.notice(reason)
+    place.listener.notice(scale_notice(place.title, preprocessing))
 
 
 def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:

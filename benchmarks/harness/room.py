@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
 from benchmarks.machine.gpu_monitor import GpuMemory
 from runtimes.errors import Reason
+from runtimes.memory import available_bytes
 
 SPARE_BYTES = 1 << 30
 """The memory that stays free beside the largest process so far before another one is opened."""
@@ -67,18 +65,6 @@ class Room:
                 f"{_gigabytes(self._gpu_largest_bytes)}; {_gigabytes(GPU_SPARE_BYTES)} stay free",
             )
         return None
-
-
-def available_bytes(root: Path = Path("/")) -> int | None:
-    """Return the memory that is available without swapping, or ``None`` if the system does not report it.
-
-    ``root`` is the folder that holds ``proc``.
-    """
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def _gigabytes(count: float) -> str:

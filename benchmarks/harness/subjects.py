@@ -40,6 +40,7 @@ from runtimes import Artifact, Backend
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.backends.registry import available_backends
 from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.processors import usable_processors
 from runtimes.selection import select_candidates
 
@@ -60,6 +61,9 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
     artifacts = {name: _read_artifact(name) for name in names if not _is_exported(name)}
     for artifact in artifacts.values():
         _check_file(artifact, request)
+    if request.data is not None and artifacts:  # an export says it itself
+        for notice in open_dataset(request.data, 1).notices:
+            listener.notice(notice)
     networks: dict[object, list[str]] = {}
     for name in names:
         networks.setdefault(_network_key(artifacts[name]) if name in artifacts else name, []).append(name)
@@ -106,12 +110,19 @@ def _is_exported(name: str) -> bool:
 
 
 def _read_artifact(name: str) -> Artifact:
-    """As ``Artifact.read``; where there is no such file, the error says how one is made."""
+    """As ``Artifact.read``; where there is no such file, the error says how one is made.
+
+    Raises:
+        IntegrityError: the file is damaged. Nothing is measured then, as for any file that cannot be read.
+        RexportError: as for ``Artifact.read``.
+    """
     if not Path(name).exists():
         raise ResourceError(
-            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {quote(name)}"
+            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {shell_word(name)}"
         )
-    return Artifact.read(name)
+    artifact = Artifact.read(name)
+    artifact.check_digest()
+    return artifact
 
 
 def _network_key(artifact: Artifact) -> object:
@@ -171,7 +182,8 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
     wanted = export_request(name, place)
     place.step("exporting")
     made = onnx_file.export(wanted, place.exporter())
-    announce_scaling(place, None if made.manifest is None else made.manifest.preprocessing)
+    if made.manifest is not None:
+        announce_scaling(place, made.manifest.preprocessing, made.manifest.guesses)
     return subject_of(made, None, place, reference)
 
 

@@ -6,7 +6,6 @@ that they can be drawn again without training again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,19 +342,17 @@ def read_record(cls: type[Record], path: Path, version: str, newest: int, origin
     """
     content = files.read_bounded(path, FILE_LIMIT_BYTES)
     try:
-        data = json.loads(content)
-    except (ValueError, RecursionError):
-        data = None  # codec.loads raises the error with the reason
-    number = data.get(version) if isinstance(data, dict) else None
-    if isinstance(number, int) and number > newest:
-        raise CompatibilityError(
-            f"field {version!r} has schema version {number}, but this rbench reads versions up to {newest}",
-            code="record-schema-newer",
-            path=path,
-            hint="pip install --upgrade rexport",
-        )
-    try:
-        return codec.loads(cls, content)
+        data = codec.parse(content)
+        number = data.get(version) if isinstance(data, dict) else None
+        if isinstance(number, int) and number > newest:
+            raise CompatibilityError(
+                f"field {version!r} has schema version {codec.show(number)}, but this rbench reads versions up to "
+                f"{newest}",
+                code="record-schema-newer",
+                path=path,
+                hint="pip install --upgrade rexport",
+            )
+        return codec.decode(cls, data)
     except ArtifactError as error:
         raise ArtifactError(error.what, code=error.code, path=path, hint=origin) from error
 

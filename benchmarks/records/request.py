@@ -91,6 +91,7 @@ class BenchmarkRequest:
             weights.
         key: The entry of a checkpoint that holds the weights, as ``exporter.weights.entries.Selection`` takes it.
         strip_prefix: The prefix of the names in a checkpoint, as ``exporter.weights.entries.Selection`` takes it.
+        expect_sha256: The SHA-256 of the checkpoint, as ``exporter.weights.entries.parse_digest`` takes it.
         raw: Whether the variants take pixels; ``None`` for the default, floats.
         calibration: The images for the calibration of int8, as ``PrecisionSpec`` takes them.
         calibration_images: The number of images for the calibration.
@@ -130,6 +131,7 @@ class BenchmarkRequest:
     weights: str | None = None
     key: str | None = None
     strip_prefix: str | None = None
+    expect_sha256: str | None = None
     raw: bool | None = None
     calibration: str | None = None
     calibration_images: int = CALIBRATION_IMAGES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from benchmarks.records import migration
 from benchmarks.records.identity import References, find_evaluated_reference, find_timed_reference
 from benchmarks.records.result import SCHEMA_VERSION, Result
 from runtimes import codec, files
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, quote
+from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
 
 FILE_LIMIT_BYTES = 1 << 30
 """The largest file of results that is read."""
@@ -45,7 +44,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Result, ...]:
             hint="rbench run --json FILE or -o DIR writes results",
         )
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
-    results = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
+    results = [parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
     references = References(results)
     return tuple(_drop_derivable(result, references) for result in results)
 
@@ -68,22 +67,33 @@ def _drop_derivable(result: Result, among: References) -> Result:
     return replace(result, recorded=kept)
 
 
-def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Result:
+def parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Result:
+    """Return the result of a line.
+
+    Args:
+        line: The line.
+        number: The number of the line, for messages.
+        path: The file, for messages.
+
+    Raises:
+        ArtifactError: The line is not a result.
+        CompatibilityError: The result has a newer schema version.
+    """
     try:
-        data = _load_json(line)
+        data = codec.parse(line)
         version = data.get("schema_version") if isinstance(data, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             version = SCHEMA_VERSION  # a missing or invalid version is checked against the current schema
         if version > SCHEMA_VERSION:
             raise CompatibilityError(
-                f"line {number}: the result has schema version {version}, but this rbench reads versions up to "
-                f"{SCHEMA_VERSION}",
+                f"line {number}: the result has schema version {codec.show(version)}, but this rbench reads versions "
+                f"up to {SCHEMA_VERSION}",
                 code="schema-newer",
                 path=path,
                 hint="pip install --upgrade rexport",
             )
         if version < 1:
-            expected = f"expected 1 to {SCHEMA_VERSION}, got {version}"
+            expected = f"expected 1 to {SCHEMA_VERSION}, got {codec.show(version)}"
             raise ArtifactError(f"field 'schema_version': {expected}", code="schema-unknown")
         if isinstance(data, dict):
             data.pop(FIGURES, None)
@@ -92,14 +102,6 @@ def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Resul
         return codec.decode(Result, data)
     except ArtifactError as error:
         raise ArtifactError(f"line {number}: {error.what}", code=error.code, path=path) from error
-
-
-def _load_json(line: bytes) -> object:
-    try:
-        data: object = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not valid JSON: {quote(error)}", code="json-invalid") from error
-    return data
 
 
 def format_line(result: Result, figures: Mapping[str, object]) -> bytes:

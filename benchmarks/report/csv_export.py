@@ -11,6 +11,7 @@ from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
 from runtimes.errors import Reason
+from runtimes.escaping import csv_cell
 
 
 def _parts(prefix: str, path: str, cls: type[GpuState] | type[Flips]) -> dict[str, str]:
@@ -96,7 +97,7 @@ def csv_text(results: Sequence[Figures]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for figures in results:
-        writer.writerow(["" if value is None else value for value in record(figures).values()])
+        writer.writerow(map(csv_cell, record(figures).values()))
     return out.getvalue()
 
 

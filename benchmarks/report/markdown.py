@@ -3,11 +3,23 @@ folded."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from exporter.document import blocks
 from exporter.document.blocks import Block, Document, Remark, Section, Table
+from runtimes.escaping import MAX_LINE, MAX_QUOTED, html_text, printable
+
+_ACTS = re.compile(r"[\\|`<>\[\]*~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w)")
+"""Characters that mark code, HTML, links, emphasis, strikes, formulas and entities anywhere in a line."""
+
+_BEGINS_BLOCK = re.compile(r"^(\d{0,9})([-+#=]|[.)](?=\s|$))(?!\d)")
+"""What begins a list, a heading or a rule at the start of a line. A number with a sign does not."""
+
+_LINKS = re.compile(r"\b(https?|ftp|www)([:.])", re.IGNORECASE)
+_CALLS = re.compile(r"@(?=\w)|#(?=\d)")
+"""What GitHub makes a link of by itself, and what calls a person or names an issue."""
 
 
 def markdown(document: Document) -> str:
@@ -35,13 +47,20 @@ def markdown(document: Document) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def escape(text: str) -> str:
-    """In one line, and safe in a table's cell and as text; the emphasis of *untrained* stays, and nobody is called by
-    name."""
-    text = " ".join(text.split())
-    for character in "\\|`<>[]":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("@", "&#64;")
+def escape(text: str, most: int = MAX_LINE) -> str:
+    """Text in one line that Markdown shows as it is, in a paragraph, a heading, a list or a table's cell.
+
+    The emphasis of ``*untrained*`` stays. Addresses are no links, nobody is called by name, and no issue is named.
+    """
+    line = _ACTS.sub(r"\\\g<0>", printable(text, most).strip())
+    line = _BEGINS_BLOCK.sub(r"\1\\\2", line).replace(r"\*untrained\*", "*untrained*")
+    called = _CALLS.sub(r"\g<0>&#8203;", line)
+    return _LINKS.sub(lambda match: f"{match[1]}&#{ord(match[2])};", called)
+
+
+def _html(text: str) -> str:
+    """The same inside of an HTML element, where Markdown's own escapes would be shown."""
+    return _CALLS.sub(r"\g<0>&#8203;", html_text(printable(text, MAX_LINE)))
 
 
 def _section(section: Section, level: str, folded: list[Remark]) -> Iterator[str]:
@@ -88,7 +107,7 @@ def _lines(block: Block) -> Iterator[str]:
         case blocks.Sentence(text, role):
             yield from (f"**{escape(text)}**" if role == "headline" else escape(text), "")
         case blocks.Command(text):
-            yield from (_code(text), "")
+            yield from (*_code([text]), "")
         case Table():
             yield from _table(block.narrow(), block.caption)
         case blocks.Folded(summary, inner):
@@ -104,7 +123,7 @@ def _table(table: Table, caption: str) -> Iterator[str]:
         rules = ["---" if column.left else "--:" for column in table.columns]
         yield from (_row(map(escape, table.headings)), _row(rules))
         for row in table.rows:
-            cells = map(escape, row.cells)
+            cells = [escape(cell, MAX_QUOTED) for cell in row.cells]
             yield _row((f"**{cell}**" for cell in cells) if row.state == "best" else cells)
         yield ""
 
@@ -118,13 +137,16 @@ def _appendices(document: Document) -> Iterator[str]:
     shown = [block for section in document.sections if section.appendix for block in section.blocks]
     for brief in dict.fromkeys(block.brief for block in shown if isinstance(block, blocks.Definitions)):
         yield from (escape(brief), "")
-    yield from (_code(block.text) for block in shown if isinstance(block, blocks.Command))
-    if shown:
-        yield ""
+    commands = [block.text for block in shown if isinstance(block, blocks.Command)]
+    if commands:
+        yield from (*_code(commands), "")
 
 
-def _code(text: str) -> str:
-    return f"    {' '.join(text.split())}"
+def _code(commands: Sequence[str]) -> Iterator[str]:
+    """A block of code, whose fence is longer than all that looks like one in it."""
+    lines = [printable(command, MAX_LINE) for command in commands]
+    fence = "`" * max(3, 1 + max((len(ticks) for line in lines for ticks in re.findall("`+", line)), default=0))
+    yield from (fence, *lines, fence)
 
 
 def _items(remarks: Sequence[Remark]) -> list[str]:
@@ -137,4 +159,4 @@ def _terms(legend: Sequence[tuple[str, str]]) -> list[str]:
 
 def _fold(summary: str, lines: Iterable[str]) -> list[str]:
     """Lines that are shown when the summary is clicked."""
-    return ["<details>", f"<summary>{escape(summary)}</summary>", "", *lines, "", "</details>", ""]
+    return ["<details>", f"<summary>{_html(summary)}</summary>", "", *lines, "", "</details>", ""]

@@ -10,9 +10,10 @@ from benchmarks.format import TOO_NOISY, is_too_noisy, milliseconds
 from benchmarks.records.result import Estimate
 from benchmarks.report.columns import MAIN, search_attributes
 from benchmarks.report.run import RunPlots
-from benchmarks.report_html.markup import data_attributes, text
+from benchmarks.report_html.markup import data_attributes
 from benchmarks.report_html.svg import PlotStyle
 from exporter.proportions import Interval
+from runtimes.escaping import html_text as text
 
 
 def bar_charts(plots: RunPlots, look: PlotStyle) -> str:

@@ -8,9 +8,9 @@ from benchmarks.report.findings import FindingsPlots
 from benchmarks.report.load import LoadPlots
 from benchmarks.report.run import RunPlots
 from benchmarks.report_html import svg
-from benchmarks.report_html.markup import text
 from benchmarks.report_html.page import format_blocks
 from exporter.document.blocks import Block, Document, Folded, Section, Table, TableColumn
+from runtimes.escaping import html_text as text
 
 STYLE = """
 .rexport table { border-collapse: collapse; font-variant-numeric: tabular-nums; }

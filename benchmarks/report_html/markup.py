@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from html import escape
+
+from runtimes.escaping import html_text as text
 
 LONG = 48
 """Characters from which on a cell or a name may wrap."""
 
 _INTERVAL = re.compile(r"(.*?\S) (\[[^\[\]]*\]|± .*|too noisy|n\.s\.)")
-
-
-def text(words: str) -> str:
-    """The words escaped. Control characters and those that turn the direction of writing become spaces."""
-    return escape(printable(words))
-
-
-def printable(words: str) -> str:
-    """The words with a space for each character that is not shown as itself."""
-    return "".join(character if character.isprintable() else " " for character in words)
 
 
 def cell_text(words: str) -> str:

@@ -14,11 +14,11 @@ from benchmarks.report.run import RunPlots
 from benchmarks.report.tuning import FrontPlot
 from benchmarks.report_html import findings_plots, latency, svg, tradeoffs
 from benchmarks.report_html.bars import bar_charts
-from benchmarks.report_html.markup import text
 from benchmarks.report_html.svg import Plot, PlotStyle
 from benchmarks.report_html.tables import format_table, format_verdicts
 from exporter.document import blocks
 from exporter.document.blocks import Block, Document, Folded, Remark, Section, Sentence, Table, Verdict
+from runtimes.escaping import html_text as text
 
 _HEAD = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from benchmarks.analysis.ranking import name
 from benchmarks.records.result import Result
-from benchmarks.report_html.markup import printable, text
 from exporter.precision.table import PRECISIONS
 from runtimes import available_backends
 from runtimes.errors import BackendUnavailableError, Reason
+from runtimes.escaping import html_text as text
+from runtimes.escaping import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.report_html.markup import cell_text, data_attributes, text
+from benchmarks.report_html.markup import cell_text, data_attributes
 from benchmarks.report_html.svg import PlotStyle
 from exporter.document.blocks import Table, TableColumn, TableRow, Verdict
 from exporter.format import ABSENT
+from runtimes.escaping import html_text as text
 
 
 def format_table(table: Table, look: PlotStyle, counted: bool) -> str:

@@ -95,7 +95,7 @@ def _source(artifact: Artifact, manifest: Manifest) -> Path | None:
     if manifest.engine is None:
         return None
     try:
-        source = Artifact.read(artifact.sibling(manifest.engine.onnx))
+        source = Artifact.read(artifact.sibling(manifest.engine.onnx, manifest.parent))
     except RexportError:
         return None
     same = source.manifest is not None and source.manifest.sha256 == manifest.parent and source.format.name == "onnx"

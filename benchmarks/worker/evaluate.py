@@ -17,6 +17,7 @@ from exporter.data.dataset import Unreadable
 from runtimes import Runtime
 from runtimes.parity import logits_of
 from runtimes.protocol import Array
+from runtimes.tensors.validation import check_rows
 
 T = TypeVar("T")
 
@@ -53,7 +54,9 @@ def evaluate(
         if len(arrays) != images.batch:
             return logits_of(runtime, arrays, images.batch)
         outputs = runtime.infer({runtime.inputs[0].name: arrays})
-        return outputs[runtime.outputs[0].name].astype(np.float32, copy=False)
+        name = runtime.outputs[0].name
+        check_rows(outputs, (name,), len(arrays))
+        return outputs[name].astype(np.float32, copy=False)
 
     with closing(prefetch(images.batches)) as batches:
         return predictions.predict(infer_batch, report_batches(batches), images.targets)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from runtimes import Runtime, files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends import registry
 from runtimes.errors import CompatibilityError, InputError, ModelMismatchError, Reason, ResourceError, quote
+from runtimes.images.contents import is_content, read_content
 from runtimes.images.preprocessing import MAX_FILE_BYTES, Image
 from runtimes.protocol import Array, Arrays, TensorSpec
 
@@ -348,13 +349,13 @@ def make_encoded_call(job: Job, runtime: Runtime) -> Callable[[], object] | None
 
 
 def _encode(image: Image) -> bytes:
-    if isinstance(image, bytes):
-        return image
+    if is_content(image):
+        return read_content(image, MAX_FILE_BYTES)
     if isinstance(image, (str, os.PathLike)):
         return files.read_bounded(image, MAX_FILE_BYTES)
     import PIL.Image
 
     encoded = io.BytesIO()
-    picture = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture: Any = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
     picture.save(encoded, "PNG")
     return encoded.getvalue()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporter.commands.command import MODEL, stack_options
+from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,18 +31,41 @@ def selection_options(command: Command) -> Command:
             show_default="the one that all layers of the network have",
             help="Beginning of the names of the network's tensors; tensors with other names are left out.",
         ),
+        MODEL.option(
+            "--expect-sha256",
+            metavar="HEX",
+            show_default="any",
+            help="SHA-256 that the CHECKPOINT must have; another one is an error, exit code 3. It is recorded in the "
+            "manifest.",
+        ),
     )(command)
 
 
 SELECTED = ("key", "strip_prefix")
-"""What ``selection_options`` call their values."""
+"""What those ``selection_options`` call their values that choose a part of a checkpoint."""
 
 
 def selection_of(options: dict[str, Any]) -> Selection:
     """What the values of ``selection_options`` come to."""
-    from exporter.weights.entries import Selection
+    from exporter.weights.entries import Selection, parse_digest
 
-    return Selection(options["key"], options["strip_prefix"])
+    digest = options["expect_sha256"]
+    return Selection(options["key"], options["strip_prefix"], sha256=None if digest is None else parse_digest(digest))
+
+
+def require_checkpoint(digest: str | None, source: str) -> None:
+    """Raises ``UsageError`` if a digest is expected of something that is no file with weights.
+
+    Args:
+        digest: The value of ``--expect-sha256``.
+        source: What there is instead, for the message.
+    """
+    if digest is not None:
+        raise UsageError(
+            f"--expect-sha256 is for a file with weights, not for {source}",
+            code="expected-digest-without-file",
+            hint="name the file, or omit --expect-sha256",
+        )
 
 
 def is_path(network: str) -> bool:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from exporter.commands import streams
 from exporter.commands.command import NameChoice, SectionedCommand
 
 LINES = {
@@ -37,8 +38,8 @@ def completion_command(program: str, heading: str = "Commands") -> SectionedComm
         names of variants, backends and data sets when Tab is pressed.
         """
         line, file = LINES[shell]
-        click.echo(line.format(variable=f"_{program.upper()}_COMPLETE", program=program))
+        streams.print_result(line.format(variable=f"_{program.upper()}_COMPLETE", program=program))
         if _is_terminal():
-            click.echo(f"add this line to {file}: {program} completion {shell} >> {file}", err=True)
+            streams.print_message(f"add this line to {file}: {program} completion {shell} >> {file}")
 
     return completion

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import DATA, MODEL, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import backend_options, require_device
 from exporter.commands.terminal import debug_option, json_option
@@ -78,7 +78,7 @@ def label_command(heading: str) -> SectionedCommand:
     )
     @RUNTIME.option(
         "--workers",
-        type=click.IntRange(1),
+        type=click.IntRange(1, 4096),
         show_default="1; with --ray as many as the cluster has room for",
         metavar="N",
         help="Number of worker processes, which share the processors. With 1, this process labels all images itself. "
@@ -142,7 +142,12 @@ def label_command(heading: str) -> SectionedCommand:
             result = label_images(request, open_executor, progress.job_listener())
             labelling.announce_end(result, listener.notice)
             accuracy = labelled_accuracy.measure_accuracy(result.out, result.job, artifact) if evaluate else None
-        click.echo(labelling.as_json(result, accuracy) if as_json else labelling.as_text(result, accuracy))
+        if as_json:
+            streams.print_json(labelling.as_json(result, accuracy))
+            return
+        streams.print_path(result.out)
+        if accuracy is not None:
+            streams.print_result(labelling.accuracy_as_text(accuracy))
 
     return label
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, Group, NameChoice, OptionSection, stack_options
 from exporter.commands.options import artifact_argument, force_option
 from exporter.commands.terminal import debug_option
@@ -301,10 +301,10 @@ def _deliver(text: str, options: dict[str, Any]) -> None:
     """Prints the text, or writes it to the file that is asked for and prints its path."""
     out: Path | None = options["out"]
     if out is None:
-        click.echo(text, nl=False)
+        streams.print_result(text, newline=False)
         return
     from runtimes.files import write_atomically
 
     with write_atomically(out, options["force"]) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    click.echo(out)
+    streams.print_path(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +10,13 @@ import click
 from click.core import ParameterSource
 
 from exporter.commands.backend_option import backend_option
-from exporter.commands.checkpoint_options import SELECTED, is_path, selection_of, selection_options
+from exporter.commands.checkpoint_options import (
+    SELECTED,
+    is_path,
+    require_checkpoint,
+    selection_of,
+    selection_options,
+)
 from exporter.commands.command import (
     DATA,
     MODEL,
@@ -45,6 +50,8 @@ from exporter.precision.table import (
 )
 from runtimes.devices import AUTO, CPU, parse_device
 from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
+from runtimes.escaping import shell_word
+from runtimes.tensors.activation import ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -137,6 +144,7 @@ def network_options(command: Command) -> Command:
             help="Labelled images for the checks: fashion-mnist, cifar10:PATH, or a folder with one folder a class.",
         ),
         labels_option("those of the weights, else none"),
+        activation_option("found from the outputs"),
         DATA.option(
             "--expect-top1",
             type=float,
@@ -163,6 +171,17 @@ def labels_option(default: str) -> Callable[[Command], Command]:
         type=click.Path(path_type=Path, dir_okay=False),
         show_default=default,
         help="Text file with the name of one class a line.",
+    )
+
+
+def activation_option(default: str) -> Callable[[Command], Command]:
+    """The option that says how outputs become probabilities."""
+    return DATA.option(
+        "--activation",
+        type=NameChoice(ACTIVATIONS),
+        show_default=default,
+        help="Step from the output to probabilities: softmax over the classes; sigmoid for each class alone, as for "
+        "one output or several labels an image; or none for a network that ends in probabilities.",
     )
 
 
@@ -230,7 +249,7 @@ def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
     from exporter.models import variants
 
     if is_path(variant):
-        hint = f"rexport inspect {shlex.quote(variant)} tells what it is, rexport list shows the variants"
+        hint = f"rexport inspect {shell_word(variant)} tells what it is, rexport list shows the variants"
         raise UsageError(f"{quote(variant)} is a file, and a variant was expected", code="variant-is-file", hint=hint)
     return variants.customise(variants.variant(variant), **_variant_fields(options))
 
@@ -259,7 +278,7 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
 
     preprocessing = preprocessing_of(options, options["size"])
     options = options | {"size": options["size"] or preprocessing.input_size()}
-    same = ("out", "seed", "batch", "labels", "data", "force")
+    same = ("out", "seed", "batch", "labels", "data", "force", "activation")
     given = {name: options[name] for name in same} | {"raw": options["input"] == "raw", "preprocessing": preprocessing}
     given["expected"] = ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"])
     given["outputs"] = outputs = tuple(name for names in options["outputs"] for name in names) or DEFAULT_OUTPUTS
@@ -269,6 +288,7 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     if factory.is_factory(network):
         file = options["weights"] if given_options(context, ("weights",)) else None
         if file is None:
+            require_checkpoint(options["expect_sha256"], "the module's own weights")
             announce_idle(context, "without a checkpoint", SELECTED, listener.notice)
         listener.step("building the module")
         built = from_factory(FactoryRequest(network, file, selection), fields, options["seed"], listener.notice)
@@ -285,6 +305,7 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
         return ExportRequest(recognised.variant, weights=recognised.weights, name=stem(network), **given)
     variant, weights = customise_variant(network, options), options["weights"]
     if weights in ORIGINS:
+        require_checkpoint(options["expect_sha256"], f"--weights {weights}")
         announce_idle(context, "without a checkpoint", SELECTED, listener.notice)
     return ExportRequest(variant, weights=weights, chosen=fields.chosen, selection=selection, **given)
 

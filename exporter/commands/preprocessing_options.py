@@ -50,6 +50,13 @@ def preprocessing_options(default: str) -> Callable[[Command], Command]:
             help="Average all pixels when shrinking, as Pillow does; or sample few, as OpenCV does.",
         ),
         PREPROCESSING.option(
+            "--scaled-decoding/--full-decoding",
+            default=None,
+            show_default=default,
+            help="Decode large JPEG files at 1/2, 1/4 or 1/8 of their size, which is faster and changes pixels a "
+            "little; an export compares the predictions on --data.",
+        ),
+        PREPROCESSING.option(
             "--crop",
             type=Size(),
             metavar="N|HxW",
@@ -108,7 +115,18 @@ def preprocessing_of(options: dict[str, Any], size: tuple[int, int] | None = Non
     """
     from exporter.preprocessing.options import PreprocessingOptions
 
-    same = ("resize", "crop", "pad", "interpolation", "antialias", "channel_order", "crop_offset", "mean", "std")
+    same = (
+        "resize",
+        "crop",
+        "pad",
+        "interpolation",
+        "antialias",
+        "channel_order",
+        "crop_offset",
+        "mean",
+        "std",
+        "scaled_decoding",
+    )
     scale = None if options["scale"] is None else next(value for value in SCALES if str(value) == options["scale"])
     given = PreprocessingOptions(**{name: options[name] for name in same}, scale=scale)
     return given.with_file(options["transform"], size)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import SectionedCommand
 from exporter.commands.options import force_option, out_option
 from exporter.commands.terminal import debug_option
@@ -46,4 +46,4 @@ def refit(engine: Path, onnx: Path, out: str | None, force: bool) -> None:
         from exporter.targets.engine_refit import refit_engine
 
         artifact = refit_engine(engine, onnx, listener, out, force)
-    click.echo(artifact.path)
+    streams.print_path(artifact.path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import NameChoice, OptionSection, SectionedCommand, stack_options
 from exporter.commands.options import backend_options, require_device
 from exporter.commands.terminal import debug_option
@@ -272,5 +271,4 @@ def _announce(addresses: list[str], models: tuple[str, ...]) -> None:
     for model in models:
         terminal.print_notice(model)
     for address in addresses:
-        click.echo(address)
-    sys.stdout.flush()
+        streams.print_result(address)

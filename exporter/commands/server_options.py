@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import OptionSection, stack_options
 from exporter.commands.options import announce_idle
 from exporter.deploy.served import TIMEOUT_S
@@ -69,7 +69,7 @@ def _print(passed: list[Any], as_json: bool) -> None:
     from runtimes import codec
 
     if as_json:
-        click.echo(codec.dumps(passed, indent=2))
+        streams.print_json(codec.dumps(passed, indent=2))
     else:
         for result in passed:
-            click.echo(as_text(result))
+            streams.print_result(as_text(result))

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import click
 
 from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
+from exporter.commands.hidden_package import HIDDEN, find_hiding_folder
+from exporter.commands.streams import flush_result, has_reader_left, open_streams, print_message, refuse_output
 from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
+from runtimes.errors import Reason, ResourceError, RexportError, quote
 
 if TYPE_CHECKING:
     from exporter.network import ExportListener
-    from runtimes.errors import Reason
 
 INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 
@@ -45,9 +47,6 @@ EXTRAS = {
 debug_option = OTHER.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 json_option = OUTPUT.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""How a write to standard output fails where nobody has gone away."""
-
 
 def run(command: click.Command, program: str | None = None) -> NoReturn:
     """Runs the command line and ends the process with its exit code; an error is one line on stderr.
@@ -60,18 +59,36 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
         received.append(number)
         raise _ending(number)
 
+    open_streams()
     signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
         signal.signal(signal.SIGINT, end)
-    stdout = sys.stdout
+    stdout, stderr = sys.stdout, sys.stderr
     _show_notices()
+    _require_own_package()
     try:
         code = command.main(prog_name=program, standalone_mode=False)
-        sys.stdout.flush()
     except BaseException as error:
-        ending = _ending(received[0]) if received else error
-        code = 0 if _has_reader_left(ending, stdout) else _report(ending)
-    sys.exit(code if isinstance(code, int) else 0)
+        code = _report(_ending(received[0]) if received else _unwrapped(error, stdout, stderr))
+    code = code if isinstance(code, int) else 0
+    try:
+        flush_result()
+    except ResourceError as error:
+        code = code or _report(error)
+    sys.exit(code)
+
+
+def _require_own_package() -> None:
+    """Ends the process where a folder of the user hides the package that all commands stand on."""
+    hiding = find_hiding_folder()
+    if hiding is None:
+        return
+    print_error(
+        "package-shadowed",
+        f"{hiding} hides rexport's own package 'runtimes', because its folder comes first on sys.path (rename "
+        f"{hiding.name}, or start Python with -P)",
+    )
+    sys.exit(HIDDEN)
 
 
 class _Notices(logging.Handler):
@@ -86,12 +103,11 @@ class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kind = "warning" if record.levelno >= logging.WARNING else "notice"
         code, sentence = getattr(record, "code", None), record.getMessage()
-        text = sentence if code is None else coded_line(kind, code, sentence)
+        text = notice_line(sentence) if code is None else coded_line(kind, code, sentence)
         if self.line is not None:
             self.line.print_line(text)
             return
-        with suppress(OSError, ValueError):  # nobody reads stderr any more
-            sys.stderr.write(f"{text}\n")
+        print_message(text)
 
 
 _NOTICES = _Notices()
@@ -110,18 +126,21 @@ def _ending(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
-def _has_reader_left(error: BaseException, stdout: TextIO) -> bool:
-    """Whether the reader of our output, as ``head``, had seen enough; what is still to come then goes nowhere."""
-    # click wraps stdout then, and exits with 1.
-    left = isinstance(error, BrokenPipeError) or sys.stdout is not stdout
-    if left:
-        _discard_output()
-    return left
+def _unwrapped(error: BaseException, stdout: TextIO, stderr: TextIO) -> BaseException:
+    """What a broken pipe means, which click takes for that of stdout: it wraps both streams, and exits with 1."""
+    if sys.stdout is stdout:
+        return error
+    sys.stdout, sys.stderr = stdout, stderr
+    broken = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    if not has_reader_left():
+        return broken
+    refuse_output(broken)
+    return SystemExit(0)
 
 
-def _discard_output() -> None:
-    """What is still in the buffer of stdout goes nowhere, in place of failing once more at the end of the process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _is_of_click(error: BaseException) -> bool:
+    """Whether click's own output failed, as of a help."""
+    return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)][-1:] == [click.echo.__code__]
 
 
 def _report(error: BaseException) -> int:
@@ -129,15 +148,15 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        click.echo("interrupted", err=True)
+        print_message("interrupted")
         return INTERRUPTED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(error.format_message(), err=True)
+        print_message(error.format_message())
         return error.exit_code
-    from runtimes.errors import RexportError, quote
-
+    if isinstance(error, OSError) and _is_of_click(error):
+        error = refuse_output(error) or error
     if "--debug" in sys.argv and not isinstance(error, click.ClickException):
-        traceback.print_exception(error)
+        print_message("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, click.UsageError):
         print_error("usage", _usage_sentence(error))
         return error.exit_code
@@ -154,13 +173,15 @@ def _report(error: BaseException) -> int:
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
         print_error("out-of-memory", "out of memory (a smaller --batch or --limit needs less)")
         return 6
-    if isinstance(error, OSError) and error.filename is None and error.errno in _NO_SPACE:
-        _discard_output()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = "" if error.filename is None else f"{quote(error.filename)}: "
         print_error(
-            "output-not-written",
-            f"cannot write to standard output: {os.strerror(error.errno)} (df -h shows the space that is left)",
+            "disk-full", f"{place}cannot write: {os.strerror(error.errno)} (df -h shows the space that is left)"
         )
         return 6
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        print_error("text-not-utf8", f"{quote(error.object)} is not UTF-8 (rename the file, or correct the text)")
+        return click.UsageError.exit_code
     print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
     return INTERNAL
 
@@ -182,12 +203,12 @@ def _usage_sentence(error: click.UsageError) -> str:
 
 def print_error(code: str, sentence: str) -> None:
     """Prints ``error[CODE]: SENTENCE`` on stderr."""
-    click.echo(f"error[{code}]: {sentence}" if code else f"error: {sentence}", err=True)
+    print_message(coded_line("error", code, sentence))
 
 
 def print_notice(notice: str | Reason) -> None:
     """Prints a notice on stderr, where no status line is shown."""
-    click.echo(notice_line(notice), err=True)
+    print_message(notice_line(notice))
 
 
 def _one_line(text: str) -> str:
@@ -203,7 +224,8 @@ def reserve_stdout() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
+        with suppress(OSError):  # what libraries printed, and standard error is full
+            sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
 

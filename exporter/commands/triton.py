@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, RUNTIME, NameChoice, SectionedCommand, stack_options
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import BACKEND
@@ -150,12 +150,12 @@ def triton(artifacts: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     if as_json:
         from runtimes import codec
 
-        click.echo(codec.dumps({"versions": [_row(each) for each in written], "commands": commands}, indent=2))
+        streams.print_json(codec.dumps({"versions": [_row(each) for each in written], "commands": commands}, indent=2))
         return
     for each in written:
-        click.echo(each.path)
+        streams.print_path(each.path)
     for name, words in WORDS.items():
-        click.echo(f"{words}:\n  {commands[name]}", err=True)
+        streams.print_message(f"{words}:\n  {commands[name]}")
 
 
 def _request_of(options: dict[str, Any]) -> TritonRequest:

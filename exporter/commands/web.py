@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from exporter.commands import terminal
+from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, RUNTIME, SectionedCommand
-from exporter.commands.options import artifact_argument, force_option, labels_option
+from exporter.commands.options import activation_option, artifact_argument, force_option, labels_option
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
 from exporter.commands.terminal import debug_option
 
@@ -28,6 +28,7 @@ def web_command(heading: str) -> SectionedCommand:
     )
     @artifact_argument
     @labels_option("those of the model")
+    @activation_option("that of the model")
     @preprocessing_options("that of the model")
     @RUNTIME.option(
         "--onnxruntime-web",
@@ -66,11 +67,11 @@ def web_command(heading: str) -> SectionedCommand:
         with terminal.reserve_stdout(), terminal.listening() as listener:
             from exporter.deploy.web import SiteRequest, write_site
 
-            same = ("out", "runtime", "labels", "samples", "force")
+            same = ("out", "runtime", "labels", "samples", "force", "activation")
             request = SiteRequest(
                 artifact, preprocessing=preprocessing_of(options), **{name: options[name] for name in same}
             )
             page = write_site(request, listener)
-        click.echo(page)
+        streams.print_path(page)
 
     return web

@@ -9,8 +9,8 @@ import bz2
 import gzip
 import lzma
 import os
+import shlex
 import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,17 +20,20 @@ from typing import BinaryIO, Protocol
 from runtimes import files
 from runtimes.artifacts.formats import kind_of
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError, quote
+from runtimes.tar_errors import TAR_ERRORS
 
-MAX_DEPTH = 4
+MAX_DEPTH = 8
 """The largest number of components in the name of a file. Deeper files of a folder are ignored.
 
-The limit ends loops of symbolic links.
+The limit ends loops of symbolic links that are not recognised as such.
 """
 
 MAX_UNPACKED_BYTES = 1 << 30
 """The largest size of an unpacked archive."""
 
 _BLOCK_BYTES = 512
+
+_ZIP = b"PK\x03\x04"
 
 
 class _Stream(Protocol):
@@ -110,11 +113,20 @@ def _in_folder(path: Path) -> dict[str, Path | bytes]:
     members: dict[str, Path | bytes] = {}
     for folder, folders, names in os.walk(path, onerror=_raise_resource_error, followlinks=True):
         parts = Path(folder).relative_to(path).parts
-        folders[:] = [name for name in folders if not name.startswith(".") and len(parts) + 1 < MAX_DEPTH]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and len(parts) + 1 < MAX_DEPTH and not _leads_back(Path(folder, name))
+        ]
         for name in names:
             if not name.startswith("."):
                 members["/".join((*parts, name))] = Path(folder, name)
     return members
+
+
+def _leads_back(folder: Path) -> bool:
+    """Return whether a folder is a link to a folder that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _raise_resource_error(error: OSError) -> None:
@@ -152,6 +164,7 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
                 f"expected a folder or a tar archive, but the file is {kind_of(head)}",
                 code="archive-expected",
                 path=path,
+                hint=_unzip_command(path) if head.startswith(_ZIP) else None,
             )
         try:
             with opener(file) if opener else file as stream:
@@ -162,8 +175,15 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
             if error.errno:
                 raise ResourceError.from_os(error, path, "read") from error
             raise _damage_error(path, error) from error
-        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+        except TAR_ERRORS as error:
             raise _damage_error(path, error) from error
+
+
+def _unzip_command(path: Path) -> str:
+    """Return the command that unpacks a zip archive, and the folder to use."""
+    folder = path.with_suffix("") if path.suffix else path.with_name(f"{path.name}-unpacked")
+    source, target = (shlex.quote(quote(place)) for place in (path, folder))
+    return f"unzip {source} -d {target}, then use {target}"
 
 
 def _damage_error(path: Path, error: object) -> ArtifactError:

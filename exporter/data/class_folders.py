@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
+from exporter.data.splits import PREFERENCE, Part, parts_of
+from runtimes.errors import ArtifactError, Reason, UsageError, quote
+from runtimes.images.left_out import UNREAD_SUFFIXES
 from runtimes.images.preprocessing import SUFFIXES as SUFFIXES
 
 Split: TypeAlias = Literal["test", "train"]
 """The part of a dataset: images for testing, or for training and calibration."""
 
-SPLITS = ("test", "val", "valid", "validation", "train")
-"""The names of folders that hold one part of a dataset each.
+Reading: TypeAlias = Literal["classes", "splits"]
+"""The meaning of the outermost folders, where the user says it: classes, or parts of the dataset."""
 
-For testing, the first existing name is used; for training, the last.
-"""
+READINGS: tuple[Reading, ...] = ("classes", "splits")
+"""All values of ``Reading``, which stand before a path and a colon: ``classes:PATH``."""
+
+MAX_NAMED = 5
+"""The largest number of folders in a message."""
 
 _Inner: TypeAlias = dict[str, tuple[str, ...]]
 """Names with their path components, without the outer folders that all names share."""
@@ -32,15 +38,32 @@ class ClassFolders:
         classes: The sorted class names of all splits, so a class without test images keeps its index. Empty without
             classes.
         split: The folder of the chosen split, or ``None`` if there are no splits.
+        notices: The guesses about the folders.
     """
 
     files: tuple[str, ...]
     targets: tuple[int, ...] | None
     classes: tuple[str, ...]
     split: str | None
+    notices: tuple[Reason, ...] = ()
 
 
-def read(names: Iterable[str], wanted: Split = "test") -> ClassFolders | None:
+@dataclass(frozen=True)
+class _Sorting:
+    """Images in class folders.
+
+    Attributes:
+        images: The path of each image from its split on, or from its class on without splits.
+        split: The folder of the chosen split.
+        notices: The guesses about the folders.
+    """
+
+    images: _Inner
+    split: str | None = None
+    notices: tuple[Reason, ...] = ()
+
+
+def read(names: Iterable[str], wanted: Split = "test", reading: Reading | None = None) -> ClassFolders | None:
     """Find the images among relative names. Return ``None`` if there are none.
 
     For training, images need no classes. If there is only one class, or no folder of a class, the result has no
@@ -49,42 +72,181 @@ def read(names: Iterable[str], wanted: Split = "test") -> ClassFolders | None:
     Args:
         names: The relative names of files.
         wanted: The preferred split.
+        reading: The meaning of the outermost folders, or ``None`` to find it.
+
+    Raises:
+        ArtifactError: The folders may be classes or splits, or two folders are the same part of the dataset.
+        UsageError: ``reading`` is ``splits``, and no folder has the name of a split.
     """
-    images = [path for path in map(PurePosixPath, names) if path.suffix.lower() in SUFFIXES]
-    order = SPLITS if wanted == "test" else SPLITS[::-1]
-    sorted_images = _find_sorted(images, order)
+    paths = list(map(PurePosixPath, names))
+    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    unread = [path for path in paths if path.suffix.lower() in UNREAD_SUFFIXES]
+    sorted_images = _find_sorted(images, unread, wanted, reading)
     if wanted == "train" and (sorted_images is None or len(sorted_images.classes) == 1):
-        return _find_unsorted(images, order)
+        return _find_unsorted(images, wanted, reading)
     return sorted_images
 
 
-def _find_sorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> ClassFolders | None:
-    parts = _strip_outer_folders({str(path): path.parts for path in images if len(path.parts) > 1}, depth=2)
-    split = _choose_split({inner[0] for inner in parts.values() if len(inner) > 2}, order)
-    if split is not None:
-        parts = {name: inner for name, inner in parts.items() if inner[0] in SPLITS and len(inner) > 2}
-    elif all(inner[0] in SPLITS for inner in parts.values()):
+def _find_sorted(
+    images: Iterable[PurePosixPath], unread: Iterable[PurePosixPath], wanted: Split, reading: Reading | None
+) -> ClassFolders | None:
+    readable = {str(path) for path in images if len(path.parts) > 1}
+    parts = {str(path): path.parts for path in (*images, *unread) if len(path.parts) > 1}
+    if reading is None:
+        parts = _strip_outer_folders(parts, depth=2)
+    sorting = _find_splits(parts, wanted, reading)
+    if sorting is None or not readable & set(sorting.images):
         return None
-    depth = 0 if split is None else 1
-    classes = tuple(sorted({inner[depth] for inner in parts.values()}))
+    depth = 0 if sorting.split is None else 1
+    inner = {name: path[depth:] for name, path in sorting.images.items()}
+    classes = tuple(sorted({path[0] for path in inner.values()}))
     index = {name: number for number, name in enumerate(classes)}
-    chosen = {name: inner for name, inner in parts.items() if split is None or inner[0] == split}
-    return ClassFolders(tuple(chosen), tuple(index[inner[depth]] for inner in chosen.values()), classes, split)
+    chosen = [
+        name
+        for name, path in sorting.images.items()
+        if name in readable and (sorting.split is None or path[0] == sorting.split)
+    ]
+    nested = _inner_folders_notice(inner.values(), classes)
+    return ClassFolders(
+        tuple(chosen),
+        tuple(index[inner[name][0]] for name in chosen),
+        classes,
+        sorting.split,
+        sorting.notices + nested,
+    )
 
 
-def _find_unsorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> ClassFolders | None:
-    parts = _strip_outer_folders({str(path): path.parts for path in images}, depth=1)
-    split = _choose_split({inner[0] for inner in parts.values() if len(inner) > 1}, order)
-    chosen = [name for name, inner in parts.items() if split is None or inner[0] == split]
-    return ClassFolders(tuple(chosen), None, (), split) if chosen else None
+def _find_splits(parts: _Inner, wanted: Split, reading: Reading | None) -> _Sorting | None:
+    """Return the images in class folders, or ``None`` if the folders are splits without class folders.
+
+    A folder with the name of a split is one if it holds class folders, and no other folder speaks against it.
+    """
+    if reading == "classes":
+        return _Sorting(parts)
+    top = {path[0] for path in parts.values()}
+    named = parts_of(top)
+    deep = {path[0] for path in parts.values() if len(path) > 2 and path[0] in named}
+    others = sorted(top - set(named))
+    if reading == "splits":
+        if not named:
+            raise UsageError(
+                f"no folder has the name of a split, only {_first_names(others) or 'none'}",
+                code="dataset-splits-absent",
+                hint="name the folders train, validation or test",
+            )
+        others = []
+    if not deep:
+        if reading == "splits" or set(named) == top:
+            return None
+        return _Sorting(parts, None, _class_notice(named, top))
+    inside = {name: {path[1] for path in parts.values() if path[0] == name and len(path) > 2} for name in deep}
+    if others and not _agree(inside):
+        raise _unclear_error(sorted(named), others)
+    split = _choose_split({name: named[name] for name in deep}, wanted)
+    images = {name: path for name, path in parts.items() if path[0] in deep and len(path) > 2}
+    return _Sorting(
+        {name: _without_twin(path) for name, path in images.items()}, split, (_split_notice(named, split, wanted),)
+    )
+
+
+def _agree(inside: Mapping[str, set[str]]) -> bool:
+    """Return whether several folders hold folders of the same names, as the splits of one dataset do."""
+    first, *rest = inside.values()
+    return bool(rest) and bool(first.intersection(*rest))
+
+
+def _without_twin(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a path in a split without a second folder of the same name, as in ``seg_train/seg_train/cat/1.jpg``."""
+    return path[1:] if len(path) > 3 and path[0] == path[1] else path
+
+
+def _find_unsorted(
+    images: Iterable[PurePosixPath], wanted: Split, reading: Reading | None = None
+) -> ClassFolders | None:
+    parts = {str(path): path.parts for path in images}
+    if reading is None:
+        parts = _strip_outer_folders(parts, depth=1)
+    named = parts_of({path[0] for path in parts.values() if len(path) > 1}) if reading != "classes" else {}
+    split = _choose_split(named, wanted) if named else None
+    chosen = [name for name, path in parts.items() if split is None or path[0] == split]
+    notices = () if split is None else (_split_notice(named, split, wanted),)
+    return ClassFolders(tuple(chosen), None, (), split, notices) if chosen else None
 
 
 def _strip_outer_folders(parts: _Inner, depth: int) -> _Inner:
-    """Remove the folders that all names share, but keep at least ``depth`` components of each name."""
-    while parts and min(map(len, parts.values())) > depth and len({inner[0] for inner in parts.values()}) == 1:
-        parts = {name: inner[1:] for name, inner in parts.items()}
+    """Remove the folders that all names share, but keep splits, and at least ``depth`` components of each name."""
+    while parts and min(map(len, parts.values())) > depth and len({path[0] for path in parts.values()}) == 1:
+        outer = next(iter(parts.values()))[0]
+        if parts_of([outer]) and not _holds_splits(parts):
+            break
+        parts = {name: path[1:] for name, path in parts.items()}
     return parts
 
 
-def _choose_split(names: set[str], order: tuple[str, ...]) -> str | None:
-    return next((split for split in order if split in names), None)
+def _holds_splits(parts: _Inner) -> bool:
+    """Return whether the folders inside the only outer folder have names of splits."""
+    inside = {path[1] for path in parts.values() if len(path) > 2}
+    return bool(inside) and set(parts_of(inside)) == inside
+
+
+def _choose_split(named: Mapping[str, Part], wanted: Split) -> str:
+    """Return the folder of the wanted part, or of the one that comes nearest to it.
+
+    Raises:
+        ArtifactError: Several folders are that part.
+    """
+    part = next(part for part in PREFERENCE[wanted] if part in named.values())
+    folders = sorted(name for name, value in named.items() if value == part)
+    if len(folders) > 1:
+        raise ArtifactError(
+            f"{_first_names(folders)} may each be the {part} part of the dataset",
+            code="dataset-splits-ambiguous",
+            hint=" or ".join(f"use PATH/{quote(folder)}" for folder in folders[:MAX_NAMED]),
+        )
+    return folders[0]
+
+
+def _unclear_error(named: list[str], others: list[str]) -> ArtifactError:
+    return ArtifactError(
+        f"{_first_names(named)} may be a class like {_first_names(others)}, or a part of the dataset",
+        code="dataset-layout-unclear",
+        hint="classes:PATH takes every folder as a class; splits:PATH takes train, validation and test as parts",
+    )
+
+
+def _class_notice(named: Collection[str], top: Collection[str]) -> tuple[Reason, ...]:
+    if not named:
+        return ()
+    others = sorted(set(top) - set(named))
+    sentence = f"{_first_names(sorted(named))} is taken as a class, like {_first_names(others)}"
+    return (Reason("dataset-split-is-class", f"{sentence}; splits:PATH takes it as a part of the dataset"),)
+
+
+def _split_notice(named: Mapping[str, Part], split: str, wanted: Split) -> Reason:
+    part = named[split]
+    absent = "" if part == wanted else f" ({part} images, because there is no {wanted} part)"
+    return Reason(
+        "dataset-split-chosen",
+        f"{_first_names(sorted(named))}: taken as parts of the dataset; the images are those of {quote(split)}"
+        f"{absent}; classes:PATH takes every folder as a class",
+    )
+
+
+def _inner_folders_notice(paths: Collection[tuple[str, ...]], classes: Collection[str]) -> tuple[Reason, ...]:
+    """Return the notice that folders inside the class folders are no classes."""
+    inside = {path[:2] for path in paths if len(path) > 2}
+    if not inside:
+        return ()
+    return (
+        Reason(
+            "dataset-folders-inside-classes",
+            f"the {len(classes)} classes are the outer folders ({_first_names(sorted(classes))}); the {len(inside)} "
+            "folders inside them are no classes",
+        ),
+    )
+
+
+def _first_names(names: Collection[str]) -> str:
+    """Return the first names as text, made safe for a message."""
+    more = ", ..." if len(names) > MAX_NAMED else ""
+    return ", ".join(quote(name) for name in list(names)[:MAX_NAMED]) + more

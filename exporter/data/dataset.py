@@ -8,33 +8,37 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 import zipfile
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.data import archives, cifar, class_folders
-from exporter.data.class_folders import Split
+from exporter.data.class_folders import READINGS, Reading, Split
 from runtimes import files
 from runtimes.errors import (
     ArtifactError,
     InputError,
     IntegrityError,
     ModelMismatchError,
+    Reason,
     ResourceError,
+    RexportError,
     UsageError,
     nearest,
     quote,
 )
 from runtimes.images import prefetch
-from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_image, normalise
+from runtimes.images.left_out import LeftOutFiles
+from runtimes.images.preprocessing import SUFFIXES, Image, Pixels, Preprocessing, fit_image, normalise
 
 BUNDLED_NAME = "fashion-mnist"
 """The dataset that comes with rexport. Weights trained on it are checked and measured on it by default."""
@@ -48,7 +52,10 @@ BUNDLED: dict[Split, Path] = {
 }
 """The files of the bundled dataset: the whole test set, and 1,000 images of the training set."""
 
-FORMS = f"{BUNDLED_NAME}, {CIFAR_NAME}:PATH, or a folder or tar archive with CIFAR-10 or with one folder for each class"
+FORMS = (
+    f"{BUNDLED_NAME}, {CIFAR_NAME}:PATH, or a folder or tar archive with CIFAR-10 or with one folder for each class, "
+    "also as classes:PATH or splits:PATH"
+)
 """The accepted forms of a dataset, for messages and help texts."""
 
 _BUNDLED_LIMIT_BYTES = 64 << 20
@@ -82,6 +89,7 @@ class Dataset:
         targets: The indices into ``classes``, int64 (n,), or ``None`` without classes.
         images: The n images: paths, encoded bytes, or a uint8 array (n, h, w) or (n, h, w, 3).
         labels: The n names of images for messages: a path, or the number in the published or bundled file.
+        notices: What was guessed about the files, and which files were left out.
     """
 
     name: str
@@ -89,6 +97,7 @@ class Dataset:
     targets: NDArray[np.int64] | None
     images: Sequence[Image] | Pixels
     labels: Sequence[str]
+    notices: tuple[Reason, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -216,8 +225,9 @@ def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> 
 
     ``fashion-mnist`` is the bundled test set, or the bundled sample of its training set. At a path, the content
     determines the form: CIFAR-10 in its Python or binary version, or one folder for each class, in a folder or a tar
-    archive. ``cifar10:PATH`` also requires the classes of CIFAR-10. For the split ``train``, images need no classes and
-    may lie in the folder itself.
+    archive. ``cifar10:PATH`` also requires the classes of CIFAR-10. ``classes:PATH`` takes each folder in PATH as a
+    class, and ``splits:PATH`` takes them as parts of the dataset; without these words the names of the folders decide,
+    and ``Dataset.notices`` says how. For the split ``train``, images need no classes and may lie in the folder itself.
 
     Args:
         spec: The name or the path.
@@ -249,6 +259,9 @@ def _open_spec(spec: str, split: Split) -> Dataset:
     if spec == BUNDLED_NAME or (spec.lower() == BUNDLED_NAME and not exists):
         return _open_bundled(split)
     name, colon, rest = spec.partition(":")
+    reading = next((reading for reading in READINGS if reading == name.lower() and rest), None)
+    if reading is not None and not exists:
+        return _open_path(rest, split, reading)
     if name.lower() != CIFAR_NAME or exists:
         return _open_path(spec, split)
     if not colon or not rest:
@@ -264,7 +277,7 @@ def _open_spec(spec: str, split: Split) -> Dataset:
     return dataset
 
 
-def _open_path(path: str, split: Split) -> Dataset:
+def _open_path(path: str, split: Split, reading: Reading | None = None) -> Dataset:
     root = Path(path)
     if not _exists(root):
         if "/" in path or ".tar" in path:
@@ -280,26 +293,61 @@ def _open_path(path: str, split: Split) -> Dataset:
         raise UsageError(f"unknown dataset {quote(path)!r}", code="dataset-unknown", hint=hint)
     members = archives.read(root)
     name = root.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
-    published = cifar.read(members, split)
+    published = None if reading is not None else cifar.read(members, split)
     if published is not None:
         images, targets, part = published
         return _array_dataset("cifar10", part, cifar.CLASSES, targets, images)
-    folders = class_folders.read(members.files, split)
-    if folders is None:
-        location, hint = _EXPECTED[split]
-        raise ArtifactError(
-            f"there is no dataset here: the {len(members.files):,} files contain neither CIFAR-10 nor images{location}",
-            code="dataset-empty",
-            path=root,
-            hint=hint,
-        )
+    folders = _find_images(members, split, reading)
     return Dataset(
         name if folders.split is None else f"{name}/{folders.split}",
         folders.classes,
         None if folders.targets is None else np.array(folders.targets, np.int64),
         [members.files[file] for file in folders.files],
         [str(root / file) for file in folders.files],
+        tuple(_notices(members, name, folders, split)),
     )
+
+
+def _find_images(members: archives.Members, split: Split, reading: Reading | None) -> class_folders.ClassFolders:
+    """Return the images of a folder or an archive.
+
+    Raises:
+        ArtifactError: There are none, or the meaning of the folders is unclear.
+        UsageError: As for ``class_folders.read``.
+    """
+    try:
+        folders = class_folders.read(members.files, split, reading)
+    except RexportError as error:
+        hint = error.hint and error.hint.replace("PATH", quote(members.place))
+        raise type(error)(error.what, code=error.code, path=members.place, hint=hint) from error
+    if folders is not None:
+        return folders
+    location, hint = _EXPECTED[split]
+    others = LeftOutFiles(members.files).counts()
+    raise ArtifactError(
+        f"there is no dataset here: the {len(members.files):,} files contain neither CIFAR-10 nor images{location}"
+        + (f"; other files: {others}" if others else ""),
+        code="dataset-empty",
+        path=members.place,
+        hint=hint,
+    )
+
+
+def _notices(
+    members: archives.Members, name: str, folders: class_folders.ClassFolders, split: Split
+) -> Iterator[Reason]:
+    """Yield what was guessed about a folder, and the files that were left out."""
+    for reason in folders.notices:
+        yield Reason(reason.code, f"{quote(name)}: {reason.sentence.replace('PATH', quote(members.place))}")
+    left_out = LeftOutFiles(members.files).notice(name)
+    if left_out is not None:
+        yield left_out
+    loose = [file for file in members.files if "/" not in file and PurePosixPath(file).suffix.lower() in SUFFIXES]
+    if loose and split == "test":
+        yield Reason(
+            "images-outside-classes",
+            f"{quote(name)}: left out {len(loose):,} images that lie in no class folder, as {quote(loose[0])}",
+        )
 
 
 _EXPECTED: dict[Split, tuple[str, str]] = {
@@ -389,11 +437,16 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
         raise ModelMismatchError(
             f"the dataset has {len(names)} classes, but the network has {classes}",
             code="class-count-mismatch",
-            hint=f"use a dataset of {classes} classes, or export with --num-classes {len(names)}",
+            hint=f"use a dataset of {classes} classes, or export with --num-classes {len(names)}"
+            if classes > 1
+            else "the accuracy of a network with one output is not measured",
         )
     identity = np.arange(classes, dtype=np.int64)
     ours, theirs = [_plain(name) for name in names], [_plain(name) for name in labels or ()]
-    if ours == theirs or not set(ours) & set(theirs):
+    if ours == theirs:
+        return identity
+    if are_foreign(names, labels or ()):
+        check_class_order(names)
         return identity
     if set(ours) == set(theirs) and len(set(ours)) == classes:
         return np.array([theirs.index(name) for name in ours], np.int64)
@@ -407,6 +460,44 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
             hint="export with --labels FILE, with the class names of the dataset in the order of the outputs",
         )
     return identity
+
+
+def are_foreign(names: Sequence[str], labels: Sequence[str]) -> bool:
+    """Return whether no class of a dataset has the name of a label.
+
+    Args:
+        names: The class names of the dataset.
+        labels: The labels of the network.
+    """
+    return not set(map(_plain, names)) & set(map(_plain, labels))
+
+
+_NUMBER = re.compile(r"(\D*)(\d+)(\D*)")
+
+
+def check_class_order(names: Sequence[str]) -> None:
+    """Check that the names of class folders have only one order: as text and as numbers.
+
+    Args:
+        names: The class names, sorted as text.
+
+    Raises:
+        ModelMismatchError: The names are numbers, and those have another order.
+    """
+    matches = [match for match in map(_NUMBER.fullmatch, names) if match is not None]
+    if len(matches) != len(names) or len({(match[1], match[3]) for match in matches}) != 1:
+        return
+    order = sorted(names, key=lambda name: int(_NUMBER.fullmatch(name)[2]))  # type: ignore[index]
+    if order == list(names):
+        return
+    first = next(number for number, (mine, other) in enumerate(zip(names, order, strict=True)) if mine != other)
+    raise ModelMismatchError(
+        f"the class folders are numbers, whose order is unclear: output {first} of the network may be "
+        f"{quote(order[first])}, as numbers are sorted, or {quote(names[first])}, as torchvision's ImageFolder sorts",
+        code="class-order-numeric",
+        hint="in the folder of the classes, ls | sort -n > ../labels.txt is the one order, and ls | LC_ALL=C sort > "
+        "../labels.txt is the other; export with --labels labels.txt",
+    )
 
 
 def _plain(name: str) -> str:

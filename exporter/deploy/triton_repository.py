@@ -23,6 +23,7 @@ from runtimes import Artifact, files
 from runtimes.artifacts.artifact import Vectors, publish
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, UsageError, quote
+from runtimes.escaping import printable
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """The names that a model may have: they are folders, and part of addresses."""
@@ -249,7 +250,7 @@ def versions_of(folder: Path) -> tuple[int, ...]:
 
 def labels_text(labels: tuple[str, ...]) -> str:
     """Return the text of ``labels.txt``: a line for each class."""
-    return "".join(f"{' '.join(label.split())}\n" for label in labels)
+    return "".join(f"{printable(label)}\n" for label in labels)
 
 
 def _workplace(folder: Path) -> Path:
@@ -270,13 +271,14 @@ def _write_folder(target: Path, workplace: Path) -> Iterator[Path]:
     files.remove_stale(workplace)
     temporary = files.temporary_for(workplace)
     try:
-        temporary.mkdir()
-        yield temporary
-        for place, _, names in os.walk(temporary):
-            for path in (*(Path(place, name) for name in names), Path(place)):
-                files.sync(path)
-        temporary.rename(target)  # fails on a folder that is not empty
-        files.sync(target.parent)
+        with files.name_target(temporary, target):
+            temporary.mkdir()
+            yield temporary
+            for place, _, names in os.walk(temporary):
+                for path in (*(Path(place, name) for name in names), Path(place)):
+                    files.sync(path)
+            temporary.rename(target)  # fails on a folder that is not empty
+            files.sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -284,15 +286,15 @@ def _write_folder(target: Path, workplace: Path) -> Iterator[Path]:
 def _copy(artifact: Artifact, manifest: Manifest, folder: Path, backend: str) -> None:
     """Copy the artifact into the folder of a version, with its manifest and test vectors, and check the digests."""
     target = folder / MODEL_FILES[manifest.format]
-    model = files.temporary_for(target)
-    shutil.copyfile(artifact.path, model)
-    for record in manifest.external:
-        shutil.copyfile(artifact.sibling(record.name), folder / record.name)
-    vectors = None
-    if manifest.vectors is not None:
-        vectors = files.temporary_for(folder / manifest.vectors.name)
-        shutil.copyfile(artifact.sibling(manifest.vectors.name), vectors)
-    copied = publish(model, target, manifest, vectors)
+    with files.temporary_file(target) as model, files.temporary_file(target) as copy:
+        shutil.copyfile(artifact.path, model)
+        for record in manifest.external:
+            shutil.copyfile(artifact.sibling(record.name), folder / record.name)
+        vectors = None
+        if manifest.vectors is not None:
+            vectors = copy
+            shutil.copyfile(artifact.sibling(manifest.vectors.name, manifest.vectors.sha256), vectors)
+        copied = publish(model, target, manifest, vectors)
     copied.check_digest()
     copied.vectors()
     if backend == "python":

@@ -15,6 +15,7 @@ from exporter.inspect.manifest_view import describe_parity, parity_reference
 from runtimes import Artifact, parity
 from runtimes.artifacts.manifest import Manifest, Parity
 from runtimes.errors import BackendUnavailableError, CheckFailedError, ModelMismatchError, Reason, RexportError, quote
+from runtimes.escaping import MAX_LINE, printable
 from runtimes.images.preprocessing import fit_or_name
 from runtimes.network_io import NetworkInput
 from runtimes.parity import OutputDifference
@@ -232,4 +233,5 @@ def as_text(result: ServedParity) -> str:
         images = (
             f"; image files give {'the same outputs' if not difference else f'outputs up to {difference:.1e} away'}"
         )
-    return f"{result.model}{version} at {result.url}: parity passed: {describe_parity(result.parity)}{images}"
+    line = f"{result.model}{version} at {result.url}: parity passed: {describe_parity(result.parity)}{images}"
+    return printable(line, MAX_LINE)

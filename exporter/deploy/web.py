@@ -14,7 +14,7 @@ import numpy as np
 
 import exporter
 from exporter.data.dataset import BUNDLED_NAME, open_dataset
-from exporter.deploy import page_files
+from exporter.deploy import page_files, page_folder
 from exporter.deploy.web_runtime import CODE, WASM, WebRuntime, find_runtime
 from exporter.inspect.predict import PredictionRequest, open_classifier
 from exporter.network import ExportListener
@@ -23,10 +23,10 @@ from runtimes import Artifact, Classifier, Manifest, codec, files
 from runtimes.errors import CompatibilityError, UsageError, quote
 from runtimes.images.preprocessing import decode
 from runtimes.network_io import CAM, LOGITS, NetworkInput, find_outputs
-from runtimes.serving.page_markup import STYLE
+from runtimes.tensors.activation import Activation
 
-INDEX, DESCRIPTION = "index.html", "model.json"
-"""The page of a folder, which is written last, and the description of its model."""
+INDEX = "index.html"
+"""The page of a folder."""
 
 FOLDER_LIMIT_BYTES, FILE_LIMIT_BYTES = 1 << 30, 256 << 20
 """The largest model of a folder, and of a page in one file: a browser holds all of it in memory."""
@@ -53,6 +53,7 @@ class SiteRequest:
         preprocessing: The chosen preprocessing, in place of the manifest's.
         samples: Image files to try on the page. Without any, a network of Fashion-MNIST has test images.
         force: Whether an existing page is replaced.
+        activation: The step from outputs to probabilities, in place of the manifest's.
     """
 
     model: Path
@@ -62,6 +63,7 @@ class SiteRequest:
     preprocessing: PreprocessingOptions = NOTHING_CHOSEN
     samples: tuple[Path, ...] = ()
     force: bool = False
+    activation: Activation | None = None
 
     @property
     def page(self) -> Path:
@@ -115,7 +117,14 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
     listener.step("opening the model")
     with open_classifier(
         PredictionRequest(
-            request.model, 1, "onnxruntime", "cpu", 1, labels=request.labels, preprocessing=request.preprocessing
+            request.model,
+            1,
+            "onnxruntime",
+            "cpu",
+            1,
+            labels=request.labels,
+            preprocessing=request.preprocessing,
+            activation=request.activation,
         ),
         listener,
     ) as classifier:
@@ -123,15 +132,9 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
     listener.step("writing the page")
     description = codec.dumps(site.model)
     if request.is_single:
-        _write(page, page_files.single_page(site.words, description, site.contents).encode())
+        page_folder.write_file(page, page_files.single_page(site.words, description, site.contents).encode())
         return page
-    (page.parent / "runtime").mkdir(exist_ok=True)
-    for name, content in site.contents.items():
-        _write(page.parent / name, content)
-    for name in (*page_files.MODULES, STYLE):
-        _write(page.parent / name, page_files.read_file(name).encode())
-    _write(page.parent / DESCRIPTION, description.encode())
-    _write(page, page_files.folder_page(site.words).encode())
+    page_folder.write_folder(page, page_files.folder_page(site.words), description, site.contents)
     return page
 
 
@@ -157,22 +160,23 @@ def _check_model(artifact: Artifact, limit_bytes: int) -> None:
         )
 
 
-def _write(path: Path, content: bytes) -> None:
-    with files.write_atomically(path) as temporary:
-        temporary.write_bytes(content)
-
-
 def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping[str, str]]) -> Site:
     artifact, preprocessing = classifier.runtime.artifact, classifier.preprocessing
     network_input, outputs = NetworkInput.find(classifier.runtime, preprocessing), find_outputs(classifier.runtime)
     _check_network(artifact, network_input, outputs, preprocessing.channels)
     manifest = artifact.manifest
-    model_file = "model.onnx"
+    found = (runtime.contents[CODE], runtime.contents[WASM], artifact.path.read_bytes())
     contents = {
-        f"runtime/{CODE}": runtime.contents[CODE],
-        f"runtime/{WASM}": runtime.contents[WASM],
-        model_file: artifact.path.read_bytes(),
+        page_folder.name_content(name, content): content
+        for name, content in zip(page_folder.CONTENTS, found, strict=True)
     }
+    if preprocessing.scaled_decoding:
+        raise CompatibilityError(
+            "the model decodes JPEG files at a fraction of their size, which a page does not",
+            code="web-scaled-decoding",
+            path=artifact.path,
+            hint="--full-decoding decodes them in full on the page",
+        )
     channels, (height, width) = preprocessing.channels, preprocessing.size
     batch = network_input.batch or 1
     last = network_input.channels_last
@@ -187,6 +191,7 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
             "shape": (batch, height, width, channels) if last else (batch, channels, height, width),
         },
         "outputs": {name: spec.name for name, spec in outputs.items() if name in (LOGITS, CAM)},
+        "activation": classifier.activation,
         "may_be_probabilities": manifest is None,
         "check": _check_of(artifact, manifest),
         "files": dict(zip(("runtime", "wasm", "model"), (_file(*item) for item in contents.items()), strict=True)),

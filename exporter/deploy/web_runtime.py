@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import shutil
 import subprocess
 import tarfile
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.weights.download import cache_folder
-from runtimes import files
+from runtimes import codec, files
 from runtimes.errors import ArtifactError, BackendUnavailableError, IntegrityError, Reason, ResourceError, quote
+from runtimes.tar_errors import TAR_ERRORS
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 """The package on npm, and the version that pages are tested with."""
@@ -90,7 +90,9 @@ def _read_folder(place: Path) -> tuple[dict[str, bytes], str]:
         if (folder / CODE).is_file() and (folder / WASM).is_file():
             contents = {name: files.read_bounded(folder / name, MAX_BYTES) for name in DIGESTS}
             description = next((path for path in (folder, folder.parent) if (path / "package.json").is_file()), None)
-            return contents, "unknown" if description is None else _version((description / "package.json").read_bytes())
+            return contents, "unknown" if description is None else _version(
+                files.read_bounded(description / "package.json", MAX_BYTES)
+            )
     raise ResourceError(
         f"neither this place nor its dist nor its node_modules/{PACKAGE}/dist has {CODE} and {WASM}",
         code="web-runtime-missing",
@@ -102,10 +104,10 @@ def _read_folder(place: Path) -> tuple[dict[str, bytes], str]:
 def _read_archive(path: Path) -> tuple[dict[str, bytes], str]:
     """Return the files in an archive that ``npm pack`` wrote, and their version."""
     try:
-        with tarfile.open(path) as archive:
+        with files.open_regular(path) as file, tarfile.open(fileobj=file) as archive:
             contents = {name: _read_member(archive, f"package/dist/{name}") for name in DIGESTS}
             return contents, _version(_read_member(archive, "package/package.json"))
-    except (tarfile.TarError, KeyError, EOFError, OSError, ValueError) as error:
+    except (*TAR_ERRORS, KeyError, OSError) as error:
         raise ArtifactError(
             f"this is not the archive of {PACKAGE}: {quote(error)}",
             code="web-runtime-archive-broken",
@@ -124,8 +126,8 @@ def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
 
 def _version(description: bytes) -> str:
     try:
-        version = json.loads(description)["version"]
-    except (ValueError, KeyError, TypeError):
+        version = codec.parse(description)["version"]
+    except (ArtifactError, KeyError, TypeError):
         return "unknown"
     return quote(str(version))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from runtimes.errors import Reason
+from runtimes.escaping import MAX_LINE, printable
 
 USUAL_COLUMNS = 80
 """Width of a terminal that does not tell its width."""
@@ -114,11 +115,6 @@ def cut(text: str, cells: int) -> str:
     return text if cell_len(text) <= cells else f"{set_cell_size(text, max(0, cells - 1)).rstrip()}…"[:cells]
 
 
-def printable(text: str) -> str:
-    """Return the text in one line and without control characters, which a file name may contain."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def clock_time(seconds: float) -> str:
     """Return minutes and seconds as ``1:10``, and from one hour on ``1:05:00``."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
@@ -128,11 +124,11 @@ def clock_time(seconds: float) -> str:
 
 def notice_line(notice: str | Reason) -> str:
     """Return the line of a notice: ``warning[CODE]: SENTENCE`` for a reason. Plain sentences stay as they are."""
-    return coded_line("warning", *notice) if isinstance(notice, Reason) else printable(notice)
+    return coded_line("warning", *notice) if isinstance(notice, Reason) else printable(notice, MAX_LINE)
 
 
 def coded_line(kind: str, code: str, sentence: str) -> str:
-    """Return one line without control characters.
+    """Return one line that cannot move the cursor of a terminal.
 
     Args:
         kind: ``error``, ``warning`` or ``notice``.
@@ -142,7 +138,7 @@ def coded_line(kind: str, code: str, sentence: str) -> str:
     Example:
         ``notice[folder-made]: created the folder out``
     """
-    return printable(f"{kind}[{code}]: {sentence}")
+    return printable(f"{kind}[{code}]: {sentence}" if code else f"{kind}: {sentence}", MAX_LINE)
 
 
 def is_live(stream: TextIO) -> bool:
@@ -207,7 +203,7 @@ class StatusLine:
     def print_line(self, text: str) -> None:
         """Write a line that stays, above the status."""
         with self._lock:
-            self._write(f"{self._cleared()}{_encodable(text, self._stream.encoding or 'utf-8')}\n")
+            self._write(f"{self._cleared()}{_encodable(printable(text, MAX_LINE), self._stream.encoding or 'utf-8')}\n")
         self._changed.set()
 
     def draw(self) -> None:

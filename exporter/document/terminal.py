@@ -22,6 +22,7 @@ from exporter.document.blocks import (
     TableColumn,
     Verdict,
 )
+from runtimes.escaping import MAX_LINE, MAX_QUOTED, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,11 +50,18 @@ def print_document(document: Document, file: TextIO) -> None:
     Args:
         document: The document.
         file: The text stream, which stays open.
+
+    Raises:
+        OSError: The stream cannot be written.
     """
     from rich.console import Console
 
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # in place of an exit with code 1
+
     width = None if file.isatty() else document.plain_width
-    _print(document.blocks, Console(file=file, width=width, highlight=False, markup=False, emoji=False))
+    _print(document.blocks, PipeConsole(file=file, width=width, highlight=False, markup=False, emoji=False))
 
 
 def as_text(document: Document) -> str:
@@ -97,7 +105,7 @@ def _print_section(title: str, blocks: Sequence[Block], appendix: bool, console:
             console.print(_text(brief, "dim"))
         return
     if title:
-        console.print(_text(title, "bold"))
+        console.print(_text(title, "bold", MAX_QUOTED))
     _print(blocks, console)
     console.print()
 
@@ -120,7 +128,7 @@ def _print_table(table: Table, console: Console) -> None:
     for row in table.rows:
         if row.state == "total":
             rich_table.add_section()
-        rich_table.add_row(*map(_text, row.cells), style="bold" if row.state in ("best", "strong") else "")
+        rich_table.add_row(*map(_cell, row.cells), style="bold" if row.state in ("best", "strong") else "")
     width = console.width
     least = [min(cell, _TEXT_WIDTH) if column.left and not column.unbroken else cell for column, cell in _widths(table)]
     console.width = max(width, _width(least))  # the terminal wraps long lines, so no number is cut
@@ -156,7 +164,7 @@ def _widths(table: Table) -> Iterator[tuple[TableColumn, int]]:
     from rich.cells import cell_len
 
     for column, *cells in zip(table.columns, *table.cells, strict=True):
-        yield column, max(map(cell_len, (column.heading, *cells)))
+        yield column, max(cell_len(_cell(cell).plain) for cell in (column.heading, *cells))
 
 
 def _width(columns: Sequence[int]) -> int:
@@ -165,9 +173,10 @@ def _width(columns: Sequence[int]) -> int:
 
 def _legend(entries: Sequence[tuple[str, str]], has_terms: bool) -> RichTable | Text:
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     if not has_terms:
-        return _text("\n".join(words for _, words in entries), "dim")
+        return Text("\n").join(_text(words, "dim") for _, words in entries)
     grid = RichTable.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column()
@@ -188,8 +197,13 @@ def _verdict(verdict: Verdict) -> RichTable:
     return grid
 
 
-def _text(text: str, style: str = "") -> Text:
-    """Return the text without control characters, which could move the cursor of a terminal."""
+def _cell(text: str) -> Text:
+    """Return the text of a table's cell, which is cut if it is long."""
+    return _text(text, most=MAX_QUOTED)
+
+
+def _text(text: str, style: str = "", most: int = MAX_LINE) -> Text:
+    """Return the text as a line that cannot move the cursor of a terminal."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() or c == "\n" else " " for c in text), style=style)
+    return Text(printable(text, most), style=style)

@@ -44,7 +44,7 @@ def onnx_of(artifact: Artifact) -> Artifact:
         raise CompatibilityError(
             f"the layers of a .{artifact.format.name} file cannot be inspected", code="layers-hidden"
         )
-    path = artifact.sibling(record.onnx)
+    path = artifact.sibling(record.onnx, artifact.manifest.parent)
     if not path.is_file():
         raise CompatibilityError(
             f"the layers of an engine are those of its ONNX file, and {quote(path.name)} is not in the same folder",

@@ -258,7 +258,7 @@ def _deviation(
         flavor = engine_source.flavor_of(artifact, executed.description)
         source = engine_source.onnx_of(artifact)
         typed = _graph(source)
-        examples = _examples(source, source, question)
+        examples = _examples(source, source, question, listener)
         batches = [pair.typed for pair in _images(examples, _is_raw(typed), _is_raw(typed), _batch(typed))]
         listener.step("building engines that show the values of blocks")
         batch, device = max(map(len, batches)), parse_device(question.device or executed.description.device)
@@ -311,7 +311,7 @@ def _compare_layers(
     artifact: Artifact, source: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
 ) -> Errors:
     listener.step("comparing the layers with fp32")
-    examples = _examples(source, reference, question)
+    examples = _examples(source, reference, question, listener)
     typed, exact = _graph(source), _graph(reference)
     batch = _batch(typed, exact)
     images = _images(examples, _is_raw(typed), _is_raw(exact), batch)
@@ -379,7 +379,9 @@ def _is_raw(graph: onnx.ModelProto) -> bool:
     return bool(graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8)
 
 
-def _examples(artifact: Artifact, reference: Artifact, question: ExplanationRequest) -> Examples:
+def _examples(
+    artifact: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
+) -> Examples:
     """Return the images for the comparison: requested data, or the test vectors of the artifact or the reference."""
     candidates = [item for item in (artifact, reference) if item.manifest is not None]
     views = [item.manifest.preprocessing for item in candidates if item.manifest and item.manifest.preprocessing]
@@ -389,7 +391,10 @@ def _examples(artifact: Artifact, reference: Artifact, question: ExplanationRequ
             raise UsageError(
                 "--data needs an artifact whose manifest contains the preprocessing", code="data-needs-preprocessing"
             )
-        return read_examples(open_dataset(question.data, question.images), view)
+        dataset = open_dataset(question.data, question.images)
+        for notice in dataset.notices:
+            listener.notice(notice)
+        return read_examples(dataset, view)
     for item in candidates:
         if item.manifest is not None and item.manifest.vectors is not None:
             values = item.vectors().inputs

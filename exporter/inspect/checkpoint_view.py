@@ -11,6 +11,7 @@ from exporter.weights import matching, translation
 from exporter.weights.entries import Selection
 from exporter.weights.translation import list_names
 from runtimes import codec
+from runtimes.escaping import MAX_LINE, printable
 
 
 @dataclass(frozen=True)
@@ -98,4 +99,4 @@ def as_text(facts: CheckpointFacts) -> str:
         "left out": "; ".join(f"{reason}: {list_names(names)}" for reason, names in facts.left_out.items()) or "none",
     }
     width = max(map(len, lines))
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in lines.items())
+    return "\n".join(printable(f"{key:<{width}}  {value}", MAX_LINE) for key, value in lines.items())

@@ -64,8 +64,11 @@ class LabellingProgress:
         if self._evaluate:
             check_targets(self._out, job)
         self._listener.notice(
-            f"{quote(job.source)}: {FORMS[job.kind]}, {count(job.images, 'image')}, "
-            f"{count(job.shards, 'shard')} of up to {count(job.shard, 'image')}",
+            Reason(
+                "source-recognised",
+                f"{quote(job.source)}: {FORMS[job.kind]}, {count(job.images, 'image')}, "
+                f"{count(job.shards, 'shard')} of up to {count(job.shard, 'image')} (--kind)",
+            )
         )
         if before.images:
             self._listener.notice(f"{before.images:,} of {count(job.images, 'image')} are labelled already")
@@ -112,18 +115,11 @@ def announce_end(result: LabellingResult, notify: Callable[[Reason], None]) -> N
         notify(Reason("workers-died", f"{count(result.progress.deaths, 'worker')} died; no image was lost"))
 
 
-def as_text(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:
-    """Return the output folder and, in a second line, the accuracy.
-
-    Args:
-        result: The finished job.
-        accuracy: Its accuracy, if it was asked for.
-    """
-    if accuracy is None:
-        return result.out
+def accuracy_as_text(accuracy: LabelledAccuracy) -> str:
+    """Return a line with the accuracy of a finished job and its interval."""
     low, high = accuracy.interval
     images = count(accuracy.images, "image")
-    return f"{result.out}\ntop-1 accuracy {accuracy.share:.2%} [{low:.2%}, {high:.2%}] of {images}"
+    return f"top-1 accuracy {accuracy.share:.2%} [{low:.2%}, {high:.2%}] of {images}"
 
 
 def as_json(result: LabellingResult, accuracy: LabelledAccuracy | None) -> str:

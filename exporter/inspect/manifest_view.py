@@ -17,7 +17,8 @@ from runtimes import Artifact, codec, parity
 from runtimes.artifacts.embedded import Embedded, read_embedded
 from runtimes.artifacts.manifest import Calibration, Manifest, Parity, Weights
 from runtimes.artifacts.rebuild_command import recipe_options
-from runtimes.errors import ArtifactError, RexportError
+from runtimes.errors import ArtifactError, RexportError, quote
+from runtimes.escaping import MAX_LINE, printable
 from runtimes.onnx import graph as onnxfile
 
 
@@ -90,7 +91,7 @@ def parity_as_text(path: Path, record: Parity) -> str:
         path: The artifact.
         record: The record.
     """
-    return f"{path}: parity passed: {describe_parity(record)}"
+    return printable(f"{path}: parity passed: {describe_parity(record)}", MAX_LINE)
 
 
 def describe_parity(record: Parity) -> str:
@@ -163,7 +164,8 @@ def as_text(path: Path) -> str:
         lines = _format_manifest(artifact.manifest)
     layers = [] if artifact.manifest is None or artifact.manifest.engine is None else _layer_lines(artifact)
     width = max(map(len, lines))
-    return "\n".join([*(f"{key:<{width}}  {value}" for key, value in lines.items()), *layers])
+    lines_of_facts = (f"{key:<{width}}  {value}" for key, value in lines.items())
+    return "\n".join(printable(line, MAX_LINE) for line in (*lines_of_facts, *layers))
 
 
 def _in_words(value: object) -> str:
@@ -208,6 +210,7 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         "outputs": "; ".join(map(str, manifest.outputs)),
         "labels": "none" if manifest.labels is None else _shorten_labels(manifest.labels),
         "preprocessing": "none" if view is None else describe_steps(view, raw),
+        **({} if manifest.activation is None else {"activation": manifest.activation}),
         **({"assumed": f"preprocessing: {', '.join(view.assumed)}"} if view is not None and view.assumed else {}),
         "dataset": manifest.dataset or "none",
         **({} if manifest.engine is None else engine_view.engine_facts(manifest, manifest.engine)),
@@ -219,6 +222,9 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
     }
     if manifest.parent is not None and manifest.engine is None:
         lines["made from"] = manifest.parent
+    calibration = () if manifest.calibration is None else manifest.calibration.guesses
+    for number, guess in enumerate(dict.fromkeys((*manifest.guesses, *calibration)), 1):
+        lines[f"guess {number}"] = f"{quote(guess.sentence)} [{guess.code}]"
     return lines
 
 
@@ -227,7 +233,8 @@ def _describe_source(weights: Weights) -> dict[str, str]:
     parts = (("key", weights.key), ("prefix", weights.prefix), ("layout", weights.layout))
     read = ", ".join(f"{name} {value}" for name, value in parts if value is not None)
     assumed = ", ".join(weights.assumed)
-    return ({"read as": read} if read else {}) | ({"assumed": assumed} if assumed else {})
+    checked = {} if weights.file_sha256 is None else {"weights file": f"SHA-256 {weights.file_sha256}, as expected"}
+    return ({"read as": read} if read else {}) | ({"assumed": assumed} if assumed else {}) | checked
 
 
 def _describe_check(manifest: Manifest) -> str:
@@ -275,5 +282,5 @@ def _describe_recipe(record: Calibration) -> dict[str, str]:
 
 
 def _shorten_labels(labels: tuple[str, ...]) -> str:
-    shown = ", ".join(labels[:10])
+    shown = ", ".join(map(quote, labels[:10]))
     return shown if len(labels) <= 10 else f"{shown}, … ({len(labels)})"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from runtimes import files
 from runtimes.errors import UsageError, quote
+from runtimes.escaping import MAX_QUOTED, printable
 from runtimes.images.preprocessing import Pixels
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def draw(pixels: Pixels, heat: NDArray[np.float32], caption: str) -> PIL.Image.I
         result.paste(resized, (MARGIN + column * (size[0] + MARGIN), MARGIN))
     draw = PIL.ImageDraw.Draw(result)
     font = PIL.ImageFont.load_default(TEXT)
-    room = result.width - 2 * MARGIN
+    room, caption = result.width - 2 * MARGIN, printable(caption, MAX_QUOTED)
     while len(caption) > 1 and draw.textlength(caption, font) > room:
         caption = caption[:-2] + "…"
     draw.text((MARGIN, size[1] + 2 * MARGIN), caption, "black", font)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,10 @@ from typing import BinaryIO
 
 import runtimes
 from exporter.data.class_folders import SUFFIXES
+from exporter.data.labels_file import read_labels
 from exporter.inspect.overlay import draw, picture_paths, write_picture
-from exporter.network import ExportListener, read_labels
-from exporter.preprocessing.description import describe_transform
+from exporter.network import ExportListener
+from exporter.preprocessing.description import describe_resize, describe_transform
 from exporter.preprocessing.options import (
     NOTHING_CHOSEN,
     WHOLE_IMAGE,
@@ -27,7 +29,10 @@ from exporter.weights.sources import IMAGENET_PREPROCESSING
 from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
 from runtimes.artifacts.embedded import read_embedded, unverified
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
+from runtimes.escaping import csv_cell, printable
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import decode
+from runtimes.tensors.activation import Activation
 
 STDIN = "-"
 """In place of a path: the paths on standard input."""
@@ -52,6 +57,7 @@ class PredictionRequest:
             std, or a file.
         cam: the file or folder for pictures of heat maps, or ``None``.
         force: whether existing pictures are replaced.
+        activation: the step from outputs to probabilities, in place of the manifest's.
     """
 
     path: Path
@@ -63,6 +69,7 @@ class PredictionRequest:
     preprocessing: PreprocessingOptions = NOTHING_CHOSEN
     cam: str | None = None
     force: bool = False
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,17 @@ def _walk(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".")]
     images = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+    left_out = LeftOutFiles(path.name for path in found)
     if not images:
         raise UsageError(
             f"the folder {quote(folder)} has no images",
             code="folder-without-images",
-            hint=f"looked for {' '.join(sorted(SUFFIXES))} among its {len(found):,} files",
+            hint=f"looked for {' '.join(sorted(SUFFIXES))} among its {len(found):,} files"
+            + (f": {left_out.counts()}" if found else ""),
         )
+    notice = left_out.notice(folder)
+    if notice is not None:
+        logging.getLogger("rexport").warning("%s", notice, extra={"code": notice.code})
     return images
 
 
@@ -152,7 +164,7 @@ def _draw_heat_map(
         return answer
     best = answer.labels[0]
     pixels = decode(answer.path, classifier.preprocessing.channels)
-    heat = classifier.explain(pixels, best.index)
+    heat = classifier.explain(answer.path if classifier.preprocessing.scaled_decoding else pixels, best.index)
     write_picture(path, draw(pixels, heat, f"{best.name}  {100 * best.probability:.1f} %"), replace_existing)
     return replace(answer, cam=str(path))
 
@@ -190,24 +202,34 @@ def open_classifier(request: PredictionRequest, listener: ExportListener) -> Cla
     known, names = (None, None) if source is None else (source.preprocessing, source.labels)
     if artifact.manifest is None and source is not None:
         listener.notice(unverified(artifact))
-    _check_preprocessing(request, known)
+    _check_preprocessing(request, known, source is not None)
     runtime = runtimes.open(request.path, request.backend, request.device, request.threads)
     try:
         if request.labels is not None:
-            names = read_labels(request.labels, _class_count(runtime), listener)
-        return Classifier(runtime, _choose_preprocessing(request, known, runtime, listener), names)
+            names = read_labels(request.labels, _class_count(runtime), listener.notice)
+        activation = request.activation or (None if source is None else source.activation)
+        preprocessing = _choose_preprocessing(request, known, runtime, listener)
+        return Classifier(runtime, preprocessing, names, activation=activation)
     except BaseException:
         runtime.close()
         raise
 
 
-def _check_preprocessing(request: PredictionRequest, known: Preprocessing | None) -> None:
+def _check_preprocessing(request: PredictionRequest, known: Preprocessing | None, described: bool) -> None:
     """Raises UsageError where mean and standard deviation are not known, or not both given."""
     options = request.preprocessing
     check_statistics(options, known)
     if options.mean is not None or options.base is not None or known is not None:
         return
     imagenet = IMAGENET_PREPROCESSING
+    if described:
+        raise UsageError(
+            "the artifact records no preprocessing, so how its images are normalised is unknown",
+            code="artifact-lacks-preprocessing",
+            path=request.path,
+            hint="give --mean and --std, or export again with them; of pixels from 0 to 1 in one channel they are "
+            "--mean 0 --std 1",
+        )
     raise UsageError(
         "no manifest says how its images are normalised",
         code="statistics-unknown",
@@ -257,11 +279,11 @@ def _assumption(request: PredictionRequest, chosen: Preprocessing) -> Reason:
     """What is assumed about the images of a network of which nothing is known but its input."""
     colours = {1: "grey", 3: chosen.channel_order}.get(chosen.channels, f"{chosen.channels}-channel")
     classes = "classes by number" if request.labels is None else f"classes of {quote(request.labels.name)}"
-    resize = f"shorter side resized to {chosen.resize}, " if "resize" in chosen.assumed else ""
+    resize = f"{describe_resize(chosen.resize)}, " if "resize" in chosen.assumed and chosen.resize is not None else ""
     return Reason(
         "preprocessing-assumed",
-        f"{quote(request.path.name)}: no manifest; assumed: {colours} images, {resize}middle {chosen.crop[0]} x "
-        f"{chosen.crop[1]}, {classes}",
+        f"{quote(request.path.name)}: no preprocessing recorded; assumed: {colours} images, {resize}middle "
+        f"{chosen.crop[0]} x {chosen.crop[1]}, {classes}",
     )
 
 
@@ -294,22 +316,24 @@ def as_json(answers: Sequence[ImagePrediction]) -> str:
 
 
 def as_csv(answers: Sequence[ImagePrediction]) -> str:
-    """The table with its header; a name with a comma, a quote or a line's end is quoted."""
+    """The table with its header: a line for each row, in which no text is a formula for a spreadsheet."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for answer in answers:
         for rank, label in enumerate(answer.labels, 1):
-            writer.writerow([answer.path, rank, label.name, label.index, f"{label.probability:.6g}", ""])
+            cells = (answer.path, rank, label.name, label.index, f"{label.probability:.6g}", "")
+            writer.writerow(map(csv_cell, cells))
         if answer.error is not None:
-            writer.writerow([answer.path, "", "", "", "", answer.error.sentence])
+            writer.writerow(map(csv_cell, (answer.path, "", "", "", "", answer.error.sentence)))
     return buffer.getvalue()
 
 
 def as_text(answers: Sequence[ImagePrediction]) -> str:
     """``path: label 97.1 %, label 2.0 %`` for each image that could be read."""
     return "\n".join(
-        f"{answer.path}: " + ", ".join(f"{label.name} {100 * label.probability:.1f} %" for label in answer.labels)
+        f"{printable(answer.path)}: "
+        + ", ".join(f"{quote(label.name)} {100 * label.probability:.1f} %" for label in answer.labels)
         for answer in answers
         if answer.error is None
     )

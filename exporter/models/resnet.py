@@ -23,6 +23,7 @@ from exporter.models.layers import (
     needs_projection,
     squeeze_width,
 )
+from exporter.models.memory import require_memory
 from exporter.models.variants import Order, Variant
 
 GROUPS = 32
@@ -446,5 +447,10 @@ def settle_statistics(model: ResNet, seed: int, images: int = 4) -> None:
 
 
 def build(variant: Variant) -> ResNet:
-    """Return the variant's module in evaluation mode, with PyTorch's default parameters."""
+    """Return the variant's module in evaluation mode, with PyTorch's default parameters.
+
+    Raises:
+        ResourceError: The memory does not suffice for the network and one image.
+    """
+    require_memory(variant)
     return ResNet(variant).eval()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from exporter.data.dataset import BUNDLED_NAME, Dataset, open_dataset, targets_for
 from exporter.models.outputs import LOGITS
 from exporter.network import Network, noise_inputs
-from runtimes.errors import UsageError
+from runtimes.errors import Reason, UsageError
 from runtimes.images.preprocessing import Preprocessing, normalise
 
 NOISE_IMAGES = 16
@@ -33,6 +33,7 @@ class Examples:
         values: Pixels, uint8 (n, h, w, c), or prepared inputs, float32 (n, c, h, w).
         preprocessing: The preprocessing of pixels, or ``None`` for prepared inputs.
         targets: The correct outputs of the network, int64 (n,), or ``None`` without labels.
+        notices: As for ``Dataset``.
     """
 
     description: str
@@ -40,6 +41,7 @@ class Examples:
     values: NDArray[np.uint8] | NDArray[np.float32]
     preprocessing: Preprocessing | None
     targets: NDArray[np.int64] | None = None
+    notices: tuple[Reason, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -144,7 +146,7 @@ def read_examples(
         RexportError: An image cannot be read. The message names the image.
     """
     pixels = np.concatenate([batch for _, batch in dataset.pixels(view, DECODED_AT_ONCE)])[first:]
-    return Examples(f"{len(pixels):,} images of {dataset.name}", True, pixels, view, targets)
+    return Examples(f"{len(pixels):,} images of {dataset.name}", True, pixels, view, targets, dataset.notices)
 
 
 def _noise(network: Network, use: str) -> Examples:

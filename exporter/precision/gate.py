@@ -21,9 +21,9 @@ from exporter.precision.table import Bounds
 from exporter.proportions import difference_interval, wilson
 from runtimes import Runtime
 from runtimes.artifacts.manifest import Gate, OutputGate
-from runtimes.classifier import softmax
 from runtimes.errors import CheckFailedError, Reason
 from runtimes.parity import outputs_of
+from runtimes.tensors.activation import softmax
 
 NEAR_TIE = 0.1
 """The limit for a borderline change: fp32 gives the old class less than this probability above the new class."""

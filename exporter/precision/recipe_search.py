@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.format import count
+from exporter.guesses import CODES
 from exporter.network import ExportListener, Network
 from exporter.precision import calibration_images, layer_errors
 from exporter.precision.calibration_images import Examples
@@ -135,9 +136,10 @@ class Quantisation:
         if recipe.times not in self._images:
             self._listener.step("reading the calibration images")
             number = recipe.times * self._spec.calibration_images
-            self._images[recipe.times] = calibration_images.for_calibration(
-                self._network, self._spec.calibration, number
-            )
+            examples = calibration_images.for_calibration(self._network, self._spec.calibration, number)
+            for notice in () if self._images else examples.notices:
+                self._listener.notice(notice)
+            self._images[recipe.times] = examples
         return self._images[recipe.times]
 
     def candidate(
@@ -171,6 +173,7 @@ class Quantisation:
             float_layers=float_layers,
             slowdown=slowdown,
             kept_layers=self.kept,
+            guesses=tuple(notice for notice in images.notices if notice.code in CODES),
         )
         return Candidate(recipe, float_layers, graph, calibration)
 

@@ -40,7 +40,54 @@ def _resize(preprocessing: Preprocessing) -> str:
         words.append(preprocessing.interpolation)
     if not preprocessing.antialias:
         words.append("without antialiasing")
+    if preprocessing.scaled_decoding:
+        words.append("large JPEG files decoded at a fraction of their size")
     return ", ".join(words)
+
+
+def describe_resize(resize: int | tuple[int, int]) -> str:
+    """Return the resizing of a preprocessing as text.
+
+    Args:
+        resize: As for ``Preprocessing``.
+    """
+    if isinstance(resize, int):
+        return f"shorter side resized to {resize}"
+    return f"images squashed to {resize[0]} x {resize[1]}"
+
+
+def scale_notice(source: str, preprocessing: Preprocessing) -> Reason:
+    """Return the notice that the preprocessing of the weights was scaled to another input size.
+
+    Args:
+        source: The name of the weights.
+        preprocessing: The scaled preprocessing.
+    """
+    return Reason(
+        "preprocessing-scaled",
+        f"{source}: preprocessing assumed to scale with the input: {describe_steps(preprocessing)}; --resize and "
+        "--crop choose another one",
+    )
+
+
+def black_margin(preprocessing: Preprocessing) -> Reason | None:
+    """Return the notice that the crop is larger than a resized image, or ``None`` if it never is for a square image.
+
+    Args:
+        preprocessing: The preprocessing.
+    """
+    if not isinstance(preprocessing.resize, int):
+        return None
+    side, (height, width) = preprocessing.resize, preprocessing.crop
+    missing = max(height, width) - side
+    if missing <= 0:
+        return None
+    lines = "rows" if height > width else "columns"
+    return Reason(
+        "crop-exceeds-images",
+        f"a square image is resized to {side} x {side}, and {missing} of {max(height, width)} {lines} of the input "
+        f"stay black; --resize {height}x{width} squashes images, and --resize {max(height, width)} covers the input",
+    )
 
 
 def assumption(source: str | None, preprocessing: Preprocessing) -> Reason:
@@ -53,7 +100,7 @@ def assumption(source: str | None, preprocessing: Preprocessing) -> Reason:
     assumed = preprocessing.assumed
     parts = []
     if "resize" in assumed and preprocessing.resize is not None:
-        parts.append(f"shorter side resized to {preprocessing.resize}")
+        parts.append(describe_resize(preprocessing.resize))
     if "interpolation" in assumed:
         parts.append(preprocessing.interpolation)
     if "antialias" in assumed and not preprocessing.antialias:

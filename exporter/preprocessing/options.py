@@ -14,8 +14,8 @@ from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
 from runtimes.errors import ModelMismatchError, UsageError
 from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
 
-ASSUMABLE = tuple(field.name for field in fields(Preprocessing) if field.name != "assumed")
-"""The fields of a preprocessing that may be assumed, in their order."""
+ASSUMABLE = tuple(field.name for field in fields(Preprocessing) if field.name not in ("assumed", "scaled_decoding"))
+"""The fields of a preprocessing that may be assumed, in their order. Decoding is scaled only where it was asked for."""
 
 WHOLE_IMAGE = 64
 """The largest height or width in pixels at which a network of unknown origin is assumed to see the whole image, as
@@ -37,6 +37,7 @@ class PreprocessingOptions:
         crop_offset: As for ``Preprocessing``.
         mean: As for ``Preprocessing``. ``mean`` and ``std`` must be given together.
         std: As for ``Preprocessing``.
+        scaled_decoding: As for ``Preprocessing``.
         base: A whole preprocessing, whose fields the others replace.
         source: The origin of ``base`` in words, for example ``timm's pretrained config cfg.json``.
     """
@@ -51,6 +52,7 @@ class PreprocessingOptions:
     crop_offset: CropOffset | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    scaled_decoding: bool | None = None
     base: Preprocessing | None = None
     source: str | None = None
 
@@ -71,7 +73,7 @@ class PreprocessingOptions:
 
     def given(self) -> dict[str, Any]:
         """Return the chosen fields by their names, without those of ``base``."""
-        return {name: value for name in ASSUMABLE if (value := getattr(self, name)) is not None}
+        return {name: value for name in (*ASSUMABLE, "scaled_decoding") if (value := getattr(self, name)) is not None}
 
     def input_size(self) -> tuple[int, int] | None:
         """Return the (height, width) of the network's input that follows from the choice, or ``None``."""
@@ -117,14 +119,15 @@ NOTHING_CHOSEN = PreprocessingOptions()
 def assume_preprocessing(size: tuple[int, int], whole_image: bool) -> Preprocessing:
     """Return the preprocessing that is assumed where nobody gives one: ImageNet's, scaled to the input size.
 
-    All fields are marked as assumed.
+    For an input that is not square, images are squashed to its aspect ratio. All fields are marked as assumed.
 
     Args:
         size: The (height, width) of the network's input in pixels.
         whole_image: Whether the network sees the whole image and not only its middle.
     """
     assumed = scale_preprocessing(IMAGENET_PREPROCESSING, size)
-    return replace(assumed, resize=min(size) if whole_image else assumed.resize, assumed=ASSUMABLE)
+    whole = size[0] if size[0] == size[1] else size
+    return replace(assumed, resize=whole if whole_image else assumed.resize, assumed=ASSUMABLE)
 
 
 def choose_preprocessing(
@@ -150,6 +153,8 @@ def choose_preprocessing(
             raise UsageError(
                 f"preprocessing for {network.in_channels} input channels needs --mean and --std",
                 code="preprocessing-needs-statistics",
+                hint=f"for pixels of 0 to 1: --mean {_numbers((0.0,) * network.in_channels)} --std "
+                f"{_numbers((1.0,) * network.in_channels)}",
             )
         return None
     if base is None:

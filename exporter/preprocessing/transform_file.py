@@ -7,7 +7,6 @@ contradicts another is an error that names the key.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -55,9 +54,11 @@ def read_transform(path: Path, size: Size | None = None) -> Transform:
         UsageError: The file has two sizes, and ``size`` chooses none.
     """
     try:
-        data = json.loads(files.read_bounded(path, LIMIT_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not valid JSON: {quote(error)}", code="transform-not-json", path=path) from error
+        data = codec.parse(files.read_bounded(path, LIMIT_BYTES))
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"the file is not JSON: {quote(error.__cause__)}", code="transform-not-json", path=path
+        ) from error
     if not isinstance(data, dict):
         raise _unknown(path)
     kind, read = _recognise(data, path)

@@ -16,6 +16,7 @@ from runtimes.backends.tensorrt.builder import BuiltEngine
 from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor, default_flavor
 from runtimes.backends.tensorrt.refit import check_refittable, refit
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
+from runtimes.escaping import shell_word
 from runtimes.tensors import cuda
 
 
@@ -69,7 +70,7 @@ def _require_same_network(engine: Manifest, onnx: Manifest, path: Path) -> None:
                 f"{quote(_text(before))}",
                 code="refit-of-other-network",
                 path=path,
-                hint=f"rexport tensorrt {quote(path)} --refit builds an engine for it",
+                hint=f"rexport tensorrt {shell_word(path)} --refit builds an engine for it",
             )
 
 

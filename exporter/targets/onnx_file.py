@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from exporter.targets.strided_slices import pool_strided_slices
 from runtimes import Artifact, files
 from runtimes.artifacts.embedded import KEY, Embedded
 from runtimes.artifacts.manifest import Calibration, FileRecord
-from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quote
+from runtimes.errors import CheckFailedError, CompatibilityError, RexportError, UsageError, quote
 
 if TYPE_CHECKING:
     import onnx
@@ -129,10 +129,11 @@ def export_network(
                 _check(file, network)
                 artifact = finish(replace(draft, external=external), network, listener, accuracy_gate)
             except BaseException:
-                for record in external:
-                    place.target.with_name(record.name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError, RexportError):
+                    _remove_old_weights(place.target, [place.target.with_name(record.name) for record in external])
                 raise
-        _remove_old_weights(artifact)
+        pattern = f"{glob.escape(place.target.name)}.{'[0-9a-f]' * 8}.data"
+        _remove_old_weights(place.target, place.target.parent.glob(pattern))
         return artifact
 
     if precision_spec.row.calibrated and accuracy_gate is not None:
@@ -158,7 +159,7 @@ def _resolve_opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:
 _NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the warnings of the exporters about their own code. The result is checked afterwards."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
@@ -281,29 +282,33 @@ def _check_opset(graph: onnx.ModelProto, opset: int) -> None:
 
 
 def _write(graph: onnx.ModelProto, path: Path, target: Path) -> tuple[FileRecord, ...]:
-    """Write the file. Weights beyond ``ONE_FILE_BYTES`` go to a file of a new name beside ``target``."""
-    import onnx
-
+    """Write the file. Weights beyond ``ONE_FILE_BYTES`` go to a file beside ``target``, whose name holds its digest."""
     if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= ONE_FILE_BYTES:
         path.write_bytes(graph.SerializeToString())
         return ()
-    name = f"{target.name}.{os.urandom(4).hex()}.data"
-    weights = target.with_name(name)
-    try:
-        onnx.save(graph, os.fspath(path), save_as_external_data=True, location=name)
+    from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
+
+    with files.temporary_file(target) as weights:
+        convert_model_to_external_data(graph, location=weights.name)
+        write_external_data_tensors(graph, os.fspath(weights.parent))
         files.sync(weights)
-        return (FileRecord(name, files.sha256_of(weights)),)
-    except BaseException:
-        weights.unlink(missing_ok=True)
-        raise
+        digest = files.sha256_of(weights)
+        record = FileRecord(f"{target.name}.{digest[:8]}.data", digest)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = record.name
+        path.write_bytes(graph.SerializeToString())
+        os.replace(weights, target.with_name(record.name))
+    return (record,)
 
 
-def _remove_old_weights(artifact: Artifact) -> None:
-    """Remove weights files that earlier or interrupted exports to the same path left."""
-    target = artifact.path
-    keep = {record.name for record in artifact.manifest.external} if artifact.manifest else set()
+def _remove_old_weights(target: Path, weights: Iterable[Path]) -> None:
+    """Remove those weights files, of earlier, failed or interrupted exports, that the manifest of ``target`` lacks."""
     with files.folder_lock(target.parent):
-        for path in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.data"):
+        manifest = Artifact.read(target).manifest if target.exists() else None
+        keep = {record.name for record in manifest.external} if manifest else set()
+        for path in weights:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ import runtimes
 from exporter.network import INPUT, ExportListener, Network
 from exporter.precision.gate import AccuracyGate, gate_of
 from exporter.precision.spec import FP32, PrecisionSpec
-from exporter.targets import expected_accuracy
+from exporter.targets import expected_accuracy, scaled_decoding
 from runtimes import Artifact, Manifest, Runtime, TensorSpec, available_backends, codec, files, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
@@ -110,6 +110,7 @@ def finish(
         gates = () if accuracy_gate is None else _run_gate(artifact, runtime, accuracy_gate, draft, listener)
         expected = network.expected
         accuracy = None if expected is None else expected_accuracy.check(runtime, network, expected, listener)
+        decoding = scaled_decoding.check(runtime, network, listener)
     listener.step("writing the artifact")
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
     manifest = replace(
@@ -118,6 +119,7 @@ def finish(
         gate=gates[0] if gates else None,
         other_gates=gates[1:],
         accuracy=accuracy,
+        decoding=decoding,
         vectors=vectors,
     )
     with files.temporary_file(draft.target) as vectors_file:
@@ -188,6 +190,8 @@ def manifest_of(draft: Draft, network: Network) -> Manifest:
         vectors=None,
         external=draft.external,
         calibration=draft.calibration,
+        activation=network.activation,
+        guesses=network.guesses,
     )
 
 

@@ -22,6 +22,7 @@ from exporter.weights.sources import from_file, resolve
 from runtimes import Artifact, codec
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, CompatibilityError, RexportError, quote
+from runtimes.escaping import shell_word
 from runtimes.images.preprocessing import normalise
 from runtimes.parity import OutputDifference
 
@@ -91,7 +92,7 @@ def fp32_file_beside(artifact: Artifact, format: str) -> Artifact:
         f".{format} file of it in fp32 in the same folder",
         code="module-not-rebuilt",
         path=artifact.path,
-        hint=f"{_export_command(manifest, command)} -o {quote(artifact.path.with_suffix(f'.fp32.{format}'))}",
+        hint=f"{_export_command(manifest, command)} -o {shell_word(artifact.path.with_suffix(f'.fp32.{format}'))}",
     )
 
 
@@ -102,10 +103,15 @@ def _export_command(manifest: Manifest, command: str) -> str:
     weights, spec = manifest.weights, manifest.inputs[0]
     raw = spec.dtype == "uint8"
     channels, size = (spec.shape[3], spec.shape[1:3]) if raw else (spec.shape[1], spec.shape[2:])
-    parts = [f"rexport {command} {manifest.name} --in-channels {channels} --size {size[0]}x{size[1]}"]
+    parts = [f"rexport {command} {shell_word(manifest.name)} --in-channels {channels} --size {size[0]}x{size[1]}"]
     if weights.origin == "file":
-        given = (("--weights", weights.source), ("--key", weights.key), ("--strip-prefix", weights.prefix))
-        parts += [f"{option} {quote(value)}" for option, value in given if value]
+        given = (
+            ("--weights", weights.source),
+            ("--key", weights.key),
+            ("--strip-prefix", weights.prefix),
+            ("--expect-sha256", weights.file_sha256),
+        )
+        parts += [f"{option} {shell_word(value)}" for option, value in given if value]
     return " ".join([*parts, "--input raw"] if raw else parts)
 
 
@@ -190,7 +196,7 @@ def _reload_network(artifact: Artifact, variant: Variant, outputs: tuple[str, ..
         if spec == "file":  # the manifest has only the name: search the folder of the artifact, then the current folder
             beside = artifact.path.with_name(weights.source or "")
             spec = str(beside) if beside.is_file() else weights.source or ""
-            selection = Selection(weights.key, weights.prefix, headless=not variant.classes)
+            selection = Selection(weights.key, weights.prefix, not variant.classes, weights.file_sha256)
             loaded = from_file(spec, variant, listener.notice, selection)
         else:
             loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)

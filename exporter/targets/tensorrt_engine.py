@@ -31,6 +31,7 @@ from runtimes.backends.tensorrt.builder import BuiltEngine, build
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities, default_flavor, flavor
 from runtimes.devices import CUDA, DeviceName
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.onnx import graph as onnxfile
 from runtimes.tensors import cuda
 from runtimes.tensors.presence import identify
@@ -108,7 +109,7 @@ def export(
             "the ONNX file for the engine already exists",
             code="engine-source-exists",
             path=source,
-            hint=f"rexport tensorrt {quote(source)} builds the engine from it, --force replaces it",
+            hint=f"rexport tensorrt {shell_word(source)} builds the engine from it, --force replaces it",
         )
     network = prepare(request, listener)
     parent = export_network(
@@ -243,7 +244,7 @@ class EngineBuild:
                 f"an engine without weights reads them from {quote(parent.path.name)}, which must be in the same "
                 "folder",
                 code="stripped-engine-apart",
-                hint=f"-o {quote(parent.path.parent)}/",
+                hint=f"-o {shell_word(parent.path.parent)}/",
             )
 
     def run(
@@ -323,7 +324,8 @@ class EngineBuild:
             "ones",
             code="int8-not-signed",
             path=error.path,
-            hint=f"rexport onnx {self.manifest.name} --precision {self.manifest.precision} --target tensorrt",
+            hint=f"rexport onnx {shell_word(self.manifest.name)} --precision {shell_word(self.manifest.precision)} "
+            "--target tensorrt",
         )
 
     def _record(self, built: BuiltEngine, file: Path) -> Manifest:

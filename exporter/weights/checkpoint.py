@@ -6,20 +6,23 @@ before. Code of this package checks each file first, so neither library receives
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from exporter.weights import entries, pickle_scan, safetensors_header, torch_zip
+from exporter.weights import entries, foreign_files, pickle_scan, safetensors_header, torch_zip
 from exporter.weights.entries import StoredState
 from runtimes import files
-from runtimes.artifacts.formats import kind_of
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
+    IntegrityError,
     ResourceError,
     RexportError,
     UsageError,
@@ -31,9 +34,6 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 4 << 30
 """The largest size of a file: four times resnet152 with its average and two optimizer moments."""
-
-MIN_FILE_BYTES = 16
-"""A file with fewer bytes cannot hold a tensor in any format."""
 
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".bin", ".tar")
 """The usual suffixes of weights files. They count only for names and for missing files, never for the content."""
@@ -78,7 +78,7 @@ def stem(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def read(path: str | os.PathLike[str], key: str | None = None) -> StoredState:
+def read(path: str | os.PathLike[str], key: str | None = None, sha256: str | None = None) -> StoredState:
     """Read the named tensors of a file.
 
     In a training checkpoint, the entry of ``entries.CONTAINERS`` that holds tensors is read.
@@ -86,11 +86,13 @@ def read(path: str | os.PathLike[str], key: str | None = None) -> StoredState:
     Args:
         path: The file.
         key: The entry to read instead, with dots for entries inside others.
+        sha256: The SHA-256 that the file must have. The tensors are read from the bytes that have this digest, so the
+            file is in memory meanwhile. ``None`` for any.
 
     Raises:
         ResourceError: The file is missing, unreadable, not a regular file, or too large for this machine.
         UnsafeArtifactError: The file holds more than tensors, and loading it could run code.
-        IntegrityError: A checksum does not match.
+        IntegrityError: A checksum does not match, or the SHA-256 is another one.
         ArtifactError: The file is not a weights file, or it is truncated, damaged or too large in memory.
         BackendUnavailableError: The safetensors library is needed but not installed.
         UsageError: The file has no entry ``key``, or the TORCH_FORCE_ environment variables contradict each other.
@@ -106,9 +108,10 @@ def read(path: str | os.PathLike[str], key: str | None = None) -> StoredState:
                     code="weights-too-large",
                     path=file_path,
                 )
-            stored = entries.choose(_content(file, size), key)
+            content = file if sha256 is None else io.BytesIO(_read_expected(file, sha256))
+            stored = entries.choose(_content(content, file_path, size), key)
             _check_tensors(stored.tensors, size)
-            return stored
+            return replace(stored, sha256=sha256)
     except RexportError as error:
         if error.path is None:
             raise type(error)(error.what, code=error.code, path=file_path, hint=error.hint) from error.__cause__
@@ -121,44 +124,40 @@ def read(path: str | os.PathLike[str], key: str | None = None) -> StoredState:
         ) from error
 
 
-def _content(file: BinaryIO, size: int) -> object:
+def _read_expected(file: BinaryIO, expected: str) -> bytes:
+    """Return the content of a file, which has the expected SHA-256."""
+    content = file.read(MAX_FILE_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise IntegrityError(
+            f"the SHA-256 of the file is {digest}, and {expected} is expected",
+            code="weights-digest-mismatch",
+            hint="download the file again, or compare the digest with the one that its author publishes",
+        )
+    return content
+
+
+def _content(file: BinaryIO, path: Path, size: int) -> object:
     head = file.read(_HEAD_BYTES)
     file.seek(0)
     if head.startswith(_ZIP):
-        torch_zip.check(file)
+        torch_zip.check(file, size)
         return _load(file)
     if head.startswith(_LEGACY):
         _check_legacy(file)
-        return _load(file)
+        content = _load(file)
+        _check_end(file, size)
+        return content
     if safetensors_header.recognise(head):
         return _load_safetensors(file.read())
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
-        pickle_scan.check(file)
+        with suppress(pickle_scan.ProtocolError):
+            pickle_scan.check(file)
         raise ArtifactError(
             "the file is a pickle that torch.save did not write", code="foreign-pickle", hint=pickle_scan.RESAVE
         )
-    raise ArtifactError(
-        f"not a weights file: the file is {_describe_other(head, size)}",
-        code="weights-unrecognised",
-        hint="use a .safetensors file or a file of torch.save",
-    )
-
-
-def _describe_other(head: bytes, size: int) -> str:
-    """Return a description, for a message, of a file that is not a weights file."""
-    text = head.lstrip()[:64].lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "an HTML page"
-    if head[257:262] == b"ustar":
-        return "a tar archive (unpack it first)"
-    if head.startswith(b"\x08") and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
-        return "an ONNX model, which PyTorch cannot load"
-    if head.startswith(_ZIP[:2]):
-        return "a damaged or empty zip archive"
-    if size and not any(head):
-        return f"a file of {size:,} bytes that begins with zeros"
-    kind = kind_of(head)
-    return f"truncated to {size} bytes" if 0 < size < MIN_FILE_BYTES and "begins with" in kind else kind
+    kind, hint = foreign_files.describe(file, path, head, size)
+    raise ArtifactError(f"not a weights file: the file is {kind}", code="weights-unrecognised", hint=hint)
 
 
 def _check_legacy(file: BinaryIO) -> None:
@@ -166,6 +165,16 @@ def _check_legacy(file: BinaryIO) -> None:
     for _ in range(_LEGACY_PICKLES):
         pickle_scan.check(start)
     file.seek(0)
+
+
+def _check_end(file: BinaryIO, size: int) -> None:
+    """Reject bytes after the last tensor. PyTorch ignores them, and another program may read them as a second file."""
+    if (rest := size - file.tell()) > 0:
+        raise ArtifactError(
+            f"the file has {rest:,} bytes after its last tensor, which torch.save did not write",
+            code="weights-trailing-bytes",
+            hint=pickle_scan.RESAVE,
+        )
 
 
 def _load(file: BinaryIO) -> object:
@@ -200,7 +209,8 @@ def _load(file: BinaryIO) -> object:
 def _first_line(error: Exception) -> str:
     """Return the first line of the library's message, unless it advises to load the file unsafely."""
     line = str(error).partition("\n")[0]
-    return type(error).__name__ if not line or "weights_only" in line or "torch.load" in line else quote(line)
+    advice = ("weights_only", "torch.load", "Weights only load failed")
+    return type(error).__name__ if not line or any(words in line for words in advice) else quote(line)
 
 
 def _load_safetensors(content: bytes) -> object:

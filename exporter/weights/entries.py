@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from exporter.weights import pickle_scan, safetensors_header
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +26,8 @@ CONTAINERS = (
 )  # fmt: skip
 """The entries of a training checkpoint that may hold the weights, also one inside another."""
 
-AVERAGES = ("ema", "ema_state_dict", "model_ema", "model_ema_state_dict", "state_dict_ema", "ema_model", "swa")
-"""The entries of a training checkpoint that hold averaged weights. They are read only on request."""
+AVERAGE = re.compile(r"(\w+_)?(ema|swa|averaged?|avg|shadow|polyak)(_\w+)?", re.IGNORECASE)
+"""The names of entries of a training checkpoint that hold averaged weights. They are read only on request."""
 
 MAX_DEPTH = 3
 """The largest depth at which entries of a training checkpoint are searched for weights."""
@@ -41,11 +44,13 @@ class Selection:
         key: The entry that holds the weights, with dots for entries inside others.
         prefix: The beginning of the names of the network's tensors.
         headless: Whether the network may be a trunk without a classifier.
+        sha256: The SHA-256 that the file must have, as 64 hexadecimal digits in lower case.
     """
 
     key: str | None = None
     prefix: str | None = None
     headless: bool = False
+    sha256: str | None = None
 
 
 ANY_ENTRY = Selection()
@@ -59,12 +64,36 @@ class StoredState:
     Attributes:
         tensors: The tensors on the CPU, with their stored dtypes. They may share memory with each other.
         entry: The entry of a training checkpoint that holds them, with dots for entries inside others, or ``None``.
-        averages: The other entries, which hold averaged weights.
+        averages: The other entries that hold the same network, which may be averaged weights.
+        sha256: The SHA-256 of the file, if it was compared with the expected one.
     """
 
     tensors: dict[str, Tensor]
     entry: str | None = None
     averages: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
+_DIGEST = re.compile(r"(sha256:)?(?P<digits>[0-9a-f]{64})", re.IGNORECASE)
+
+
+def parse_digest(text: str) -> str:
+    """Return a SHA-256 digest as 64 hexadecimal digits in lower case.
+
+    Args:
+        text: The digits in upper or lower case, also after ``sha256:``.
+
+    Raises:
+        UsageError: The text is no SHA-256 digest.
+    """
+    match = _DIGEST.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"a SHA-256 has 64 hexadecimal digits, not {quote(text)!r}",
+            code="expected-digest-invalid",
+            hint="sha256sum FILE prints it",
+        )
+    return match["digits"].lower()
 
 
 def choose(content: object, key: str | None) -> StoredState:
@@ -112,9 +141,9 @@ def choose(content: object, key: str | None) -> StoredState:
 
 def _choose_entry(content: Mapping[object, object]) -> tuple[str | None, tuple[str, ...]]:
     """Return the entry that holds the weights, ``None`` for the top level, and the entries with averaged weights."""
-    known = dict(_entries(content, (*CONTAINERS, *AVERAGES)))
-    averages = tuple(name for name in known if name.rpartition(".")[2] in AVERAGES)
-    plain = [name for name in known if name not in averages]
+    everything = dict(_entries(content, None))
+    averages = tuple(name for name in everything if any(map(AVERAGE.fullmatch, name.split("."))))
+    plain = [name for name, _ in _entries(content, CONTAINERS) if name not in averages]
     if len(plain) > 1:
         raise ModelMismatchError(
             f"the entries {' and '.join(map(repr, plain))} both hold weights",
@@ -122,16 +151,27 @@ def _choose_entry(content: Mapping[object, object]) -> tuple[str | None, tuple[s
             hint=_key_options(plain),
         )
     if plain:
-        return plain[0], averages
+        weights = everything[plain[0]]
+        return plain[0], tuple(
+            name
+            for name, other in everything.items()
+            if name != plain[0] and (name in averages or not _shapes(weights) - _shapes(other))
+        )
     if averages:
         raise ModelMismatchError(
             f"the file holds only averaged weights, under {' and '.join(map(repr, averages))}",
             code="weights-averaged-only",
             hint=_key_options(averages),
         )
-    other = [name for name, _ in _entries(content, None)]
+    other = list(everything)
     if not other and any(map(_is_tensor, content.values())):
         return None, ()
+    if {"state", "param_groups"} <= content.keys():
+        raise ArtifactError(
+            "the file holds the state of an optimizer, and no weights",
+            code="weights-optimizer-only",
+            hint="use the file that was saved from model.state_dict()",
+        )
     raise ArtifactError(
         f"the file holds no weights, neither at its top level nor under {', '.join(CONTAINERS)}",
         code="tensors-missing",
@@ -150,6 +190,11 @@ def _entries(
             yield name, inner
         elif depth > 1:
             yield from ((f"{name}.{rest}", state) for rest, state in _entries(inner, names, depth - 1))
+
+
+def _shapes(state: Mapping[object, object]) -> Counter[tuple[int, ...]]:
+    """Return how many tensors of each shape there are. A copy of a network has the same ones, whatever their names."""
+    return Counter(tuple(value.shape) for value in state.values() if _is_tensor(value))
 
 
 def _entry(content: Mapping[object, object], key: str) -> Mapping[object, object]:
@@ -173,7 +218,7 @@ def _entry(content: Mapping[object, object], key: str) -> Mapping[object, object
 
 def _key_options(names: Sequence[str]) -> str:
     """Return the options for the first entries, as a hint."""
-    return " or ".join(f"--key {quote(name)}" for name in names[:MAX_HINTS])
+    return " or ".join(f"--key {shell_word(name)}" for name in names[:MAX_HINTS])
 
 
 def _is_tensor(value: object) -> TypeGuard[Tensor]:

@@ -89,7 +89,9 @@ def fit_exactly(
         raise ModelMismatchError(
             f"the weights do not fit {name}: {difference}",
             code="weights-misfit",
-            hint="--key and --strip-prefix choose the weights in the file",
+            hint="--key and --strip-prefix choose the weights in the file"
+            if difference.missing or difference.reshaped
+            else "save the state dict of the module alone, without these tensors",
         )
     converted = {key: _convert_like(key, state[key], tensor) for key, tensor in expected.items() if key in state}
     check_values(converted)
@@ -188,7 +190,7 @@ class _Difference:
 
     def __str__(self) -> str:
         rows = (("missing", self.missing), ("unexpected", self.unexpected), ("of wrong shape", self.reshaped))
-        return ", ".join(f"{len(names)} {kind}{_in_parentheses(names)}" for kind, names in rows)
+        return ", ".join(f"{len(names)} {kind}{_in_parentheses(names)}" for kind, names in rows if names)
 
 
 def _in_parentheses(names: list[str]) -> str:
@@ -224,7 +226,9 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
     raise ModelMismatchError(
         f"the weights fit neither {describe_variant(variant)} nor another variant: {difference}",
         code="variant-unrecognised",
-        hint="rexport list shows the variants",
+        hint="rexport list shows the variants"
+        if difference.missing or difference.reshaped
+        else "save the state dict of the network alone, without these tensors",
     )
 
 
@@ -299,10 +303,18 @@ def _convert_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...], in
             f"tensor {quote(name)!r} has dtype {_dtype(tensor)}; expected "
             + ("an integer" if integer else "a float of 16 to 64 bits"),
             code="tensor-dtype-wrong",
-            hint="save the float weights, because quantised weights are not supported" if not integer else None,
+            hint=None if integer else _dtype_hint(tensor),
         )
     dtype = torch.int64 if integer else torch.float32
     return tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _dtype_hint(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "rexport exports networks of real numbers"
+    if tensor.is_floating_point():
+        return "save the weights in float32, or multiply by their scales first: tensor.float() * scale"
+    return "save the float weights; --precision int8 quantises them"
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.data.dataset import noise
+from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
 from exporter.models.factory import build_module
 from exporter.models.variants import Stride, Variant, variant
@@ -110,19 +111,20 @@ def from_factory(request: FactoryRequest, options: VariantOptions, seed: int, no
         UsageError: The weights are those of a variant, and not a file.
         RexportError: As for ``build_module``, ``load_state`` and ``from_module``.
     """
-    name, weights = request.name, request.weights
+    name, weights, log = request.name, request.weights, GuessLog(notify)
     if weights in ORIGINS:
         raise UsageError(
             f"--weights {weights} is for variants, but {name} is your own code",
             code="module-weights-not-file",
             hint="--weights FILE loads a file; without --weights the module's own weights are taken",
         )
-    named = replace(NamedModule.of(build_module(name, notify)), name=name)
+    named = replace(NamedModule.of(build_module(name, log)), name=name)
     if weights is not None:
-        named = load_state(named, Path(weights), request.selection, notify)
+        named = load_state(named, Path(weights), request.selection, log)
     else:
-        notify(Reason("module-own-weights", f"{name}: the weights are the module's own and count as trained"))
-    return from_module(named, options, seed, notify, request.selection.headless)
+        log(Reason("module-own-weights", f"{name}: the weights are the module's own and count as trained"))
+    built = from_module(named, options, seed, log, request.selection.headless)
+    return replace(built, weights=replace(built.weights, guesses=log.guesses))
 
 
 def load_state(named: NamedModule, path: Path, selection: Selection, notify: Notify) -> NamedModule:
@@ -138,10 +140,11 @@ def load_state(named: NamedModule, path: Path, selection: Selection, notify: Not
         ModelMismatchError: Tensors are missing, unexpected, or have another shape or type.
         RexportError: As for ``checkpoint.read``.
     """
-    stored = checkpoint.read(path, selection.key)
+    stored = checkpoint.read(path, selection.key, selection.sha256)
     expected = _tensors(named.module)
     try:
         foreign = ForeignWeights(path, stored, translation.unwrap(stored.tensors, expected, selection.prefix))
+        foreign.check_copies()
         for notice in foreign.notices():
             notify(notice)
         state = matching.fit_exactly(foreign.translation.tensors, expected, named.name, notify)
@@ -173,6 +176,7 @@ def from_module(
         UsageError: The variant is unknown, or does not take the options.
         ArtifactError: A weight or a logit is not finite.
     """
+    log = notify = GuessLog(notify)
     if named.module.training:
         notify(Reason("module-in-training", f"{named.name} is in training mode; a copy is exported in evaluation mode"))
     module = _copy(named)
@@ -193,7 +197,7 @@ def from_module(
         if difference <= TOLERANCE:
             record = named.record or replace(own_record, sha256=matching.state_digest(fitted))
             notify(Reason("module-is-variant", f"{named.name} is recognised as {describe_variant(candidate)}"))
-            return ModuleWeights(candidate, LoadedWeights(fitted, record, None, None, None))
+            return ModuleWeights(candidate, LoadedWeights(fitted, record, None, None, None, log.guesses))
         differences.append(difference)
     if candidates:
         names = " or ".join(dict.fromkeys(map(describe_variant, candidates)))
@@ -205,7 +209,7 @@ def from_module(
             hint=f"without the variant {options.name} the module is exported as it is",
         )
     network = _custom_network(named.name, module, options, seed, reason, notify)
-    return ModuleWeights(network, LoadedWeights(own, named.record or own_record, None, None, None))
+    return ModuleWeights(network, LoadedWeights(own, named.record or own_record, None, None, None, log.guesses))
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

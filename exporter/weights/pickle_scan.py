@@ -11,8 +11,9 @@ from __future__ import annotations
 import pickletools
 import re
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+from exporter.weights import foreign_files
 from runtimes.errors import ArtifactError, UnsafeArtifactError, quote
 
 MAX_DEPTH = 64
@@ -38,16 +39,8 @@ ALLOWED_GLOBALS = frozenset(
 )
 """The names that a pickle may refer to, besides those of ``_TORCH_DATA``."""
 
-_TORCH_DATA = re.compile(r"torch\.([A-Za-z0-9]+Storage|b?float\d+\w*|u?int\d+|complex\d+|bool)")
+_TORCH_DATA = re.compile(r"torch\.([A-Za-z0-9]{1,20}Storage|b?float\d{1,3}\w{0,16}|u?int\d{1,3}|complex\d{1,3}|bool)")
 """The names of storage classes and dtypes."""
-
-_MEANINGS = (
-    (r"torch\._utils\._rebuild_qtensor|torch\.(ao|quantization)\..+", "quantised weights"),
-    (r"torch\.nn\..+|(torchvision|timm)\.models\..+|(.+\.)?(ResNet|PreActResNet|WideResNet)\w*", "a whole module"),
-    (r"numpy\..+", "NumPy data"),
-    (r"argparse\.Namespace|omegaconf\..+", "settings of the training"),
-)
-"""Patterns of names that a pickle may not refer to, each with a description of what such a file holds."""
 
 RESAVE = (
     "save only the weights, where the file was made: "
@@ -56,12 +49,69 @@ RESAVE = (
 """The hint for a file that holds more than tensors."""
 
 
+class ProtocolError(ArtifactError):
+    """The pickle has another protocol than ``PROTOCOL``, and nothing else is wrong with it."""
+
+
+class Content(NamedTuple):
+    """The content of a pickle that refers to certain names.
+
+    Attributes:
+        pattern: The names.
+        what: The content, which completes "the file holds".
+        hint: The change that makes such a file readable.
+    """
+
+    pattern: str
+    what: str
+    hint: str
+
+
+HARMLESS: tuple[Content, ...] = (
+    Content(
+        r"torch\._utils\._rebuild_qtensor|torch\.per_(tensor|channel)_(affine|symmetric)\w*",
+        "quantised tensors; rexport takes float weights and quantises them itself, with --precision int8",
+        "save the float model: safetensors.torch.save_file(float_model.state_dict(), 'model.safetensors')",
+    ),
+    Content(
+        r"numpy(\.\w+)*\.(_reconstruct|_frombuffer|ndarray)",
+        "NumPy arrays, which are no tensors",
+        foreign_files.FROM_NUMPY,
+    ),
+    Content(
+        r"torch\._utils\._rebuild_sparse\w*|torch\.sparse_\w+|torch\.serialization\._get_layout",
+        "sparse tensors, not plain ones",
+        "save {name: tensor.to_dense() for name, tensor in state.items()}",
+    ),
+    Content(
+        r"torch\._utils\._rebuild_meta\w*",
+        "tensors of the meta device, which have shapes and no numbers",
+        "load the weights into the model before it is saved",
+    ),
+    Content(
+        r"torch\._utils\._rebuild_(device_tensor_from_\w+|xla_tensor|nested_tensor)",
+        "tensors of another device or layout, which the CPU cannot read",
+        "save {name: tensor.cpu() for name, tensor in state.items()}",
+    ),
+)
+"""Contents that run no code and that are no plain tensors."""
+
+_CODE: tuple[tuple[str, str], ...] = (
+    (r"torch\.nn\..+|(torchvision|timm)\.models\..+|(.+\.)?(ResNet|PreActResNet|WideResNet)\w*", "a whole module"),
+    (r"torch\.(ao|quantization)\..+", "modules of a quantised network"),
+    (r"argparse\.Namespace|omegaconf\..+", "settings of the training"),
+    (r"numpy\..+", "NumPy numbers"),
+)
+"""Patterns of other names that a pickle may not refer to, each with a description of what such a file holds."""
+
+
 @dataclass(frozen=True)
 class _Item:
-    """An item on the unpickler's stack: its nesting depth, and its text if it is a string."""
+    """An item on the unpickler's stack: its nesting depth, its text if it is a string, and whether it is a function."""
 
     depth: int = 0
     text: str = ""
+    function: bool = False
 
 
 _MARK = _Item(-1)
@@ -71,16 +121,38 @@ _FILLS = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUI
 """Instructions that put the popped items into the container below them."""
 
 
+_CALLS = frozenset({"REDUCE", "NEWOBJ"})
+"""Instructions that call the lowest of the popped items."""
+
+
 def _enclosing_depth(items: list[_Item]) -> int:
     return 1 + max((item.depth for item in items), default=-1)
 
 
 @dataclass
 class _Walk:
-    """The unpickler's stack and memo, with depths instead of values."""
+    """The unpickler's stack and memo, with depths instead of values, and the first content that is no plain tensor."""
 
     stack: list[_Item] = field(default_factory=list)
     memo: dict[int, _Item] = field(default_factory=dict)
+    other: tuple[Content, str] | None = None
+    tensors: bool = False
+
+    def refer(self, name: str) -> None:
+        """Check a name to which the pickle refers.
+
+        Raises:
+            UnsafeArtifactError: Weights do not need the name.
+        """
+        if name in ALLOWED_GLOBALS or _TORCH_DATA.fullmatch(name):
+            self.tensors = self.tensors or name.startswith("torch._utils._rebuild")
+            return
+        if name in ("_codecs.encode", "numpy.dtype") and self.other is not None:  # parts of arrays, refused anyhow
+            return
+        content = next((row for row in HARMLESS if re.fullmatch(row.pattern, name)), None)
+        if content is None:
+            raise _unsafe(name)
+        self.other = self.other or (content, name)
 
     def pop_to_mark(self) -> list[_Item]:
         """Pop the items above the last mark, and the mark."""
@@ -103,7 +175,7 @@ class _Walk:
         elif name == "DUP":
             self.stack.append(self.stack[-1])
         elif isinstance(argument, str) and not opcode.stack_before:
-            self.stack.append(_Item(text=argument))
+            self.stack.append(_Item(text=argument, function=opcode.name == "GLOBAL"))
         else:
             self._build(opcode)
 
@@ -114,13 +186,17 @@ class _Walk:
             popped = self.pop_to_mark()
             before = before[: before.index(pickletools.markobject)]
         popped += [self.stack.pop() for _ in before]
+        if opcode.name in _CALLS and not popped[-1].function:
+            # PyTorch writes such a value into its message, and searches the message in quadratic time.
+            raise ValueError("a value is called that is no function")
         if (
             opcode.name in _FILLS
         ):  # the container was popped last; filling it in several batches does not increase its depth
             container = popped.pop()
             self.stack.append(_Item(max(container.depth, _enclosing_depth(popped))))
         elif opcode.stack_after:
-            self.stack.extend(_Item(_enclosing_depth(popped)) for _ in opcode.stack_after)
+            function = opcode.name == "STACK_GLOBAL"
+            self.stack.extend(_Item(_enclosing_depth(popped), function=function) for _ in opcode.stack_after)
 
 
 def check(stream: BinaryIO) -> None:
@@ -137,9 +213,9 @@ def check(stream: BinaryIO) -> None:
             if opcode.name == "PROTO":
                 protocol = int(str(argument))
             elif opcode.name in ("GLOBAL", "INST"):
-                _check_global(str(argument).replace(" ", ".", 1))
+                walk.refer(str(argument).replace(" ", ".", 1))
             elif opcode.name == "STACK_GLOBAL":
-                _check_global(f"{walk.stack[-2].text}.{walk.stack[-1].text}")
+                walk.refer(f"{walk.stack[-2].text}.{walk.stack[-1].text}")
             walk.step(opcode, argument)
             if walk.stack and walk.stack[-1].depth > MAX_DEPTH:
                 raise UnsafeArtifactError(
@@ -151,8 +227,10 @@ def check(stream: BinaryIO) -> None:
         raise ArtifactError(
             f"the file is truncated or damaged: its pickle cannot be read ({quote(error)})", code="pickle-damaged"
         ) from error
+    if walk.other is not None:
+        raise _not_tensors(walk, *walk.other)
     if protocol != PROTOCOL:
-        raise ArtifactError(
+        raise ProtocolError(
             f"the file has pickle protocol {protocol}; only protocol {PROTOCOL}, the default of torch.save, is "
             "supported",
             code="pickle-protocol",
@@ -160,11 +238,39 @@ def check(stream: BinaryIO) -> None:
         )
 
 
-def _check_global(name: str) -> None:
-    if name not in ALLOWED_GLOBALS and not _TORCH_DATA.fullmatch(name):
-        meaning = next((f" ({words})" for pattern, words in _MEANINGS if re.fullmatch(pattern, name)), "")
-        raise UnsafeArtifactError(
-            f"the pickle calls {quote(name)!r}{meaning}, which could run code and which weights do not need",
-            code="pickle-calls-code",
-            hint=RESAVE,
-        )
+def explain(stream: BinaryIO) -> None:
+    """Raise an error if the beginning of a pickle shows that it holds something else than tensors.
+
+    Args:
+        stream: The pickle, which may be cut off.
+
+    Raises:
+        UnsafeArtifactError: As for ``check``.
+        ArtifactError: It holds something else than tensors.
+    """
+    walk = _Walk()
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name in ("GLOBAL", "INST"):
+                walk.refer(str(argument).replace(" ", ".", 1))
+            elif opcode.name == "STACK_GLOBAL":
+                walk.refer(f"{walk.stack[-2].text}.{walk.stack[-1].text}")
+            walk.step(opcode, argument)
+    except (ValueError, IndexError, KeyError, OverflowError):
+        pass  # the pickle is cut off
+    if walk.other is not None:
+        raise _not_tensors(walk, *walk.other)
+
+
+def _not_tensors(walk: _Walk, content: Content, name: str) -> ArtifactError:
+    hint = RESAVE if walk.tensors and content.hint == foreign_files.FROM_NUMPY else content.hint
+    return ArtifactError(f"the file holds {content.what} ({quote(name)})", code="weights-not-tensors", hint=hint)
+
+
+def _unsafe(name: str) -> UnsafeArtifactError:
+    meaning = next((f" ({words})" for pattern, words in _CODE if re.fullmatch(pattern, name)), "")
+    return UnsafeArtifactError(
+        f"the pickle calls {quote(name)!r}{meaning}, which could run code and which weights do not need",
+        code="pickle-calls-code",
+        hint=RESAVE,
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.guesses import GuessLog
 from exporter.models.variants import Shortcut, Stride, Variant, customise, variant
 from exporter.weights import matching, translation
 from exporter.weights.entries import ANY_ENTRY, Selection
@@ -17,6 +17,7 @@ from exporter.weights.matching import Notify, describe_variant
 from exporter.weights.sources import LoadedWeights, record_of_file
 from exporter.weights.translation import Translation, list_names
 from runtimes.errors import ModelMismatchError, Reason, RexportError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,10 +104,12 @@ def from_checkpoint(
         IntegrityError: As for ``checkpoint.read``.
         ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
     """
+    log = notify = GuessLog(notify)
     foreign = translation.read(path, selection)
-    for notice in foreign.notices():
-        notify(notice)
     try:
+        foreign.check_copies()
+        for notice in foreign.notices():
+            notify(notice)
         recognised, assumed = recognise(foreign.translation, options, foreign.path)
         fitted = matching.fit(foreign.translation.tensors, recognised, notify)
     except RexportError as error:
@@ -128,7 +131,7 @@ def from_checkpoint(
             )
         )
     record = replace(record_of_file(foreign, fitted), assumed=assumed)
-    return RecognisedWeights(recognised, LoadedWeights(fitted, record, None, None, None))
+    return RecognisedWeights(recognised, LoadedWeights(fitted, record, None, None, None, log.guesses))
 
 
 def recognise(translated: Translation, options: VariantOptions, file: Path) -> tuple[Variant, tuple[str, ...]]:
@@ -160,7 +163,7 @@ def _in_words(recognised: Variant, field: str) -> str:
 def _choose(state: Mapping[str, Tensor], name: str | None, file: Path) -> Variant:
     """Return the variant with the given name, adapted to the tensors, or the only variant that matches them."""
     fitting = matching.recognise(state)
-    path = shlex.quote(str(file))
+    path = shell_word(file)
     if name is not None:
         return next((candidate for candidate in fitting if candidate.name == name), variant(name))
     fitting = matching.without_blur(fitting)

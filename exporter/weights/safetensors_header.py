@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Mapping
 
+from runtimes import codec
 from runtimes.errors import ArtifactError, quote
 
 MAX_FORMAT_HEADER_BYTES = 100_000_000
@@ -69,7 +70,7 @@ def check(content: bytes) -> None:
 
 def _parse_header(header: bytes) -> dict[str, object]:
     try:
-        data = json.loads(header.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        data = json.loads(header.decode("utf-8"), object_pairs_hook=codec.unique_names)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"the file is damaged: its safetensors header is invalid ({quote(error)})",
@@ -82,14 +83,6 @@ def _parse_header(header: bytes) -> dict[str, object]:
     return data
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate name {next(name for name in names if names.count(name) > 1)!r}")
-    return data
-
-
 def _extent(name: str, entry: object) -> tuple[int, int]:
     """Return the offsets of the first byte and of the end of a tensor, counted from the end of the header."""
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -99,7 +92,11 @@ def _extent(name: str, entry: object) -> tuple[int, int]:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise ArtifactError(f"tensor {quote(name)!r} has the unknown dtype {quote(dtype)}", code="tensor-dtype-unknown")
+        raise ArtifactError(
+            f"tensor {quote(name)!r} has the unknown dtype {quote(dtype)}",
+            code="tensor-dtype-unknown",
+            hint="save the weights in float32, float16 or bfloat16",
+        )
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
         raise ArtifactError(
             f"the file is damaged: the shape or the offsets of tensor {quote(name)!r} are invalid",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.guesses import GuessLog
 from exporter.models.variants import VARIANTS, Variant
 from exporter.weights import download, matching, translation
 from exporter.weights.download import Progress, ignore_progress
@@ -64,6 +65,7 @@ class LoadedWeights:
         labels: The name of each class, or ``None`` if unknown.
         preprocessing: The preprocessing of the training at the input size of the variant, or ``None`` if unknown.
         dataset: The name of the dataset that defines the classes, or ``None`` if unknown.
+        guesses: What was guessed about the file.
     """
 
     state: dict[str, Tensor]
@@ -71,6 +73,7 @@ class LoadedWeights:
     labels: tuple[str, ...] | None
     preprocessing: Preprocessing | None
     dataset: str | None
+    guesses: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -258,8 +261,9 @@ def from_file(spec: str, variant: Variant, notify: Notify, selection: Selection 
         similar = nearest(spec, ORIGINS)
         hint = f"did you mean {similar}?" if similar else f"--weights takes {', '.join(ORIGINS)} or a file"
         raise ResourceError(error.what, code=error.code, path=path, hint=hint, errno=error.errno) from error
-    state = _fit(foreign, variant, notify)
-    return LoadedWeights(state, record_of_file(foreign, state), None, None, None)
+    log = GuessLog(notify)
+    state = _fit(foreign, variant, log)
+    return LoadedWeights(state, record_of_file(foreign, state), None, None, None, log.guesses)
 
 
 def record_of_file(foreign: ForeignWeights, state: dict[str, Tensor]) -> Weights:
@@ -278,13 +282,15 @@ def record_of_file(foreign: ForeignWeights, state: dict[str, Tensor]) -> Weights
         key=foreign.stored.entry,
         prefix=foreign.translation.prefix or None,
         layout=None if layout is None else layout.title,
+        file_sha256=foreign.stored.sha256,
     )
 
 
 def _fit(foreign: ForeignWeights, variant: Variant, notify: Notify) -> dict[str, Tensor]:
-    for notice in foreign.notices():
-        notify(notice)
     try:
+        foreign.check_copies()
+        for notice in foreign.notices():
+            notify(notice)
         return matching.fit(foreign.translation.tensors, variant, notify)
     except RexportError as error:
         raise type(error)(error.what, code=error.code, path=foreign.path, hint=error.hint) from error
@@ -292,6 +298,9 @@ def _fit(foreign: ForeignWeights, variant: Variant, notify: Notify) -> dict[str,
 
 def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
     """Return a preprocessing for another input size, with the same relative resizing and padding.
+
+    An input of another aspect ratio would leave black pixels beside the images that the network was trained on. So
+    images are squashed to its aspect ratio.
 
     Args:
         preprocessing: The preprocessing.
@@ -303,6 +312,9 @@ def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> 
     resize = preprocessing.resize
     if isinstance(resize, tuple):  # a squashed image has lost its aspect ratio, so both sides scale alone
         resize = max(1, round(resize[0] * size[0] / height)), max(1, round(resize[1] * size[1] / width))
+    elif resize is not None and height * size[1] != width * size[0]:
+        share = resize / min(preprocessing.crop)
+        resize = max(1, round((size[0] - 2 * pad) * share)), max(1, round((size[1] - 2 * pad) * share))
     elif resize is not None:
         resize = max(1, round(resize * factor))
     return replace(preprocessing, resize=resize, crop=(size[0] - 2 * pad, size[1] - 2 * pad), pad=pad)

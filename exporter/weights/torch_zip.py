@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from exporter.weights import pickle_scan
+from exporter.weights import foreign_files, pickle_scan
 from runtimes.errors import ArtifactError, IntegrityError, UnsafeArtifactError, quote
 
 MAX_ENTRIES = 65_535
@@ -40,13 +40,16 @@ _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _END = struct.Struct("<4s4H2IH")
 _END_64_BYTES = 56
 _LOCATOR_64_BYTES = 20
+_HAS_DESCRIPTOR = 8
+_DESCRIPTOR_BYTES = 24
 
 
-def check(file: BinaryIO) -> None:
+def check(file: BinaryIO, size: int) -> None:
     """Check a zip archive of ``torch.save``, and leave the file at its start.
 
     Args:
-        file: A regular file.
+        file: The archive.
+        size: Its size in bytes.
 
     Raises:
         UnsafeArtifactError: The file is a program (TorchScript or ``.pt2``), or its pickle could run code.
@@ -57,9 +60,10 @@ def check(file: BinaryIO) -> None:
         _check_end(file)
         with zipfile.ZipFile(file) as archive:
             entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
-            _check_sizes(entries, os.fstat(file.fileno()).st_size)
+            _check_sizes(entries, size)
             pickle_entry = _find_pickle(entries)
             _check_extents(file, entries, archive.start_dir)
+            _check_pickle_size(archive, pickle_entry)
             _check_checksums(archive, entries)
             pickle_scan.check(io.BytesIO(b"".join(_chunks(archive, pickle_entry))))
     except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, NotImplementedError, OverflowError) as error:
@@ -129,23 +133,30 @@ def _find_pickle(entries: Sequence[zipfile.ZipInfo]) -> zipfile.ZipInfo:
         )
     pickles = [entry for entry in entries if entry.filename.partition("/")[2] == "data.pkl"]
     if not pickles:
-        raise ArtifactError(
-            "the file is a zip archive that torch.save did not write; its first entry is "
-            f"{quote(names[0] if names else '')!r}",
-            code="foreign-zip",
-            hint="unpack it and use the checkpoint inside",
-        )
+        kind, hint = foreign_files.describe_zip(names)
+        raise ArtifactError(f"not a weights file: the file is {kind}", code="weights-unrecognised", hint=hint)
     if len({name.partition("/")[0] for name in names}) > 1 or len({name.lower() for name in names}) < len(names):
         raise ArtifactError(
             "the archive is damaged: two entries have the same name, or entries lie in several folders",
             code="zip-names-ambiguous",
         )
-    if pickles[0].file_size > MAX_PICKLE_BYTES:
-        raise ArtifactError(
-            f"the pickle has {pickles[0].file_size:,} bytes; at most {MAX_PICKLE_BYTES:,} are allowed",
-            code="zip-pickle-large",
-        )
     return pickles[0]
+
+
+def _check_pickle_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Reject a large pickle. NumPy arrays lie in the pickle itself, so their beginning shows why it is large."""
+    if entry.file_size <= MAX_PICKLE_BYTES:
+        return
+    beginning = bytearray()
+    for chunk in _chunks(archive, entry):
+        beginning += chunk
+        if len(beginning) >= MAX_PICKLE_BYTES:
+            break
+    pickle_scan.explain(io.BytesIO(beginning))
+    raise ArtifactError(
+        f"the pickle has {entry.file_size:,} bytes; at most {MAX_PICKLE_BYTES:,} are allowed",
+        code="zip-pickle-large",
+    )
 
 
 def _check_extents(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], directory_offset: int) -> None:
@@ -166,10 +177,17 @@ def _check_extents(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], directory
                 "entries",
                 code="zip-entry-misplaced",
             )
-        if entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + entry.compress_size > end:
+        gap = end - (entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + entry.compress_size)
+        if gap < 0:
             raise ArtifactError(
                 f"the archive is damaged: entry {quote(entry.filename)!r} overlaps with the next",
                 code="zip-entries-overlap",
+            )
+        if gap > (_DESCRIPTOR_BYTES if entry.flag_bits & _HAS_DESCRIPTOR else 0):
+            raise ArtifactError(
+                f"the archive hides {gap:,} bytes after entry {quote(entry.filename)!r}, which no entry holds",
+                code="zip-hidden-bytes",
+                hint=pickle_scan.RESAVE,
             )
 
 

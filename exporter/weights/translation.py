@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from exporter.weights import checkpoint
 from exporter.weights.entries import ANY_ENTRY, Selection, StoredState
 from exporter.weights.layouts import AVERAGED, LAYOUTS, LEFT_OUT, UNSUPPORTED, WRAPPERS, Layout
 from runtimes.errors import ModelMismatchError, Reason, RexportError, UsageError, quote
+from runtimes.escaping import shell_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,21 +67,33 @@ class ForeignWeights:
     stored: StoredState
     translation: Translation
 
+    def check_copies(self) -> None:
+        """Check that the file holds the network once, or that the user chose one of its copies.
+
+        Training often keeps averaged weights (EMA, SWA) beside the others. Nothing in a file says which of the two the
+        accuracy was measured with.
+
+        Raises:
+            ModelMismatchError: The file holds the network several times.
+        """
+        chosen, prefix = self.stored.entry, self.translation.prefix
+        for here, copies, option in (
+            (chosen, self.stored.averages, "--key"),
+            (prefix, self.translation.averaged, "--strip-prefix"),
+        ):
+            if copies:
+                names = [*([] if here is None else [here]), *copies]
+                others = list_names([repr(quote(name)) for name in copies])
+                raise ModelMismatchError(
+                    f"the file holds the network several times: under {quote(here)!r}, and under {others}, which may "
+                    "be averaged weights (EMA, SWA)",
+                    code="weights-copies-ambiguous",
+                    hint=" or ".join(f"{option} {shell_word(name)}" for name in names[:MAX_NAMED]),
+                )
+
     def notices(self) -> Iterator[Reason]:
-        """Yield what the user must know: the choice of an entry or a prefix, and the tensors that were left out."""
+        """Yield what the user must know: the tensors that were left out, and what the layout leaves open."""
         name, translation = quote(self.path.name), self.translation
-        if self.stored.averages:
-            keys = " or ".join(f"--key {quote(key)}" for key in self.stored.averages)
-            yield Reason(
-                "weights-entry-chosen",
-                f"{name}: the weights are those under {quote(self.stored.entry)!r}; {keys} takes averaged weights",
-            )
-        if translation.averaged:
-            prefixes = " or ".join(f"--strip-prefix {quote(prefix)}" for prefix in translation.averaged)
-            yield Reason(
-                "weights-prefix-chosen",
-                f"{name}: the weights are those under {translation.prefix!r}; {prefixes} takes averaged weights",
-            )
         if translation.left_out:
             number = count(sum(map(len, translation.left_out.values())), "tensor")
             reasons = "; ".join(f"{reason}: {list_names(names)}" for reason, names in translation.left_out.items())
@@ -100,7 +113,7 @@ def read(path: str | os.PathLike[str], selection: Selection = ANY_ENTRY) -> Fore
         RexportError: As for ``checkpoint.read`` and ``translate``.
     """
     file = Path(path)
-    stored = checkpoint.read(file, selection.key)
+    stored = checkpoint.read(file, selection.key, selection.sha256)
     try:
         return ForeignWeights(file, stored, translate(stored.tensors, selection.prefix, selection.headless))
     except RexportError as error:
@@ -140,19 +153,35 @@ def translate(state: Mapping[str, Tensor], prefix: str | None = None, headless: 
 
 
 def unwrap(state: Mapping[str, Tensor], expected: Collection[str], prefix: str | None = None) -> Translation:
-    """Return the tensors of a network without a table of names. Only a prefix of all names is removed.
+    """Return the tensors of a network without a table of names. Only a prefix of all its names is removed.
 
     Args:
         state: The tensors under their names in the file.
         expected: The names in the network. A prefix that they have themselves stays.
-        prefix: The beginning of the names of the network, or ``None`` for a wrapper's that all names have.
+        prefix: The beginning of the names of the network, or ``None`` to search for it.
 
     Raises:
         UsageError: No name begins with the prefix.
+        ModelMismatchError: The whole network is under a prefix, and other tensors are outside it.
     """
     if prefix is not None:
         return _unwrap(state, _complete_prefix(prefix, state))
-    return Translation(dict(state)) if state.keys() & set(expected) else _unwrap(state, None)
+    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
+    beginnings = Counter(name.removesuffix(own) for name in state for own in _endings(name) if own in needed)
+    found, count = max(beginnings.items(), key=lambda item: item[1], default=("", 0))
+    outside = [name for name in state if not name.startswith(found)]
+    if found and outside and count == len(needed):
+        raise _outside_prefix(found, outside)
+    kept = {name[len(found) :] if name.startswith(found) else name: tensor for name, tensor in state.items()}
+    return Translation(kept, prefix=found) if len(kept) == len(state) else Translation(dict(state))
+
+
+def _endings(name: str) -> Iterator[str]:
+    """Yield a name and what follows each of its dots."""
+    yield name
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
 
 
 def list_names(names: Collection[str]) -> str:
@@ -237,16 +266,20 @@ def _translate(
             )
         translated[new] = tensor.flatten(1) if new == "fc.weight" and tensor.dim() == 4 else tensor
     if OUTSIDE in left_out and not explicit:
-        raise ModelMismatchError(
-            f"the network is under the prefix {quote(prefix)!r}, and the purpose of other tensors is unknown: "
-            f"{list_names(left_out[OUTSIDE])}",
-            code="tensors-outside-prefix",
-            hint=f"--strip-prefix {shlex.quote(prefix)} leaves them out",
-        )
+        raise _outside_prefix(prefix, left_out[OUTSIDE])
     if head is not None:
         _check_head_width(translated)
     groups = {reason: tuple(names) for reason, names in left_out.items()}
     return Translation(translated, layout, prefix, head, groups, averaged)
+
+
+def _outside_prefix(prefix: str, names: Collection[str]) -> ModelMismatchError:
+    return ModelMismatchError(
+        f"the network is under the prefix {quote(prefix)!r}, and the purpose of other tensors is unknown: "
+        f"{list_names(names)}",
+        code="tensors-outside-prefix",
+        hint=f"--strip-prefix {shell_word(prefix)} leaves them out",
+    )
 
 
 def _choose_prefix(prefixes: set[str]) -> tuple[str, tuple[str, ...]]:
@@ -263,7 +296,7 @@ def _choose_prefix(prefixes: set[str]) -> tuple[str, tuple[str, ...]]:
         raise ModelMismatchError(
             f"the file holds {len(prefixes)} networks, under the prefixes {list_names(sorted(prefixes))}",
             code="networks-ambiguous",
-            hint=" or ".join(f"--strip-prefix {shlex.quote(prefix)}" for prefix in sorted(prefixes)),
+            hint=" or ".join(f"--strip-prefix {shell_word(prefix)}" for prefix in sorted(prefixes)),
         )
     return plain[0], tuple(averaged)
 

@@ -7,17 +7,18 @@ opened if its format cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
-import json
 import os
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes import codec, files
 from runtimes.artifacts.formats import FORMATS, Format, recognise
 from runtimes.artifacts.manifest import FORMAT_VERSION, TF32, FileRecord, Manifest
+from runtimes.artifacts.moves import find_renamed, follow_link, search_by_digest
 from runtimes.artifacts.rebuild_command import EXPORT_AGAIN, rebuild_hint
 from runtimes.errors import (
     ArtifactError,
@@ -28,6 +29,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
     quote,
 )
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.spec import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20
@@ -87,6 +89,8 @@ class Artifact:
         """Recognise the format of a model file, read its manifest, and check that the file is safe to open.
 
         The weights are not read, except where the check fails: then the digest is compared to find a damaged file.
+        The manifest is looked for beside ``path``, and then, if that is a symbolic link, beside the target of the link;
+        then ``Artifact.path`` is the target.
 
         Raises:
             ResourceError: The file is missing, unreadable or not a regular file.
@@ -96,7 +100,7 @@ class Artifact:
             UnsafeArtifactError: The format can run code and there is no manifest, or the file refers to files outside
                 its folder.
         """
-        model = Path(path)
+        model = follow_link(Path(path), manifest_path(Path(path)))
         with files.open_regular(model) as file:
             head = file.read(64)
         manifest = _read_manifest(model)
@@ -105,7 +109,9 @@ class Artifact:
             _check(model, format, manifest)
         except UnsafeArtifactError:
             raise
-        except ArtifactError:
+        except ArtifactError as error:
+            if error.code == "external-data-missing":
+                raise _with_renamed_data(model, manifest, error) from error
             _check_digest(model, manifest)  # if the file is damaged, that error explains the failure better
             raise
         return cls(model, format, manifest)
@@ -115,13 +121,18 @@ class Artifact:
         """Whether a GPU may compute float32 in TensorFloat-32, according to the manifest."""
         return self.manifest is not None and self.manifest.precision == TF32
 
-    def sibling(self, name: str) -> Path:
+    def sibling(self, name: str, sha256: str | None = None) -> Path:
         """Return the path of a file that the manifest names, in the folder of the model file.
+
+        Args:
+            name: The name in the manifest.
+            sha256: The digest of the file, by which it is found if it was renamed together with the model file.
 
         Raises:
             UnsafeArtifactError: The name is not a plain file name.
         """
-        return _sibling(self.path, name)
+        path = _sibling(self.path, name)
+        return path if sha256 is None else find_renamed(path, sha256)
 
     def check_digest(self) -> None:
         """Compare the digests of the model file and its external data with the manifest. Without one, do nothing.
@@ -150,7 +161,14 @@ class Artifact:
             if self.manifest is None:
                 hint = f"copy {quote(manifest_path(self.path).name)} and its vectors here, or {hint}"
             raise ArtifactError("the artifact has no test vectors", code="vectors-absent", path=self.path, hint=hint)
-        path = self.sibling(self.manifest.vectors.name)
+        path = self.sibling(self.manifest.vectors.name, self.manifest.vectors.sha256)
+        if not os.path.lexists(path):
+            raise ArtifactError(
+                f"the test vectors {quote(path.name)} are not beside the model",
+                code="vectors-file-missing",
+                path=self.path,
+                hint=f"copy them from where the model came from, or {EXPORT_AGAIN}",
+            )
         content = files.read_bounded(path, VECTORS_LIMIT_BYTES)
         if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:
             raise IntegrityError(
@@ -168,6 +186,20 @@ class Artifact:
                 path=path,
                 hint=rebuild_hint(self.path, self.manifest),
             ) from error
+
+
+def _with_renamed_data(model: Path, manifest: Manifest | None, error: ArtifactError) -> ArtifactError:
+    """Return the error for missing external data, with the command if the file is there under another name.
+
+    The name of external data stands in the model file, so that only the old name will do.
+    """
+    for record in () if manifest is None else manifest.external:
+        path = _sibling(model, record.name)
+        other = None if path.exists() else search_by_digest(path, record.sha256)
+        if other is not None:
+            hint = f"mv {shlex.quote(quote(other))} {shlex.quote(quote(path))}"
+            return ArtifactError(error.what, code=error.code, path=error.path, hint=hint)
+    return error
 
 
 def _recognise(path: Path, head: bytes, manifest: Manifest | None) -> Format:
@@ -237,8 +269,8 @@ def _unpack_vectors(content: bytes) -> Vectors:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         inputs = arrays["inputs"]
         outputs = {name: arrays[name] for name in arrays.files if name != "inputs"}
-    if not outputs:
-        raise ValueError("there are no outputs")
+    if not outputs or not len(inputs):
+        raise ValueError("there are no outputs" if len(inputs) else "there are no images")
     rows = [(inputs, ("float32", "uint8"), (4,)), *((array, ("float32",), (2, 4)) for array in outputs.values())]
     for array, dtypes, dimensions in rows:
         if array.dtype not in dtypes or array.ndim not in dimensions or len(array) != len(inputs):
@@ -279,28 +311,27 @@ def _parse_manifest(path: Path) -> Manifest | None:
         if error.errno == errno.ENOENT:
             return None
         raise
-    version = _version_of(text)
-    if version is not None and version > FORMAT_VERSION:
+    try:
+        data = codec.parse(text)
+    except ArtifactError as error:
+        raise _invalid(error, path) from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise CompatibilityError(
-            f"the manifest has format version {version}, but this version of rexport reads versions up to "
-            f"{FORMAT_VERSION}",
+            f"the manifest has format version {codec.show(version)}, but this version of rexport reads versions up "
+            f"to {FORMAT_VERSION}",
             code="manifest-version-newer",
             path=path,
             hint="pip install --upgrade rexport",
         )
     try:
-        return codec.loads(Manifest, text)
+        return codec.decode(Manifest, data)
     except ArtifactError as error:
-        raise ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path) from error
+        raise _invalid(error, path) from error
 
 
-def _version_of(text: bytes) -> int | None:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    version = data.get("format_version") if isinstance(data, dict) else None
-    return version if isinstance(version, int) else None
+def _invalid(error: ArtifactError, path: Path) -> ArtifactError:
+    return ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path)
 
 
 def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None, replace: bool = True) -> Artifact:
@@ -331,18 +362,32 @@ def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None,
             for temporary_file in (model, vectors):
                 if temporary_file is not None:
                     files.sync(temporary_file)
-            next_manifest = _next_manifest_path(target)
-            with files.write_atomically(next_manifest) as temporary:
-                temporary.write_bytes(_encode_manifest(manifest))
-            if vectors is not None and manifest.vectors is not None:
-                os.replace(vectors, target.with_name(manifest.vectors.name))
-            os.replace(model, target)
-            os.replace(next_manifest, manifest_path(target))
-            files.sync(target.parent)
+            try:
+                _move(model, target, manifest, vectors)
+            except BaseException:
+                with contextlib.suppress(OSError, RexportError):
+                    _finish_interrupted(target)
+                    _remove_old_vectors(target, _parse_manifest(manifest_path(target)))
+                raise
             _remove_old_vectors(target, manifest)
     except OSError as error:
         raise ResourceError.from_os(error, target, "write") from error
     return Artifact(target, FORMATS[manifest.format], manifest)
+
+
+def _move(model: Path, target: Path, manifest: Manifest, vectors: Path | None) -> None:
+    """Move the files of an artifact to their final paths. A kill leaves what ``_finish_interrupted`` settles."""
+    next_manifest = _next_manifest_path(target)
+    with (
+        files.name_target(next_manifest, manifest_path(target)),
+        files.write_atomically(next_manifest) as temporary,
+    ):
+        temporary.write_bytes(_encode_manifest(manifest))
+    if vectors is not None and manifest.vectors is not None:
+        os.replace(vectors, target.with_name(manifest.vectors.name))
+    os.replace(model, target)
+    os.replace(next_manifest, manifest_path(target))
+    files.sync(target.parent)
 
 
 def check_target(target: Path, replace: bool) -> None:
@@ -378,13 +423,17 @@ def _encode_manifest(manifest: Manifest) -> bytes:
 
 
 def _finish_interrupted(target: Path) -> None:
-    """Finish or undo the work of a killed ``publish``, so that the model file has only one manifest."""
+    """Finish or undo the work of a ``publish`` that was killed or failed, so that the model file has only one manifest.
+
+    Raises:
+        ResourceError: A file cannot be read. Nothing was changed.
+    """
     next_manifest = _next_manifest_path(target)
     try:
         candidate = _parse_manifest(next_manifest)
-        finished = candidate is not None and candidate.sha256 == files.sha256_of(target)
-    except RexportError:
-        finished = False  # there is no model file yet, or the next manifest is damaged
+        finished = candidate is not None and target.exists() and candidate.sha256 == files.sha256_of(target)
+    except (ArtifactError, CompatibilityError):
+        finished = False  # the next manifest is damaged
     if finished:
         os.replace(next_manifest, manifest_path(target))
     else:
@@ -399,8 +448,8 @@ def vectors_name(target: Path, sha256: str) -> str:
     return f"{target.name}.{sha256[:8]}.vectors.npz"
 
 
-def _remove_old_vectors(target: Path, manifest: Manifest) -> None:
-    keep = manifest.vectors.name if manifest.vectors else None
+def _remove_old_vectors(target: Path, manifest: Manifest | None) -> None:
+    keep = manifest.vectors.name if manifest is not None and manifest.vectors else None
     import glob
 
     for vectors in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.vectors.npz"):

@@ -6,14 +6,16 @@ Nothing in it is verified: whoever changes the file can change the description t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtimes import codec
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Manifest
+from runtimes.codec import OMIT_DEFAULT
 from runtimes.errors import ArtifactError, Reason, quote
 from runtimes.images.spec import Preprocessing
 from runtimes.onnx import graph
+from runtimes.tensors.activation import Activation
 
 KEY = "rexport"
 """The key of the description in the metadata of an ONNX file."""
@@ -30,17 +32,20 @@ class Embedded:
         labels: The name of each class, or ``None`` if unknown.
         preprocessing: The preparation of images for the network, or ``None`` if unknown.
         manifest: The digest of the manifest, as for ``manifest_digest``.
+        activation: The step from the first output to probabilities, as for ``Manifest``.
     """
 
     name: str
     labels: tuple[str, ...] | None
     preprocessing: Preprocessing | None
     manifest: str
+    activation: Activation | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @classmethod
     def of(cls, manifest: Manifest) -> Embedded:
         """Return the description of an artifact with this manifest."""
-        return cls(manifest.name, manifest.labels, manifest.preprocessing, manifest_digest(manifest))
+        digest = manifest_digest(manifest)
+        return cls(manifest.name, manifest.labels, manifest.preprocessing, digest, manifest.activation)
 
     def as_json(self) -> str:
         """Return the description as it stands in the metadata."""

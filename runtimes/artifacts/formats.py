@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.errors import ArtifactError
+from runtimes.frozen_dataclass import dataclass
 from runtimes.onnx import external_data
 
 
@@ -25,6 +25,14 @@ class Format:
     runs_code: bool
     recognise: Callable[[bytes], bool]
     check: Callable[[Path], None] | None = None
+
+    def __reduce__(self) -> tuple[Callable[[str], Format], tuple[str]]:
+        """Pickle the format by its name, so that artifacts can be sent to other processes."""
+        return _format_named, (self.name,)
+
+
+def _format_named(name: str) -> Format:
+    return FORMATS[name]
 
 
 def _is_onnx(head: bytes) -> bool:

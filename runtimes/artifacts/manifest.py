@@ -7,12 +7,14 @@ writes manifests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias, get_args
 
 from runtimes.codec import OMIT_DEFAULT
-from runtimes.errors import UsageError
+from runtimes.errors import Reason, UsageError
+from runtimes.frozen_dataclass import dataclass
 from runtimes.images.spec import Preprocessing
+from runtimes.tensors.activation import Activation
 from runtimes.tensors.spec import TensorSpec
 
 FORMAT_VERSION = 1
@@ -53,6 +55,8 @@ class Weights:
         prefix: The beginning of the names in the file, which was removed.
         layout: The layout of the names in the file.
         assumed: The fields of the variant that neither the weights nor the user determined.
+        file_sha256: The SHA-256 of the weights file, which the user expected and which it had. Left out of the file
+            if nothing was expected.
     """
 
     origin: Literal["random", "bundled", "imagenet", "file", "module"]
@@ -64,6 +68,7 @@ class Weights:
     prefix: str | None = None
     layout: str | None = None
     assumed: tuple[str, ...] = ()
+    file_sha256: str | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -224,6 +229,7 @@ class Calibration:
             own error first.
         slowdown: The time that the float layers cost, or ``None`` without float layers or for fp8.
         kept_layers: The nodes that the precision never quantises, because they would be no faster.
+        guesses: The lines that the export printed about what it guessed of the images, each with its code.
     """
 
     quantiser: str
@@ -234,6 +240,7 @@ class Calibration:
     float_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
     slowdown: Slowdown | None = field(default=None, metadata=OMIT_DEFAULT)
     kept_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    guesses: tuple[Reason, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -383,6 +390,29 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class DecodingCheck:
+    """The passed check of scaled decoding: predictions of the artifact compared with those after full decoding.
+
+    Attributes:
+        runtime: The backend that ran the artifact, with its version.
+        data: The name of the images.
+        images: The number of images.
+        scaled: The number of images whose pixels differ, because they were decoded at a fraction of their size.
+        agreement: The share of images with the same top-1 class, 0 to 1.
+        max_difference: The largest difference of the probability of a class.
+        least: The limit for ``agreement``.
+    """
+
+    runtime: str
+    data: str
+    images: int
+    scaled: int
+    agreement: float
+    max_difference: float
+    least: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The manifest of a model file.
 
@@ -410,8 +440,14 @@ class Manifest:
         tuning: The best options found by ``rbench tune``.
         engine: The build of a TensorRT engine.
         accuracy: The passed check of the expected top-1 accuracy, left out of the file if ``None``.
+        decoding: The passed check of scaled decoding, left out of the file if ``None``.
         other_gates: The accuracy checks of an int8 graph on the other backends that were installed.
+        activation: The step from the first output to probabilities, left out of the file if nobody gave one.
+        guesses: The lines that the export printed about what it guessed, each with its code.
         format_version: The version of the manifest format.
+
+    Raises:
+        UsageError: There are no inputs or no outputs, or an input has no dimensions.
     """
 
     name: str
@@ -437,8 +473,20 @@ class Manifest:
     tuning: Tuning | None = None
     engine: Engine | None = None
     accuracy: Accuracy | None = field(default=None, metadata=OMIT_DEFAULT)
+    decoding: DecodingCheck | None = field(default=None, metadata=OMIT_DEFAULT)
     other_gates: tuple[Gate, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    activation: Activation | None = field(default=None, metadata=OMIT_DEFAULT)
+    guesses: tuple[Reason, ...] = field(default=(), metadata=OMIT_DEFAULT)
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise UsageError(
+                f"a network must have inputs and outputs, not {len(self.inputs)} and {len(self.outputs)}",
+                code="manifest-without-tensors",
+            )
+        if not all(spec.shape for spec in self.inputs):
+            raise UsageError("an input must have dimensions", code="manifest-input-scalar")
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, DEFAULT_RECIPE, Calibration, Engine, Manifest
 from runtimes.errors import quote
+from runtimes.escaping import shell_word
 
 EXPORT_AGAIN = "export the model again with rexport; pip install 'rexport[export]' installs the exporter"
 """The hint for a damaged model file."""
@@ -45,7 +45,7 @@ def rebuild_command(path: Path, manifest: Manifest, engine: Engine) -> str:
     words += [] if engine.tiling == "none" else ["--tiling", engine.tiling]
     words += [] if engine.avg_timing is None else ["--avg-timing", str(engine.avg_timing)]
     words += [word for target in engine.targets for word in ("--compute-capability", target)]
-    return shlex.join([*words, "-o", str(path), "--force"])
+    return " ".join(map(shell_word, [*words, "-o", path, "--force"]))
 
 
 def recipe_options(calibration: Calibration) -> str:
@@ -56,8 +56,8 @@ def recipe_options(calibration: Calibration) -> str:
     """
     if calibration.recipe == DEFAULT_RECIPE and not calibration.float_layers:
         return ""
-    layers = [word for name in calibration.float_layers for word in ("--float-layer", quote(name))]
-    return shlex.join(["--recipe", quote(calibration.recipe), *layers])
+    layers = [word for name in calibration.float_layers for word in ("--float-layer", name)]
+    return " ".join(map(shell_word, ["--recipe", calibration.recipe, *layers]))
 
 
 def _plain(name: str) -> str:

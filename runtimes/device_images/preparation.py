@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from runtimes.errors import UsageError
-from runtimes.images.preprocessing import EXIF_ORIENTATION, Image, Pixels, fit_or_name, open_image, read_file
+from runtimes.images.contents import is_content, read_content
+from runtimes.images.preprocessing import (
+    EXIF_ORIENTATION,
+    MAX_FILE_BYTES,
+    Image,
+    Pixels,
+    fit_or_name,
+    open_image,
+    read_file,
+)
 from runtimes.images.spec import MAX_PIXELS, Preprocessing
 
 if TYPE_CHECKING:
@@ -59,13 +68,16 @@ class DevicePreparation:
         batch: The fixed batch of the network, or ``None``.
 
     Raises:
-        UsageError: The images are resized without antialiasing, or are no pictures of 1 or 3 channels.
+        UsageError: The images are resized without antialiasing, or are no pictures of 1 or 3 channels, or their
+            decoding is scaled.
     """
 
     def __init__(self, preprocessing: Preprocessing, decoder: Decoder, device: str, batch: int | None) -> None:
-        if not preprocessing.antialias or preprocessing.channels not in (1, 3):
+        scaled = preprocessing.scaled_decoding
+        if not preprocessing.antialias or preprocessing.channels not in (1, 3) or scaled:
             raise UsageError(
-                "decoding on a GPU needs images of 1 or 3 channels that are resized with antialiasing",
+                "decoding on a GPU needs images of 1 or 3 channels that are resized with antialiasing, and "
+                "decodes them in full",
                 code="decoder-preprocessing-unsupported",
                 hint="leave out decoder=",
             )
@@ -86,8 +98,9 @@ class DevicePreparation:
         """
         if isinstance(image, (str, os.PathLike)):
             content = read_file(image)
-        elif isinstance(image, bytes):
-            content = image
+        elif is_content(image):
+            content = read_content(image, MAX_FILE_BYTES)
+            image = content
         else:
             return np.array(fit_or_name(image, self._preprocessing, number))  # the caller may reuse an array
         orientation = _orientation(content) if content.startswith(_JPEG) else None

@@ -12,6 +12,7 @@ palette                 the colours of the palette
 CMYK, YCbCr, LAB, HSV   Pillow's conversion to RGB
 alpha                   blended with white, so that dark drawings stay visible; the same for premultiplied
                         alpha, transparent palette entries and colour keys
+JPEG, scaled decoding   1/2, 1/4 or 1/8 of the size, in the decoder, if ``Preprocessing.scaled_decoding`` is on
 16-bit grey             value / 257, rounded, so that 65535 becomes 255; also 32-bit grey within 0..65535
 16-bit colour           the high byte of each channel, as Pillow reads it
 float grey              an error, because its range is not known
@@ -30,10 +31,12 @@ it.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,26 +44,36 @@ from numpy.typing import NDArray
 from runtimes import files
 from runtimes.errors import BackendUnavailableError, InputError, ResourceError, quote
 from runtimes.images import sampling
+from runtimes.images.contents import ImageContent as ImageContent
+from runtimes.images.contents import is_content, read_content
 from runtimes.images.spec import MAX_PIXELS as MAX_PIXELS
 from runtimes.images.spec import Preprocessing as Preprocessing
 
 if TYPE_CHECKING:
     import PIL.Image
 
-Image: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | NDArray[Any]"
-"""A path, the content of a file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
+Image: TypeAlias = "str | os.PathLike[str] | ImageContent | PIL.Image.Image | NDArray[Any]"
+"""A path, an image file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
+
+An image file is its content as ``bytes``, ``bytearray`` or ``memoryview``, or a file opened in binary mode, such as
+``io.BytesIO`` or the upload of a web framework. An open file is read from its beginning and is not closed.
 
 For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
+
+Result = TypeVar("Result")
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """Decoded images: uint8 (h, w, channels), or (n, h, w, channels) for several."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""The supported formats of image files, by Pillow's names."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""The supported formats of image files, by Pillow's names. Pillow before 11.3 has no AVIF."""
 
 SUFFIXES = frozenset(
     f".{suffix}"
-    for suffix in ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]
+    for suffix in [
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+        *("avif", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
+    ]
 )
 """The suffixes of image files, in lower case, by which images are found in a folder. They determine nothing else."""
 
@@ -169,7 +182,11 @@ def fit_image(image: Image, preprocessing: Preprocessing, max_pixels: int = MAX_
         ResourceError: As for ``prepare_images``.
         BackendUnavailableError: As for ``prepare_images``.
     """
-    pixels = _resize(decode(image, preprocessing.channels, max_pixels), preprocessing)
+    pixels = None
+    if preprocessing.scaled_decoding and (isinstance(image, (str, os.PathLike)) or is_content(image)):
+        pixels = _name_path(image, lambda content: _fit_scaled(content, preprocessing, max_pixels))
+    if pixels is None:
+        pixels = _resize(decode(image, preprocessing.channels, max_pixels), preprocessing)
     pixels = _crop_centre(pixels, preprocessing)
     if preprocessing.pad:
         pixels = np.pad(pixels, ((preprocessing.pad,) * 2, (preprocessing.pad,) * 2, (0, 0)))
@@ -200,20 +217,26 @@ def decode(image: Image, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pix
             code="image-must-be-array",
             hint=f"pass a uint8 array (h, w, {channels})",
         )
-    if isinstance(image, (str, os.PathLike)):
-        try:
-            return _in_channels(_from_content(read_file(image), max_pixels), channels)
-        except InputError as error:
-            raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
-    if isinstance(image, bytes):
-        return _in_channels(_from_content(image, max_pixels), channels)
-    if hasattr(image, "getexif") and isinstance(image, _pillow().Image):
-        return _in_channels(_translate_errors(lambda: _from_pillow(image)), channels)
+    if isinstance(image, (str, os.PathLike)) or is_content(image):
+        return _name_path(image, lambda content: _in_channels(_from_content(content, max_pixels), channels))
+    picture: Any = image
+    if hasattr(picture, "getexif") and isinstance(picture, _pillow().Image):
+        return _in_channels(_translate_errors(lambda: _from_pillow(picture)), channels)
     raise InputError(
-        f"an image must be a path, bytes, a PIL image or a uint8 array, not {type(image).__name__}",
+        f"an image must be a path, bytes, an open file, a PIL image or a uint8 array, not {type(image).__name__}",
         code="image-kind-unknown",
         hint="pass normalised tensors to Runtime.infer",
     )
+
+
+def _name_path(image: str | os.PathLike[str] | ImageContent, work: Callable[[bytes], Result]) -> Result:
+    """Return ``work`` of the content of an image, with the path of the file in an error about it."""
+    if not isinstance(image, (str, os.PathLike)):
+        return work(read_content(image, MAX_FILE_BYTES))
+    try:
+        return work(read_file(image))
+    except InputError as error:
+        raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
 
 
 def _from_array(array: NDArray[Any], channels: int) -> Pixels:
@@ -280,7 +303,7 @@ def _pillow() -> Any:
     return PIL.Image
 
 
-def _translate_errors(work: Callable[[], Pixels]) -> Pixels:
+def _translate_errors(work: Callable[[], Result]) -> Result:
     """Return ``work()``, and translate all errors of Pillow.
 
     On broken images, Pillow's readers raise many kinds of errors: OSError, SyntaxError, struct.error and, with Python's
@@ -324,7 +347,7 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
     """
     module = _pillow()
     try:
-        image = module.open(io.BytesIO(content), formats=FORMATS)
+        image = module.open(io.BytesIO(content), formats=_supported_formats())
         if image.width * image.height > max_pixels:
             raise _too_many_pixels(max_pixels)
         if image.format == "PNG":
@@ -333,9 +356,16 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
         raise InputError(
             f"the file is not a readable image: its first bytes are {content[:8].hex(' ')}",
             code="image-format-unknown",
-            hint=f"the supported formats are {', '.join(FORMATS)}",
+            hint=f"the supported formats are {', '.join(_supported_formats())}",
         ) from error
     return image  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _supported_formats() -> tuple[str, ...]:
+    """Return those of ``FORMATS`` that the installed Pillow has, without loading their readers."""
+    has_avif = importlib.util.find_spec("PIL.AvifImagePlugin") is not None
+    return FORMATS if has_avif else tuple(format for format in FORMATS if format != "AVIF")
 
 
 ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
@@ -348,6 +378,9 @@ ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
 """The transform for each EXIF orientation. Orientation 1 and values outside the standard need none."""
+
+TURNED = (5, 6, 7, 8)
+"""The EXIF orientations that exchange width and height."""
 
 EXIF_ORIENTATION = 0x0112
 """The number of the EXIF tag for the orientation."""
@@ -363,6 +396,41 @@ def _from_pillow(image: PIL.Image.Image) -> Pixels:
     transform = ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1))
     pixels = _to_8_bits(image)
     return np.ascontiguousarray(transform(pixels)) if transform else pixels
+
+
+def _fit_scaled(content: bytes, preprocessing: Preprocessing, max_pixels: int) -> Pixels | None:
+    """Decode a JPEG at a fraction of its size and resize it, or return ``None`` if it is to be decoded in full.
+
+    The fraction is applied in the decoder's inverse cosine transform. The size after resizing is that of the whole
+    image, whose last row and column of pixels may stand for fewer pixels than the others.
+
+    Returns:
+        Upright pixels in the resized size.
+    """
+    if not content:
+        return None
+
+    def fit() -> Pixels | None:
+        image = open_image(content, max_pixels)
+        if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB", "CMYK"):
+            return None
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        width, height = image.size
+        turned = orientation in TURNED
+        target = preprocessing.target_size(width, height) if turned else preprocessing.target_size(height, width)
+        box = target if turned else target[::-1]  # width and height, as the file has them
+        scale = next((scale for scale in (8, 4, 2) if scale * box[0] <= width and scale * box[1] <= height), 1)
+        if scale == 1 or image.draft(None, box) is None:
+            return None
+        pixels = _in_channels(_to_8_bits(image), preprocessing.channels)
+        filter = _pillow().Resampling[preprocessing.interpolation.upper()]
+        planes = pixels if pixels.shape[2] == 3 else pixels[:, :, 0]
+        resized = _pillow().fromarray(planes).resize(box, filter, (0, 0, width / scale, height / scale))
+        transform = ORIENTATIONS.get(orientation)
+        upright = np.asarray(resized).reshape(box[1], box[0], preprocessing.channels)
+        return np.ascontiguousarray(transform(upright)) if transform else upright
+
+    return _translate_errors(fit)
 
 
 COLOUR_MODES = ("P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")

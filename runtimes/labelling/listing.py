@@ -7,6 +7,7 @@ listing is the digest of those digests. A second run lists the source again and 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -97,8 +98,12 @@ def write_listing(
         raise UsageError(
             f"there are no images in {quote(source.root)}",
             code="source-without-images",
-            hint=f"images of a folder are found by their suffixes, {' '.join(sorted(SUFFIXES))}",
+            hint=f"images of a folder are found by their suffixes, {' '.join(sorted(SUFFIXES))}"
+            + (f"; the files here: {others}" if (others := source.left_out.counts()) else ""),
         )
+    notice = source.left_out.notice(source.root)
+    if notice is not None:
+        logging.getLogger("rexport").warning("%s", notice, extra={"code": notice.code})
     listing = ListingDigest(images, tuple(chunks), seal)
     if job is not None and listing.sha256 != job.listing_sha256:
         raise _change_error(job)

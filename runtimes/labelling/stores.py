@@ -160,7 +160,10 @@ class LocalStore:
         from pyarrow import OSFile
 
         with files.open_regular(self._path(path)):  # a pipe would block
-            return OSFile(os.fspath(self._path(path)))
+            try:
+                return OSFile(os.fspath(self._path(path)))
+            except OSError as error:
+                raise ResourceError.from_os(error, self._path(path), "read") from error
 
     def write(self, path: str, content: bytes) -> None:
         """Write a temporary file, flush it and rename it. Folders that are missing are created.

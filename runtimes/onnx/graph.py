@@ -10,12 +10,12 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from runtimes import files
 from runtimes.errors import ArtifactError, quote
+from runtimes.frozen_dataclass import dataclass
 from runtimes.onnx.wire import Node, _ProtobufReader
 
 METADATA_LIMIT_BYTES = 16 << 20

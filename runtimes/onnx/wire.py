@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from runtimes.errors import ArtifactError
+from runtimes.frozen_dataclass import dataclass
 
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
@@ -97,20 +97,22 @@ class _ProtobufReader:
         ``start`` and ``stop`` are the positions of the bytes. Numbers of fixed size are skipped. A caller must check
         the kind of a field: protocol buffers ignore a field whose wire type is not the declared one.
         """
+        data, varint = self.data, self.varint
         while at < end:
-            key, at = self.varint(at, end)
+            key = data[at]
+            key, at = (key, at + 1) if key < 0x80 else varint(at, end)  # one byte, mostly, and a call costs more
             number, wire = key >> 3, key & 7
             if not 0 < number < 1 << 29:
                 raise ArtifactError(f"a field has the invalid number {number}", code="onnx-field-number")
             if wire == 0:
-                value, at = self.varint(at, end)
+                value, at = varint(at, end)
                 yield number, value, at, at
                 continue
             if wire not in _LENGTHS:
                 raise ArtifactError(f"a field has the unknown wire type {wire}", code="onnx-wire-type")
             length = _LENGTHS[wire]
             if wire == 2:
-                length, at = self.varint(at, end)
+                length, at = varint(at, end)
             if at + length > end:
                 raise ArtifactError("a field is cut off", code="onnx-field-cut")
             if wire == 2:

@@ -18,6 +18,7 @@ import numpy as np
 from runtimes.errors import ResourceError
 from runtimes.serving.settings import ServingSettings
 from runtimes.tensors.spec import Array, Arrays
+from runtimes.tensors.validation import check_rows
 
 Resolve = Callable[["Arrays | Exception"], None]
 """Takes the outputs of a request or the error in their place, in any thread."""
@@ -230,7 +231,10 @@ class Batcher:
     def _run(self, batch: list[QueuedRequest]) -> None:
         start_s = time.perf_counter()
         try:
-            outputs = self._network.run(_join(batch, self._network.fixed))
+            feeds = _join(batch, self._network.fixed)
+            outputs = self._network.run(feeds)
+            if self._network.largest:
+                check_rows(outputs, outputs, len(next(iter(feeds.values()))))
         except Exception as error:
             for request in batch:
                 self._finish(request, error)

@@ -46,8 +46,9 @@ def add_explain_route(app: FastAPI, service: Service) -> None:
 
         def prepare() -> InferenceRequest:
             pixels = decode(body, classifier.preprocessing.channels, service.settings.max_pixels)
+            shown = body if classifier.preprocessing.scaled_decoding else pixels
             sizes.append((pixels.shape[0], pixels.shape[1]))
-            return InferenceRequest("", classifier.prepare(pixels), {})
+            return InferenceRequest("", classifier.prepare(shown, service.settings.max_pixels), {})
 
         with ClientWatch(request):
             _, outputs = await service.run(served, prepare)

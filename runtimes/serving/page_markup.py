@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import string
 from collections.abc import Mapping
 from pathlib import Path
+
+from runtimes.escaping import html_text
 
 FOLDER = Path(__file__).with_name("page")
 """The folder of the template, the style, and the modules that both kinds of pages have."""
@@ -35,7 +36,7 @@ def page_markup(words: Mapping[str, str], **markup: str) -> str:
         words: The texts ``title``, ``about`` and ``privacy``, which are escaped.
         markup: The Content-Security-Policy as ``policy``, and the elements ``style``, ``notice`` and ``scripts``.
     """
-    escaped = {name: html.escape(text) for name, text in words.items()}
+    escaped = {name: html_text(text) for name, text in words.items()}
     return string.Template((FOLDER / TEMPLATE).read_text(encoding="utf-8")).substitute(escaped, **markup)
 
 
@@ -46,4 +47,4 @@ def data_element(id: str, json: str) -> str:
         id: The id of the element.
         json: The JSON text.
     """
-    return f'<script type="application/json" id="{html.escape(id)}">{json.replace("<", chr(92) + "u003c")}</script>'
+    return f'<script type="application/json" id="{html_text(id)}">{json.replace("<", chr(92) + "u003c")}</script>'

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtimes.errors import quote
+from runtimes.escaping import log_value
 from runtimes.serving.body import ClientGoneError
 from runtimes.serving.metrics import ServingMetrics
 from runtimes.serving.refusals import CLIENT_GONE, code_of, message_of, status_of
@@ -94,7 +95,8 @@ class RequestLog:
         if self._format == "json":
             self._write(json.dumps({"time": now, "event": event} | fields))
         else:
-            self._write(" ".join((now, event, *(f"{name}={value}" for name, value in fields.items() if value != ""))))
+            values = (f"{name}={log_value(value)}" for name, value in fields.items() if value != "")
+            self._write(" ".join((now, event, *values)))
 
     def finish(self, method: str, route: str, record: RequestRecord, metrics: ServingMetrics) -> None:
         """Count an answered request, and write its line.
@@ -131,7 +133,7 @@ class RequestLog:
             error: The error.
         """
         trace = "".join(traceback.format_exception(error))
-        self.event("error", id=record.id, error=quote(error), trace=trace if self._format == "json" else repr(trace))
+        self.event("error", id=record.id, error=quote(error), trace=trace)
 
 
 def _write_stderr(line: str) -> None:

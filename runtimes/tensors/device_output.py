@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.dlpack import CUDA, device_capsule
 from runtimes.tensors.spec import Array, Arrays
 from runtimes.tensors.stream_handle import LEGACY_DEFAULT

@@ -8,12 +8,12 @@ tensor and releases it when Python deletes the capsule.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from runtimes.errors import InputError, quote
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.spec import Array
 
 CUDA = 2

@@ -3,46 +3,72 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from runtimes.errors import InputError, IntegrityError, quote
+from runtimes.errors import CheckFailedError, InputError, IntegrityError, quote
 from runtimes.tensors.dlpack import DeviceTensor, device_tensor, is_on_device
+from runtimes.tensors.finiteness import first_non_finite, is_finite
 from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 
-def check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Arrays:
+def check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object], finite: bool = True) -> Arrays:
     """Return the feeds as C-ordered arrays of the specified dtypes, in the order of ``specs``.
 
     The caller's arrays are not changed. A C-ordered array is passed through without a copy. An array of another dtype
     is an error, because a cast would hide a missing or repeated normalisation. A list of numbers is converted to the
     specified dtype, except fractions for an integer input and lists of uint8 arrays for another input.
 
+    NaN and infinity are errors, because a library may answer them with finite numbers: a maximum of NaN and 0 may be 0.
+
     Args:
         specs: The specifications of the inputs.
         feeds: The arrays by name.
+        finite: Whether NaN and infinity are errors.
 
     Raises:
-        InputError: A name is unknown or missing, or a dtype, byte order, rank or size is wrong.
+        InputError: A name is unknown or missing, a dtype, byte order, rank or size is wrong, or a number is not finite.
     """
     _check_names(specs, feeds)
     sizes: dict[str, int] = {}
-    return {spec.name: _check_array(spec, feeds[spec.name], sizes) for spec in specs}
+    arrays = {spec.name: _check_array(spec, feeds[spec.name], sizes) for spec in specs}
+    if finite:
+        for spec in specs:
+            _check_finite(spec, arrays[spec.name])
+    return arrays
 
 
-def make_fast_check(specs: tuple[TensorSpec, ...]) -> Callable[[object], TypeGuard[Arrays]]:
-    """Return a function that recognises feeds which ``check_feeds`` would return unchanged, at a fraction of its cost.
+def _check_finite(spec: TensorSpec, array: Array) -> None:
+    if is_finite(array):
+        return
+    position = first_non_finite(array)
+    raise InputError(
+        f"{spec}: the array holds {array[position]} at {position}; all numbers must be finite",
+        code="input-not-finite",
+        hint="mend the images, or open the model with check_finite=False",
+    )
 
-    The function returns true for a dict with one C-ordered array of the right dtype and shape that is not empty. False
-    means that ``check_feeds`` has to decide. For networks with several inputs, the function always returns false.
+
+def make_fast_check(specs: tuple[TensorSpec, ...], finite: bool = True) -> Callable[[object], TypeGuard[Arrays]]:
+    """Return a function that recognises feeds for ``specs`` that ``check_feeds`` would return as they are, faster.
+
+    The function returns true for a dict with one C-ordered array of the right dtype and shape that is not empty and,
+    with ``finite``, holds neither NaN nor infinity. False means that ``check_feeds`` has to decide. For networks with
+    several inputs, the function always returns false.
+
+    Args:
+        specs: The specifications of the inputs.
+        finite: Whether NaN and infinity are errors.
     """
     if len(specs) != 1 or not specs[0].shape or any(isinstance(size, str) for size in specs[0].shape[1:]):
         return _always_false
     (spec,) = specs
     name, dtype, rank, (first, *rest) = spec.name, _dtype(spec.dtype), len(spec.shape), spec.shape
     image_shape, batches = tuple(rest), () if isinstance(first, str) else (first,)
+    checks_numbers = finite and dtype.kind not in "iub"
 
     def passes(feeds: object) -> TypeGuard[Arrays]:
         if type(feeds) is not dict or len(feeds) != 1:
@@ -56,6 +82,7 @@ def make_fast_check(specs: tuple[TensorSpec, ...]) -> Callable[[object], TypeGua
             and (not batches or value.shape[0] in batches)
             and value.size > 0
             and value.flags.c_contiguous
+            and (not checks_numbers or is_finite(value))
         )
 
     return passes
@@ -203,12 +230,15 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
     return all(isinstance(expected, str) or expected == size for expected, size in zip(spec.shape, shape, strict=True))
 
 
-def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def reconcile_specs(
+    recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...], path: Path | None = None
+) -> tuple[TensorSpec, ...]:
     """Return the manifest's specifications, which name the dimensions that may vary, checked against the model.
 
     Args:
         recorded: The specifications in the manifest.
         actual: The specifications that the library reports for the model.
+        path: The model file, for the message.
 
     Raises:
         IntegrityError: The manifest contradicts the model.
@@ -220,12 +250,45 @@ def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, 
     )
     if not same:
         raise IntegrityError(
-            f"the manifest says {'; '.join(map(str, recorded))}, but the model has "
+            f"the manifest says {quote('; '.join(map(str, recorded)))}, but the model has "
             f"{quote('; '.join(map(str, actual)))}",
             code="manifest-specs-mismatch",
+            path=path,
             hint="export the model again with rexport",
         )
     return recorded
+
+
+def batched_outputs(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
+    """Return the names of the outputs that have one row for each image, according to the specifications.
+
+    These are the outputs whose first dimension varies under the same name as that of the only input. Of networks with
+    several inputs or a fixed batch there are none.
+    """
+    first = inputs[0].shape[0] if len(inputs) == 1 and inputs[0].shape else None
+    return tuple(spec.name for spec in outputs if isinstance(first, str) and spec.shape and spec.shape[0] == first)
+
+
+def check_rows(outputs: Mapping[str, Any], names: Iterable[str], images: int) -> None:
+    """Check that outputs have one row for each image.
+
+    Args:
+        outputs: The outputs by name, on the host or on a device.
+        names: The names of the outputs to check.
+        images: The number of images in the call.
+
+    Raises:
+        CheckFailedError: An output has another number of rows.
+    """
+    for name in names:
+        shape = outputs[name].shape
+        if not shape or shape[0] != images:
+            raise CheckFailedError(
+                f"output {quote(name)} has the shape {tuple(shape)} for {images} images; one row for each image was "
+                "expected",
+                code="output-rows-mismatch",
+                hint="the network mixes the images of a batch: export one that computes each image by itself",
+            )
 
 
 def batch_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:

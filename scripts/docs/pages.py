@@ -73,5 +73,32 @@ def _cell(sentence: str | list[str]) -> str:
     )
 
 
-PARTS: dict[str, Callable[[], str]] = {"<!-- commands -->": command_reference, "<!-- codes -->": error_codes}
+def guesses_table() -> str:
+    """Return a section for each guess: what is looked at and taken, the printed lines, the record and the options."""
+    from exporter.guesses import GUESSES
+
+    sentences: dict[str, str | list[str]] = {}
+    for package in tomllib.loads(SENTENCES.read_text(encoding="utf-8")).values():
+        sentences |= package
+    parts = []
+    for guess in GUESSES:
+        lines = "".join(f"<br>`{code}`: {_cell(sentences[code])}" for code in guess.notices)
+        rows = (
+            ("looks at", guess.evidence),
+            ("takes", guess.taken),
+            ("prints", lines.removeprefix("<br>")),
+            ("records", f"`{guess.record}`" if guess.is_field else guess.record),
+            ("you overrule it", ", ".join(f"`{way}`" if " " not in way else way for way in guess.overrules)),
+            ("refuses", ", ".join(f"`{code}`" for code in guess.refusals) or "never"),
+        )
+        body = "\n".join(f"| {name} | {text} |" for name, text in rows)
+        parts.append(f"### {guess.subject}\n\n| | |\n| --- | --- |\n{body}\n")
+    return "\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "<!-- commands -->": command_reference,
+    "<!-- codes -->": error_codes,
+    "<!-- guesses -->": guesses_table,
+}
 """Each placeholder, and what takes its place."""

@@ -22,6 +22,7 @@ from runtimes.labelling.label import LabellingRequest, label
 from runtimes.labelling.parts import part_name, read_indices
 from runtimes.labelling.stores import LocalStore
 from scripts.figures.labelled_images import export_bundled, write_images
+from scripts.figures.process_tree import resident_bytes
 from scripts.figures.setting import SILENT, Figure, FigureSettings, console_script, time_interleaved
 
 LEAST = 0.97
@@ -158,9 +159,9 @@ def _watch(command: list[str], out: Path, shards: int) -> Iterator[MemorySample]
         while process.poll() is None:
             time.sleep(0.1)
             parts = sum(name.startswith("part-") for name in os.listdir(out)) if out.exists() else 0
-            workers = [_resident_bytes(pid) for pid in _children(process.pid)]
+            workers = [resident_bytes(pid) for pid in _children(process.pid)]
             if parts and workers:
-                yield MemorySample(parts / shards, _resident_bytes(process.pid), max(workers))
+                yield MemorySample(parts / shards, resident_bytes(process.pid), max(workers))
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)}: {process.communicate()[1]}")
 
@@ -170,14 +171,6 @@ def _children(pid: int) -> list[int]:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-def _resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process, 0 once it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def _flatness(who: str, samples: list[MemorySample], memory: Callable[[MemorySample], int], note: str) -> Figure:

@@ -22,3 +22,15 @@ def descendants(pid: int) -> dict[int, str]:
                 below[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 waiting.append(child)
     return below
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process, 0 once it has ended.
+
+    Its share of what several processes map would change as others come and go.
+    """
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Rss:")), 0)

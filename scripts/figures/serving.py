@@ -23,6 +23,7 @@ from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier
 from runtimes import open as open_runtime
+from scripts.figures.process_tree import resident_bytes
 from scripts.figures.server_process import LIMIT_S, Address, ServeProcess, serve_process
 from scripts.figures.setting import IMAGENET_STATISTICS, SILENT, VARIANT, Figure, FigureSettings
 
@@ -66,7 +67,7 @@ def _photos(count: int) -> list[bytes]:
     return [_encode(np.kron(each, np.ones((15, 15, 1), np.uint8))[:375, :500], "JPEG") for each in coarse]
 
 
-def _pictures(count: int) -> list[bytes]:
+def pictures(count: int) -> list[bytes]:
     """The first test images of Fashion-MNIST as PNG files."""
     images = open_dataset("fashion-mnist").images
     return [_encode(np.asarray(image).squeeze(), "PNG") for image in itertools.islice(images, count)]
@@ -174,7 +175,7 @@ def serve_request(setting: FigureSettings) -> Iterator[Figure]:
     A turn of the small network has 50 calls. One of the large network has a single call: it takes so long that the
     machine changes between turns of many calls by more than what is measured.
     """
-    small, large = _pictures(50), _photos(10)
+    small, large = pictures(50), _photos(10)
     for artifact, turns in ((_small(setting), [small]), (_large(setting), [[photo] for photo in large])):
         with ExitStack() as stack:
             server = stack.enter_context(
@@ -221,7 +222,7 @@ def _time_each(images: Sequence[bytes], call: Callable[[bytes], object]) -> list
 def serve_load(setting: FigureSettings) -> Iterator[Figure]:
     """32 clients against the best loop over batches in this process; then three times the requests it can answer."""
     duration_s = 3.0 if setting.limit else 15.0
-    for artifact, images, bounded in ((_large(setting), _photos(32), True), (_small(setting), _pictures(32), False)):
+    for artifact, images, bounded in ((_large(setting), _photos(32), True), (_small(setting), pictures(32), False)):
         arguments = (f"m={artifact.path}", "--drain", "0", "--queue", "64", "--timeout", "60")
         served, inside = [], []
         with serve_process(setting.folder, *arguments) as server:
@@ -305,7 +306,7 @@ def _overload(
 def serve_answers(setting: FigureSettings) -> Iterator[Figure]:
     """8 clients with 2,000 requests each: every one gets the answer to its own image."""
     requests = setting.limit or TAGGED_REQUESTS
-    artifact, images = _small(setting), _pictures(requests)
+    artifact, images = _small(setting), pictures(requests)
     with Classifier.open(artifact.path, threads=1) as classifier:
         expected = [
             np.array([label.probability for label in sorted(prediction.labels, key=lambda label: label.index)])
@@ -331,19 +332,19 @@ def serve_answers(setting: FigureSettings) -> Iterator[Figure]:
 def serve_memory(setting: FigureSettings) -> Iterator[Figure]:
     """Resident memory of the worker after a tenth of the requests, and after all."""
     requests = setting.limit or REQUESTS
-    artifact, images = _small(setting), _pictures(200)
+    artifact, images = _small(setting), pictures(200)
     with serve_process(setting.folder, f"m={artifact.path}", "--drain", "0", "--log-format", "json") as server:
         (pid,) = server.workers()
         memory = []
         for share in (requests // 10, requests - requests // 10):
-            _ask_many(server.address, images, share)
-            memory.append(_resident_bytes(pid))
+            ask_many(server.address, images, share)
+            memory.append(resident_bytes(pid))
     growth = memory[1] / memory[0] - 1
     value = f"{growth:+.2%}, {memory[0] / 1e6:.1f} MB after {requests // 10:,} and {memory[1] / 1e6:.1f} MB after all"
     yield Figure(f"memory of the worker over {requests:,} requests", value, "within 2 %", abs(growth) <= 0.02)
 
 
-def _ask_many(address: Address, images: list[bytes], count: int) -> None:
+def ask_many(address: Address, images: list[bytes], count: int) -> None:
     def ask(number: int) -> None:
         client = Client(address)
         for index in range(number, count, 8):
@@ -351,12 +352,6 @@ def _ask_many(address: Address, images: list[bytes], count: int) -> None:
         client.close()
 
     _in_threads(8, ask)
-
-
-def _resident_bytes(pid: int) -> int:
-    """The resident memory of a process. Its share of what several map would change as others come and go."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Rss:"))
 
 
 class _Load:
@@ -398,7 +393,7 @@ class _Load:
 def serve_drain(setting: FigureSettings) -> Iterator[Figure]:
     """SIGTERM at random moments under load; and workers that are replaced while requests come."""
     stops = min(setting.limit or STOPS, STOPS)
-    artifact, images = _small(setting), _pictures(8)
+    artifact, images = _small(setting), pictures(8)
     moments = random.Random(0)
     answered = lost = others = failed = 0
     for _ in range(stops):

@@ -180,6 +180,17 @@ def test_the_commands_name_a_folder_that_hides_a_package(tmp_path: Path, command
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("module", ["exporter.cli", "benchmarks.cli"])
+def test_a_module_started_by_name_says_it_too(tmp_path: Path, module: str) -> None:
+    place = shadow(tmp_path, "runtimes", "package")
+    done = fresh(
+        f"import runpy, sys; sys.argv[1:] = ['--help']; runpy.run_module('{module}', run_name='__main__')", cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (EXIT_CODE, "")
+    assert error_codes(done.stderr) == [ShadowedPackageError.code]
+    assert str(place) in done.stderr
+
+
 @pytest.mark.parametrize("command", ["rexport", "rbench"])
 def test_the_commands_run_where_nothing_is_hidden(tmp_path: Path, command: str) -> None:
     done = fresh(CONSOLE.format(command), cwd=tmp_path)

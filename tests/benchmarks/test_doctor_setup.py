@@ -246,15 +246,6 @@ def test_limits_of_the_control_group_are_reported(tmp_path: Path) -> None:
     assert [word for word in finding_on(findings, "memory").what.split() if word[0].isdigit()] == ["8.0", "2.0"]
 
 
-def test_the_memory_limit_of_the_older_control_groups_is_read(tmp_path: Path) -> None:
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("5:memory:/box\n4:cpu:/box\n")
-    (tmp_path / "sys/fs/cgroup/memory/box").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/memory/box/memory.limit_in_bytes").write_text("1000\n")
-    assert machine.memory_limit(tmp_path) == 1000
-    assert machine.memory_limit(tmp_path / "nowhere") is None
-
-
 # GPUs
 
 

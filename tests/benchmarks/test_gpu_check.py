@@ -90,6 +90,16 @@ def test_a_failed_test_fails_the_script_and_all_is_measured(copy: Path, tmp_path
     assert "== tests" not in third.stdout
 
 
+def test_left_out_tests_are_not_called_passed(copy: Path, tmp_path: Path) -> None:
+    left_out = "import pytest\n@pytest.mark.gpu\n@pytest.mark.skip(reason='no GPU')\ndef test_gpu(): pass\n"
+    (copy.parents[1] / "tests" / "test_it.py").write_text(left_out)
+    for _ in range(2):  # so they are tried again the next time
+        done = gpu_check(tmp_path / "out", script=copy)
+        assert done.returncode == 0, done.stdout
+        assert "tests: none ran" in done.stdout
+        assert "all passed" not in done.stdout
+
+
 def test_without_marked_tests_it_says_so(copy: Path, tmp_path: Path) -> None:
     (copy.parents[1] / "tests" / "test_it.py").write_text("def test_other(): assert False\n")
     done = gpu_check(tmp_path / "out", script=copy)

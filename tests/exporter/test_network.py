@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from exporter.data.labels_file import read_labels
 from exporter.models.resnet import build, initialise
 from exporter.models.variants import customise, variant
-from exporter.network import ExportRequest, prepare, read_labels, reference_logits
+from exporter.network import ExportRequest, prepare, reference_logits
 from exporter.preprocessing.options import PreprocessingOptions
 from runtimes.errors import ArtifactError, ModelMismatchError, ResourceError, UsageError
 from tests.exporter.small import BASIC, SILENT, reason_codes, recording
@@ -36,42 +37,42 @@ def labels_file(folder: Path, content: bytes) -> Path:
     ],
 )
 def test_labels_are_read_however_they_were_written(tmp_path: Path, content: bytes) -> None:
-    assert read_labels(labels_file(tmp_path, content), 3, SILENT) == ("cat", "dog", "fox")
+    assert read_labels(labels_file(tmp_path, content), 3, SILENT.notice) == ("cat", "dog", "fox")
 
 
 def test_labels_are_unicode(tmp_path: Path) -> None:
-    assert read_labels(labels_file(tmp_path, f"{GREEK}\nfox".encode()), 2, SILENT) == (GREEK, "fox")
+    assert read_labels(labels_file(tmp_path, f"{GREEK}\nfox".encode()), 2, SILENT.notice) == (GREEK, "fox")
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_another_number_of_labels_is_refused(tmp_path: Path, count: int) -> None:
     path = labels_file(tmp_path, b"".join(b"label %d\n" % number for number in range(count)))
     with refuses(ModelMismatchError, "label-count-mismatch", "labels.txt", "3", count):
-        read_labels(path, 3, SILENT)
+        read_labels(path, 3, SILENT.notice)
 
 
 def test_a_blank_label_is_named(tmp_path: Path) -> None:
     with refuses(ArtifactError, "label-blank", "2"):
-        read_labels(labels_file(tmp_path, b"cat\n\nfox\n"), 3, SILENT)
+        read_labels(labels_file(tmp_path, b"cat\n\nfox\n"), 3, SILENT.notice)
 
 
 def test_labels_of_another_encoding_are_refused(tmp_path: Path) -> None:
     with refuses(ArtifactError, "labels-not-utf8", "UTF-8", "1"):
-        read_labels(labels_file(tmp_path, b"k\xe4se\n"), 1, SILENT)
+        read_labels(labels_file(tmp_path, b"k\xe4se\n"), 1, SILENT.notice)
 
 
 def test_missing_labels_are_named(tmp_path: Path) -> None:
     with refuses(ResourceError, "file-access-failed", "none.txt"):
-        read_labels(tmp_path / "none.txt", 3, SILENT)
+        read_labels(tmp_path / "none.txt", 3, SILENT.notice)
 
 
 def test_the_number_of_labels_may_be_open(tmp_path: Path) -> None:
-    assert read_labels(labels_file(tmp_path, b"cat\ndog\n"), None, SILENT) == ("cat", "dog")
+    assert read_labels(labels_file(tmp_path, b"cat\ndog\n"), None, SILENT.notice) == ("cat", "dog")
 
 
 def test_doubled_labels_are_noticed(tmp_path: Path) -> None:
     notices, listener = recording()
-    read_labels(labels_file(tmp_path, b"cat\ndog\ncat\n"), 3, listener)
+    read_labels(labels_file(tmp_path, b"cat\ndog\ncat\n"), 3, listener.notice)
     assert reason_codes(notices) == ["labels-repeated"]
     assert "labels.txt: 1 " in str(notices[0])
 

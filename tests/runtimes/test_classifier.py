@@ -19,7 +19,7 @@ import runtimes
 from runtimes import Classifier, files, opening
 from runtimes.artifacts.artifact import publish
 from runtimes.artifacts.manifest import Manifest, Weights
-from runtimes.classifier import Label, Prediction, softmax
+from runtimes.classifier import Label, Prediction
 from runtimes.errors import (
     ArtifactError,
     CheckFailedError,
@@ -31,6 +31,7 @@ from runtimes.errors import (
 )
 from runtimes.images.preprocessing import Preprocessing, fit_image
 from runtimes.protocol import Arrays, Feeds, TensorSpec
+from runtimes.tensors.activation import softmax
 from tests.refusals import refuses
 from tests.runtimes.colours import BLUE, COLOURS, GREEN, PLAIN, RED, SIZE, colour, network, open_classifier
 

@@ -52,18 +52,19 @@ GOOD: dict[str, object] = {
 }
 
 texts = st.text(st.characters(exclude_categories=()), max_size=8)
-inners = st.builds(Inner, st.tuples(st.integers(0, 9), st.integers()), st.sampled_from(("a", "b")))
+integers = st.integers(-codec.MAX_INTEGER, codec.MAX_INTEGER)
+inners = st.builds(Inner, st.tuples(st.integers(0, 9), integers), st.sampled_from(("a", "b")))
 outers = st.builds(
     Outer,
     texts,
-    st.integers(),
+    integers,
     st.floats(allow_nan=False, allow_infinity=False),
     st.booleans(),
     st.none() | inners,
     st.lists(inners, max_size=3).map(tuple),
-    st.dictionaries(texts, st.none() | st.integers() | texts, max_size=3),
-    st.dictionaries(texts, st.integers(), max_size=3),
-    st.lists(st.integers() | texts, max_size=3).map(tuple),
+    st.dictionaries(texts, st.none() | integers | texts, max_size=3),
+    st.dictionaries(texts, integers, max_size=3),
+    st.lists(integers | texts, max_size=3).map(tuple),
 )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from runtimes import errors
-from runtimes.errors import MAX_QUOTED, ArtifactError, ResourceError, RexportError, nearest, quote, suggest
+from runtimes.errors import ArtifactError, ResourceError, RexportError, nearest, quote, suggest
+from runtimes.escaping import MAX_QUOTED
 
 CODES = {
     "CheckFailedError": 1,
@@ -65,7 +66,7 @@ def test_foreign_text_is_escaped(text: object, shown: str) -> None:
 
 def test_foreign_text_is_cut() -> None:
     assert len(quote("x" * 10_000)) == MAX_QUOTED
-    assert quote("x" * 10_000).endswith("…")
+    assert quote("x" * 10_000).endswith("x… (10,000 characters)")
     assert quote("x" * MAX_QUOTED) == "x" * MAX_QUOTED
 
 

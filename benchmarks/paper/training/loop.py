@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from benchmarks.format import roughly
 from benchmarks.paper.training import run as runs
 from benchmarks.paper.training.batches import Data, Feed
 from benchmarks.paper.training.run import CurvePoint, FinalErrors, Run, RunIdentity, TrainingProgress, TrainingSegment
 from benchmarks.paper.training.step import Arithmetic, Stepper
+from benchmarks.paper.training.tensor_file import encode_tensors
 from benchmarks.records.findings import write_record
 from exporter.models.resnet import build, initialise
 from exporter.network import ExportListener
@@ -154,7 +154,7 @@ class Training:
     def _keep_state(self) -> None:
         (self.folder / runs.STATES).mkdir(exist_ok=True)
         with files.write_atomically(self.folder / runs.STATES / f"{self.iteration:07d}.safetensors") as temporary:
-            temporary.write_bytes(save(runs.model_state(self._stepper.state_on_host())))
+            temporary.write_bytes(encode_tensors(runs.model_state(self._stepper.state_on_host())))
 
     def _wrong(self) -> float:
         """The sum of the updates' training errors since the last point. Waits for the device."""
@@ -201,7 +201,7 @@ class Training:
         progress = TrainingProgress(self.iteration, self._warm, self._since, self._total_s, tuple(self.points))
         metadata = {"identity": codec.dumps(self.run.identity), "progress": codec.dumps(progress)}
         with files.write_atomically(self.folder / runs.CHECKPOINT) as temporary:
-            temporary.write_bytes(save(self._stepper.state_on_host(), metadata))
+            temporary.write_bytes(encode_tensors(self._stepper.state_on_host(), metadata))
         self._kept_s = time.monotonic()
 
     def _resume(self) -> None:
@@ -243,7 +243,7 @@ class Training:
         step_s, input_share = self._costs()
         with files.write_atomically(self.folder / runs.WEIGHTS) as temporary:
             origin = {"variant": self.run.identity.variant.name, "data": self.run.data}
-            temporary.write_bytes(save(weights, {**origin, "recipe": self.recipe.describe()}))
+            temporary.write_bytes(encode_tensors(weights, {**origin, "recipe": self.recipe.describe()}))
         self.run = replace(
             self.run,
             step_s=step_s,

@@ -26,7 +26,7 @@ from benchmarks.records.findings import FILE_LIMIT_BYTES, read_record
 from exporter.models.variants import VARIANTS, Shortcut, Variant
 from exporter.weights import checkpoint
 from runtimes import codec, files
-from runtimes.errors import ArtifactError, IntegrityError, UsageError
+from runtimes.errors import ArtifactError, IntegrityError, UsageError, quote
 
 RUN, CURVE, CHECKPOINT, WEIGHTS = "run.json", "curve.jsonl", "checkpoint.safetensors", "weights.safetensors"
 STATES = "states"
@@ -216,7 +216,10 @@ def read_checkpoint(path: Path) -> tuple[RunIdentity, TrainingProgress, dict[str
         return identity, codec.loads(TrainingProgress, metadata.get("progress", "")), tensors
     except (SafetensorError, ArtifactError) as error:
         raise IntegrityError(
-            f"a damaged checkpoint: {error}", code="checkpoint-damaged", path=path, hint="remove it to begin again"
+            f"a damaged checkpoint: {quote(error)}",
+            code="checkpoint-damaged",
+            path=path,
+            hint="remove it to begin again",
         ) from error
 
 

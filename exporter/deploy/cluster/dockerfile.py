@@ -87,7 +87,8 @@ def artifact_files(artifact: Artifact) -> list[str]:
     if manifest is None:
         return [artifact.path.name]
     records = [record for record in (manifest.vectors, *manifest.external) if record is not None]
-    return [artifact.path.name, manifest_path(artifact.path).name, *(record.name for record in records)]
+    names = [artifact.sibling(record.name, record.sha256).name for record in records]
+    return [artifact.path.name, manifest_path(artifact.path).name, *names]
 
 
 def _head(deployment: Deployment, settings: ImageSettings, wheel: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runtimes.errors import BackendUnavailableError
+from runtimes.escaping import json_text, printable
 from runtimes.libraries import importing, missing_library
 
 WIDTH = 10_000
@@ -36,13 +37,15 @@ def yaml_text(head: Sequence[str], document: Mapping[str, object]) -> str:
             return True
 
     def represent(dumper: Any, text: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+        lines = text.split("\n")
+        style = '"' if any(printable(line) != line for line in lines) else "|" if len(lines) > 1 else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent)
     body = yaml.dump(dict(document), Dumper=Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
-    return comment(head) + str(body)
+    return comment(head) + json_text(str(body))  # what is escaped stands in double quotation marks
 
 
 def comment(lines: Sequence[str]) -> str:
     """Return the lines as comments, for YAML and for a Dockerfile."""
-    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    return "".join(f"# {printable(line)}".rstrip() + "\n" for line in lines)

@@ -136,10 +136,18 @@ export class Labeller {
     return result;
   }
 
-  /** Return the probability of each class for the logits of one image, which may stand before those of others. */
+  /**
+   * Return the probability of each class for the outputs of one image, which may stand before those of others.
+   * One output with two labels is the probability of the second.
+   */
   probabilities(values) {
     const logits = Array.from(values.subarray(0, values.length / this.model.input.shape[0]));
     if (!logits.every(Number.isFinite)) throw new Error("The output of the network holds NaN or infinity.");
+    const { activation, labels } = this.model;
+    if (activation !== "softmax" && (activation || logits.length === 1)) {
+      const scores = activation === "none" ? logits : logits.map((value) => 1 / (1 + Math.exp(-value)));
+      return scores.length === 1 && labels?.length === 2 ? [1 - scores[0], scores[0]] : scores;
+    }
     const total = logits.reduce((sum, value) => sum + value, 0);
     if (this.model.may_be_probabilities && Math.min(...logits) >= 0 && Math.abs(total - 1) < 1e-3) return logits;
     const largest = logits.reduce((most, value) => Math.max(most, value), -Infinity);

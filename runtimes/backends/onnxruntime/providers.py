@@ -7,11 +7,12 @@ strongly typed networks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from runtimes.artifacts.manifest import Profile
+from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.spec import TensorSpec
 
 

@@ -14,6 +14,7 @@ from runtimes.backends.onnxruntime import plugin
 from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_opening_error
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider, RtxProvider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
+from runtimes.files import require_utf8
 from runtimes.libraries import importing
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description, Options
@@ -131,6 +132,7 @@ def open_session(
         settings.add_provider_for_devices([plugin.find_device(onnxruntime, provider)], provider.encode())
     elif not isinstance(provider, CpuProvider):
         load_failures = _load_libraries(onnxruntime)
+    require_utf8(artifact.path)
     try:
         session = onnxruntime.InferenceSession(
             os.fspath(artifact.path),

@@ -141,7 +141,7 @@ def _source_path(artifact: Artifact, record: Engine) -> Path:
         ArtifactError: The file is missing.
         UnsafeArtifactError: The manifest names a file outside the engine's folder.
     """
-    source = artifact.sibling(record.onnx)
+    source = artifact.sibling(record.onnx, artifact.manifest.parent if artifact.manifest else None)
     if not source.exists():
         raise ArtifactError(
             f"the engine was built without weights, and the ONNX file {quote(record.onnx)} with the weights is missing",

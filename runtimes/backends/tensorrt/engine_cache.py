@@ -6,19 +6,16 @@ incomplete engine is never used.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import functools
 import hashlib
 import json
 import os
-import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.errors import (
@@ -29,6 +26,7 @@ from runtimes.errors import (
     ResourceError,
     UnsafeArtifactError,
 )
+from runtimes.escaping import shell_word
 
 KEY_VERSION = 2
 """The version of the way engines are built. It changes with everything that is not a field of ``Key``."""
@@ -112,7 +110,11 @@ def entry(key: Key, folder: Path, make: Callable[[Path], object], warn: Callable
     path = claim_folder(folder) / f"{key.digest}.engine"
     if _find_fault(path) is None:
         return path
-    with _build_lock(path, warn):
+
+    def announce(holder: str) -> None:
+        warn(Reason("engine-build-awaited", f"waiting until {holder} has built this engine"))
+
+    with files.file_lock(path.with_name(f".{path.stem}.lock"), announce, files.LONG_PATIENCE_S):
         fault = _find_fault(path)
         if fault is None:
             return path
@@ -149,7 +151,7 @@ def claim_folder(folder: Path) -> Path:
             "other users can write to this folder of engines, and opening an engine can run code",
             code="engine-folder-writable",
             path=folder,
-            hint=f"chmod 700 {shlex.quote(os.fspath(folder))}",
+            hint=f"chmod 700 {shell_word(folder)}",
         )
     if status.st_uid != os.geteuid():
         raise UnsafeArtifactError(
@@ -175,55 +177,3 @@ def _find_fault(path: Path) -> str | None:
             return ""
         raise
     return None
-
-
-@contextlib.contextmanager
-def _build_lock(path: Path, warn: Callable[[Reason], None]) -> Iterator[None]:
-    """Hold the lock of the engine at the path in the ``with`` block, after waiting for it."""
-    lock_file = path.with_name(f".{path.stem}.lock")
-    _close_in_forks()
-    try:
-        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise ResourceError.from_os(error, lock_file, "lock") from error
-    _lock_descriptors.add(descriptor)
-    try:
-        _lock(descriptor, lock_file, warn)
-        yield
-    finally:
-        if descriptor in _lock_descriptors:  # a forked process has closed it already
-            _lock_descriptors.discard(descriptor)
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, lock_file: Path, warn: Callable[[Reason], None]) -> None:
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
-            warn(
-                Reason("engine-build-awaited", f"waiting until process {holder or 'unknown'} has built this engine"),
-            )
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    except OSError as error:
-        raise ResourceError.from_os(error, lock_file, "lock") from error
-
-
-_lock_descriptors: set[int] = set()
-"""The descriptors of this process's open lock files."""
-
-
-@functools.cache
-def _close_in_forks() -> None:
-    """Close the lock files in forked processes, which would otherwise hold the lock of a parent that has ended."""
-
-    def close() -> None:
-        for descriptor in _lock_descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        _lock_descriptors.clear()
-
-    os.register_at_fork(after_in_child=close)

@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from runtimes.errors import (
     UsageError,
     quote,
 )
+from runtimes.frozen_dataclass import dataclass
 from runtimes.libraries import importing, missing_library
 
 

@@ -184,7 +184,7 @@ def _graph(artifact: Artifact, engine: Artifact) -> OnnxGraph | None:
     if manifest is None or manifest.engine is None:
         return None
     try:
-        source = engine.sibling(manifest.engine.onnx)
+        source = engine.sibling(manifest.engine.onnx, manifest.parent)
         return onnxfile.graph(source) if files.sha256_of(source) == manifest.parent else None
     except RexportError:
         return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from runtimes.errors import RexportError
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.labelling.job import SourceKind
-from runtimes.labelling.sources.source import ListedImage, is_image_name, printable
+from runtimes.labelling.sources.source import ListedImage, is_image_name, name_in_folder, unicode_name
 from runtimes.labelling.stores import Store, StoreEntry
 
 
@@ -20,9 +22,11 @@ class FolderSource:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.root = store.root
+        self.left_out = LeftOutFiles()
 
     def images(self) -> Iterator[ListedImage]:
         """Yield the images depth first, so that the images of a folder stand together."""
+        self.left_out = LeftOutFiles()
         waiting: list[tuple[str, Iterator[StoreEntry]]] = [("", iter(self._store.entries()))]
         while waiting:
             folder, entries = waiting[-1]
@@ -33,8 +37,10 @@ class FolderSource:
             path = folder + entry.name
             if entry.is_folder and not entry.name.startswith("."):
                 waiting.append((f"{path}/", iter(self._store.entries(path))))
-            elif not entry.is_folder and is_image_name(entry.name):
-                yield ListedImage(printable(path))
+            elif not entry.is_folder:
+                self.left_out.add(entry.name)
+                if is_image_name(entry.name):
+                    yield ListedImage(unicode_name(path))
 
     def seal(self) -> str:
         """Return an empty text, because the content of a file is not part of the listing."""
@@ -51,7 +57,12 @@ class FolderSource:
             image: The image.
             content: The URI.
         """
-        return self._store.read(image.uri)
+        try:
+            return self._store.read(image.uri)
+        except RexportError:
+            if (name := name_in_folder(image.uri)) == image.uri:
+                raise
+            return self._store.read(name)
 
     def close(self) -> None:
         """Do nothing, as files are open only while they are read."""

@@ -7,6 +7,7 @@ from typing import NamedTuple, get_args
 
 from runtimes.artifacts.formats import kind_of
 from runtimes.errors import ArtifactError, InputError, UsageError, quote
+from runtimes.files import require_utf8
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.folder import FolderSource
 from runtimes.labelling.sources.source import ImageSource, is_image_name
@@ -53,7 +54,12 @@ class SourceForm(NamedTuple):
 
 
 def absolute(source: str) -> str:
-    """Return a local path as an absolute path. A URI stays as it is, without a slash at its end."""
+    """Return a local path as an absolute path. A URI stays as it is, without a slash at its end.
+
+    Raises:
+        UsageError: It is not UTF-8.
+    """
+    require_utf8(source)
     scheme, separator, rest = source.partition("://")
     return f"{scheme}://{rest.rstrip('/')}" if separator else str(Path(source).resolve())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
 
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import SUFFIXES
 from runtimes.labelling.job import SourceKind
 
@@ -34,10 +36,12 @@ class ImageSource(Protocol):
     Attributes:
         kind: The form of the source.
         root: The folder or prefix that relative URIs start from.
+        left_out: The files that are no images, counted while ``images`` yields.
     """
 
     kind: SourceKind
     root: str
+    left_out: LeftOutFiles
 
     def images(self) -> Iterator[ListedImage]:
         """Yield all images in an order that depends on nothing but the source. Holds one folder in memory at most.
@@ -79,10 +83,15 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def printable(name: str) -> str:
+def unicode_name(name: str) -> str:
     r"""Return a name as text that Parquet can hold. Bytes that are not UTF-8 become escapes, such as ``caf\xe9``."""
     try:
         name.encode()
     except UnicodeEncodeError:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return name
+
+
+def name_in_folder(name: str) -> str:
+    """Return the name that ``unicode_name`` has turned into ``name``, if it had bytes that are not UTF-8."""
+    return re.sub(r"\\x([89a-f][0-9a-f])", lambda escape: chr(0xDC00 + int(escape[1], 16)), name)

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from runtimes.errors import ArtifactError, quote
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.source import ListedImage
 from runtimes.labelling.sources.uris import UriReader
@@ -52,6 +53,7 @@ class ParquetSource:
         self._reader = UriReader(store)
         self._opened: tuple[str, ParquetFile] | None = None
         self.root = store.root
+        self.left_out = LeftOutFiles()
         self._column = self._content_column(self._names[0])
 
     def _content_column(self, name: str) -> str:
@@ -84,7 +86,7 @@ class ParquetSource:
 
         try:
             yield
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
+        except (pyarrow.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             raise ArtifactError(
                 f"the Parquet file cannot be read: {quote(' '.join(str(error).split()))}",
                 code="table-damaged",

@@ -9,10 +9,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from runtimes.errors import ArtifactError, InputError, ResourceError, quote
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import MAX_FILE_BYTES
 from runtimes.labelling.job import SourceKind
-from runtimes.labelling.sources.source import ListedImage, is_image_name, printable
+from runtimes.labelling.sources.source import ListedImage, is_image_name, unicode_name
 from runtimes.labelling.stores import Store
+from runtimes.tar_errors import TAR_ERRORS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,18 +36,22 @@ class TarSource:
         self._files: dict[str, pyarrow.NativeFile] = {}
         self._lock = threading.Lock()
         self.root = store.root
+        self.left_out = LeftOutFiles()
 
     def images(self) -> Iterator[ListedImage]:
         """Yield the images. Only the headers of the members are read.
 
         With several archives, the URI of an image begins with the name of its archive.
         """
+        self.left_out = LeftOutFiles()
         for name in self._names:
             prefix = f"{name}/" if len(self._names) > 1 else ""
             for member in self._members(name):
                 path = PurePosixPath(member.name)
+                if member.isreg():
+                    self.left_out.add(member.name)
                 if member.isreg() and not member.issparse() and _is_shown(path):
-                    yield ListedImage(printable(f"{prefix}{path}"), name, member.offset_data, member.size)
+                    yield ListedImage(unicode_name(f"{prefix}{path}"), name, member.offset_data, member.size)
 
     def _members(self, name: str) -> Iterator[tarfile.TarInfo]:
         file = self._file(name)
@@ -54,10 +60,12 @@ class TarSource:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+                    if member.size < 0:
+                        raise tarfile.ReadError(f"the size of {member.name!r} is negative")
                     yield member
             if file.read_at(tarfile.BLOCKSIZE, archive.offset) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("the end mark is missing")
-        except (tarfile.TarError, ValueError, EOFError) as error:
+        except (*TAR_ERRORS, SystemError) as error:  # SystemError is pyarrow's for a negative size
             raise ArtifactError(
                 f"the tar archive is truncated, compressed or damaged: {quote(error)}",
                 code="archive-unreadable",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-from runtimes.errors import InputError, RexportError
+from runtimes.errors import InputError, RexportError, UsageError
+from runtimes.images.left_out import LeftOutFiles
 from runtimes.labelling.job import SourceKind
 from runtimes.labelling.sources.source import ListedImage
 from runtimes.labelling.stores import Store, divide, open_store
@@ -30,12 +31,15 @@ class UriReader:
 
         Raises:
             ResourceError: The file or object is missing or unreadable.
-            InputError: The URI is empty, or its scheme is unknown.
+            InputError: The URI is empty or no possible path, or its scheme is unknown.
         """
         if not uri:
             raise InputError("the URI is empty", code="uri-empty")
         root, path = divide(uri)
-        return self._store(root).read(path)
+        try:
+            return self._store(root).read(path)
+        except UsageError as error:  # a path with a NUL character is wrong in its row alone
+            raise InputError(error.what, code=error.code, hint=error.hint) from error
 
     def _store(self, root: str) -> Store:
         with self._lock:
@@ -62,6 +66,7 @@ class ListSource:
         self._name = name
         self._reader = UriReader(store)
         self.root = store.root
+        self.left_out = LeftOutFiles()
 
     def images(self) -> Iterator[ListedImage]:
         """Yield the lines that are not empty."""

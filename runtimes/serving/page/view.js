@@ -16,6 +16,9 @@ const HEAT_HINT = "Press a class to see which parts of the image speak for it.";
 /** The largest number of answers on the page. Older ones are removed. */
 const MOST = 20;
 
+/** The largest length of a name, in characters. */
+const LONGEST = 200;
+
 /** Return a new element with properties and children. A child may be text. */
 export function element(name, properties = {}, ...children) {
   const result = Object.assign(document.createElement(name), properties);
@@ -23,11 +26,19 @@ export function element(name, properties = {}, ...children) {
   return result;
 }
 
+/** Return text whose control characters, and those that hide or turn the direction of writing, are escapes. */
+export function visible(text) {
+  const escapeOf = (character) => `\\u${character.codePointAt(0).toString(16).padStart(4, "0")}`;
+  const whole = text.replace(/(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, escapeOf);
+  return whole.length <= LONGEST ? whole : `${whole.slice(0, LONGEST)}… (${text.length} characters)`;
+}
+
 /** Show what the page is doing, and the completed share where it is known. */
 export function showStatus(text, share = null) {
   const status = document.getElementById("status");
   const bar = document.getElementById("progress");
-  if (status.textContent !== text) status.textContent = text;
+  const shown = visible(text);
+  if (status.textContent !== shown) status.textContent = shown;
   bar.hidden = share === null;
   if (share !== null) bar.value = share;
 }
@@ -35,7 +46,7 @@ export function showStatus(text, share = null) {
 /** Show why the page cannot be used. The visitor can do nothing else on it. */
 export function showFailure(text) {
   showStatus("");
-  document.getElementById("failure").textContent = text;
+  document.getElementById("failure").textContent = visible(text);
   document.getElementById("failure").hidden = false;
 }
 
@@ -80,7 +91,8 @@ function showSamples(labeller, samples) {
   if (samples.length === 0) return;
   const row = document.getElementById("samples");
   row.append(element("span", {}, "Or try one:"));
-  for (const { name, file, address } of samples) {
+  for (const { name: given, file, address } of samples) {
+    const name = visible(given);
     const picture = element("img", { src: address, alt: name, width: 48, height: 48 });
     const button = element("button", { type: "button", title: name }, picture);
     button.addEventListener("click", async () => labelOne(labeller, await file(), name));
@@ -90,7 +102,7 @@ function showSamples(labeller, samples) {
 }
 
 async function labelAll(labeller, files) {
-  for (const file of files) await labelOne(labeller, file, file.name || "pasted image");
+  for (const file of files) await labelOne(labeller, file, visible(file.name || "pasted image"));
 }
 
 /** Add the answer for one image above the earlier ones. An error is the answer for its image. */
@@ -101,11 +113,12 @@ async function labelOne(labeller, file, name) {
   while (answers.children.length > MOST) answers.lastElementChild.remove();
   await painted();
   try {
-    const result = await labeller.label(file);
+    const answered = await labeller.label(file);
+    const labels = answered.labels.map((label) => ({ ...label, name: visible(label.name) }));
     const bitmap = await createImageBitmap(file).catch(() => null);
-    showAnswer(answer, name, result, bitmap);
+    showAnswer(answer, name, { ...answered, labels }, bitmap);
   } catch (error) {
-    answer.lastElementChild.replaceWith(element("p", { className: "alarm" }, error.message));
+    answer.lastElementChild.replaceWith(element("p", { className: "alarm" }, visible(error.message)));
   }
 }
 
@@ -152,7 +165,7 @@ function heatChoices(labels, heat, canvas, caption, bitmap) {
         button.ariaPressed = String(!isShown);
         caption.textContent = map ? captionOf(map, labels[place].name) : HEAT_HINT;
       } catch (error) {
-        caption.textContent = error.message;
+        caption.textContent = visible(error.message);
       }
     });
   });

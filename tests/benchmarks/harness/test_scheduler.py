@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.accuracy import predictions
 from benchmarks.harness import room
-from benchmarks.harness.room import GPU_SPARE_BYTES, GPU_UNKNOWN_BYTES, Room, available_bytes
+from benchmarks.harness.room import GPU_SPARE_BYTES, GPU_UNKNOWN_BYTES, Room
 from benchmarks.harness.scheduler import (
     HELD,
     ScheduledJob,
@@ -554,13 +554,3 @@ def test_a_field_in_which_everyone_fails_ends(tmp_path: Path) -> None:
         ["process-crashed"]
     ] * 2
     assert not any(one.alone for one in found)
-
-
-def test_memory_is_what_the_kernel_says_can_be_had(tmp_path: Path) -> None:
-    assert (available_bytes() or 0) > 1 << 20
-    assert available_bytes(tmp_path) is None
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\nMemFree: 1 kB\nMemAvailable:       12 kB\n")
-    assert available_bytes(tmp_path) == 12 * 1024
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\n")
-    assert available_bytes(tmp_path) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,8 @@ def test_class_folders_by_names_alone() -> None:
     assert class_folders.read(["a/1.txt", "1.png"]) is None
     assert class_folders.read(["a/1.txt", "1.png"], "train") == class_folders.ClassFolders(("1.png",), None, (), None)
     found = class_folders.read(["pets/test/b/1.png", "pets/test/a/deep/2.png", "pets/train/c/3.png"])
-    assert found == class_folders.ClassFolders(
+    assert found is not None
+    assert replace(found, notices=()) == class_folders.ClassFolders(
         ("pets/test/b/1.png", "pets/test/a/deep/2.png"), (1, 0), ("a", "b", "c"), "test"
     )
+    assert [notice.code for notice in found.notices] == ["dataset-split-chosen", "dataset-folders-inside-classes"]

@@ -19,9 +19,9 @@ from exporter.document.status_line import (
     cut,
     is_live,
     notice_line,
-    printable,
 )
 from runtimes.errors import Reason
+from runtimes.escaping import printable
 
 FULL = Status("openvino int8 · batch 1", "3/8", 2 / 3, "process 2 of 3 · round 4 of 10 · ov int8 2 ms", 70)
 
@@ -84,7 +84,7 @@ def test_a_name_cannot_write_to_the_terminal() -> None:
     name = "a\x1b[31m\nb\r\x07\x9b2J\u202e.onnx"
     for text in (printable(name), Status(name, detail=name).render(200), notice_line(name)):
         assert text.isprintable()
-        assert "a [31m b" in text
+        assert "a\\x1b[31m\\nb" in text
 
 
 def test_a_notice_of_a_reason_has_its_kind_and_code() -> None:

@@ -255,7 +255,7 @@ def test_csv_has_a_header_and_is_quoted() -> None:
         for row in (
             ("a.png", "1", 'trouser, "long"', "3", "0.75", ""),
             ("a.png", "2", "coat", "0", "1.5e-09", ""),
-            ("b\nc.png", "", "", "", "", "b.png: cut off, at the end"),
+            (r"b\nc.png", "", "", "", "", "b.png: cut off, at the end"),
         )
     ]
 

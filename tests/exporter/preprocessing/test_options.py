@@ -34,7 +34,7 @@ def test_everything_is_assumed_where_nothing_is_known() -> None:
     view = chosen(NOTHING_CHOSEN)
     assert view == Preprocessing(73, (64, 64), 0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert view.assumed == ASSUMABLE
-    assert set(ASSUMABLE) | {"assumed"} == set(Preprocessing.__dataclass_fields__)
+    assert set(ASSUMABLE) | {"assumed", "scaled_decoding"} == set(Preprocessing.__dataclass_fields__)
 
 
 def test_what_the_weights_know_is_not_assumed() -> None:

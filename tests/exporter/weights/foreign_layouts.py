@@ -166,14 +166,6 @@ WRITTEN = {
         "torchvision", prefixed("module._orig_mod."), under("model_state_dict"), key="model_state_dict",
         prefix="module._orig_mod.",
     ),
-    "timm with average": Written(
-        "torchvision", content=averaged("state_dict", "state_dict_ema"), key="state_dict",
-        codes=("weights-entry-chosen", "variant-recognised"),
-    ),
-    "average at the side": Written(
-        "torchvision", content=averaged("model", "ema"), key="model",
-        codes=("weights-entry-chosen", "variant-recognised"),
-    ),
     "entry inside an entry": Written("torchvision", content=lambda state: {"model": {"state_dict": state}},
                                      key="model.state_dict"),
     "Lightning": Written(
@@ -188,13 +180,6 @@ WRITTEN = {
     "Lightning, head beside the backbone": Written(
         "torchvision", head("classifier", prefixed("backbone.")), under("state_dict"), key="state_dict",
         prefix="backbone.",
-    ),
-    "average behind a prefix": Written(
-        "torchvision", prefixed("model."), under("state_dict"),
-        {"model_ema.module.conv1.weight": numbers(4, 3, 7, 7), "model_ema.module.layer1.0.conv1.weight": numbers(1),
-         "model_ema.module.fc.weight": numbers(10, 3)},
-        key="state_dict", prefix="model.",
-        codes=("weights-prefix-chosen", "tensors-left-out", "variant-recognised"),
     ),
     "averaged model": Written(
         "torchvision", prefixed("module."), extras={"n_averaged": torch.tensor(7)}, prefix="module.", codes=LEFT_OUT
@@ -305,6 +290,28 @@ REFUSED = {
         "torchvision", prefixed("left."),
         extras={"right.conv1.weight": numbers(4, 3, 7, 7), "right.layer1.0.conv1.weight": numbers(1)},
     )),
+    "timm with average": Refused(
+        "weights-copies-ambiguous", ("--key state_dict or --key state_dict_ema",),
+        Written("", content=averaged("state_dict", "state_dict_ema")),
+    ),
+    "average at the side": Refused(
+        "weights-copies-ambiguous", ("--key model or --key ema",), Written("", content=averaged("model", "ema"))
+    ),
+    "average of another name": Refused(
+        "weights-copies-ambiguous", ("--key model or --key best_weights",),
+        Written("", content=averaged("model", "best_weights")),
+    ),
+    "average inside an entry": Refused(
+        "weights-copies-ambiguous", ("--key model or --key ema.module",),
+        Written("", content=lambda state: {"model": state, "ema": {"module": dict(state), "decay": 0.99}}),
+    ),
+    "average behind a prefix": Refused(
+        "weights-copies-ambiguous", ("--strip-prefix model. or --strip-prefix model_ema.module.",),
+        Written("", prefixed("model."), under("state_dict"),
+                {"model_ema.module.conv1.weight": numbers(4, 3, 7, 7),
+                 "model_ema.module.layer1.0.conv1.weight": numbers(1),
+                 "model_ema.module.fc.weight": numbers(10, 3)}),
+    ),
     "an average alone": Refused("weights-averaged-only", ("--key ema",), Written("", content=under("ema"))),
     "CLIP": Refused("network-unsupported", ("CLIP", "attention pooling"), Written(
         "", prefixed("visual."), extras={"visual.attnpool.positional_embedding": numbers(50, 32)},

@@ -497,7 +497,7 @@ finally:
         text=True,
         check=True,
     )
-    printed = f"{errno.EFBIG} file-access-failed {target}.json.next: cannot write: {os.strerror(errno.EFBIG)}\n"
+    printed = f"{errno.EFBIG} file-access-failed {target}.json: cannot write: {os.strerror(errno.EFBIG)}\n"
     assert done.stdout == printed, done.stderr
     assert {place.name: place.read_bytes() for place in tmp_path.iterdir()} == before
 

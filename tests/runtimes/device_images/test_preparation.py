@@ -112,7 +112,10 @@ def test_broken_files_are_told_as_by_pillow(tmp_path: Path) -> None:
         preparation.read(0, tmp_path / "absent.jpg")
 
 
-@pytest.mark.parametrize("preprocessing", [replace(SHORTER, antialias=False), plain(32, 24, channels=4)])
+@pytest.mark.parametrize(
+    "preprocessing",
+    [replace(SHORTER, antialias=False), replace(SHORTER, scaled_decoding=True), plain(32, 24, channels=4)],
+)
 def test_what_cannot_be_the_same_is_refused(preprocessing: runtimes.Preprocessing) -> None:
     with refuses(UsageError, "decoder-preprocessing-unsupported"):
         DevicePreparation(preprocessing, Decoder(), "cpu", None)

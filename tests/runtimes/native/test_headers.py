@@ -147,6 +147,7 @@ HOW = Preprocessing(36, (32, 32), 0, *IMAGENET)
         ({"size_bytes": 1}, "bytes"),
         ({"preprocessing": {}}, "manifest"),
         ({"preprocessing": asdict(HOW) | {"std": (1, 1)}}, "mean and std"),
+        ({"preprocessing": asdict(HOW) | {"scaled_decoding": True}}, "--scaled-decoding"),
         ({"outputs": [{"name": "features"}]}, "logits"),
         ({"inputs": []}, "manifest"),
     ],

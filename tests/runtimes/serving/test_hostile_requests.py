@@ -196,6 +196,12 @@ def test_a_tensor_that_contradicts_itself_is_refused(name: str, server: ServePro
     refused(ask(server, "POST", INFER, body, headers), 400)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(value: float, server: ServeProcess) -> None:
+    body, headers = binary_request({"shape": [1, 3, 32, 32]}, np.full(3 * 32 * 32, value, "<f4").tobytes())
+    assert refused(ask(server, "POST", INFER, body, headers), 400) == "input-not-finite"
+
+
 def nested(depth: int) -> bytes:
     return b'{"inputs": ' + b"[" * depth + b"]" * depth + b"}"
 

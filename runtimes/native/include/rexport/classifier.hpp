@@ -26,6 +26,20 @@ inline std::vector<double> softmax(const std::vector<float>& logits) {
   return result;
 }
 
+// Returns the probabilities of a network's outputs: by the activation of its manifest, else by a softmax, or a sigmoid
+// for one output. One output with two labels is the probability of the second.
+inline std::vector<double> probabilities_of(const std::vector<float>& outputs, const Manifest& manifest) {
+  const bool single = outputs.size() == 1;
+  const std::string activation = manifest.activation.empty() ? (single ? "sigmoid" : "softmax") : manifest.activation;
+  if (activation == "softmax") return softmax(outputs);
+  std::vector<double> result(outputs.begin(), outputs.end());
+  if (activation == "sigmoid") {
+    for (double& value : result) value = 1 / (1 + std::exp(-value));
+  }
+  if (single && manifest.labels.size() == 2) result.insert(result.begin(), 1 - result[0]);
+  return result;
+}
+
 // `Network` is constructed from a path, a manifest and the number of threads, and has
 // `std::vector<float> infer(const void* input, const std::vector<std::int64_t>& shape)`.
 // One classifier serves one thread at a time.
@@ -57,7 +71,7 @@ class Classifier {
 
   // Returns the `top` most probable classes of an image, the most probable one first.
   std::vector<Label> predict(const Image& image, std::size_t top = 1) {
-    const auto probabilities = softmax(logits(image));
+    const auto probabilities = probabilities_of(logits(image), manifest_);
     std::vector<Label> result;
     for (std::size_t index = 0; index < probabilities.size(); ++index) {
       const bool named = index < manifest_.labels.size();

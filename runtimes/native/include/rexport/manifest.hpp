@@ -51,6 +51,7 @@ struct Manifest {
   bool raw = false;                   // whether the input is uint8 (n, h, w, c), which the graph normalises
   std::optional<std::int64_t> batch;  // the fixed batch size
   std::vector<std::string> labels;    // empty if unknown
+  std::string activation;             // softmax, sigmoid or none; empty if unknown
   Preprocessing preprocessing;
 };
 
@@ -72,6 +73,10 @@ inline Preprocessing preprocessing_of(const nlohmann::json& fields) {
   result.bgr = fields.value("channel_order", "RGB") == "BGR";
   result.scale = fields.value("scale", 255.0f);
   result.floor_offset = fields.value("crop_offset", "round") == "floor";
+  if (fields.value("scaled_decoding", false)) {
+    throw Error("the model decodes JPEG files at a fraction of their size, which this header does not; export it without "
+                "--scaled-decoding");
+  }
   const bool positive = result.crop[0] > 0 && result.crop[1] > 0 && result.pad >= 0;
   if (!positive || result.mean.empty() || result.mean.size() != result.std.size()) {
     throw Error("the preprocessing has an empty crop, or not one mean and std for each channel");
@@ -103,6 +108,7 @@ inline Manifest manifest_of(const nlohmann::json& fields) {
   result.raw = input.at("dtype") == "uint8";
   if (input.at("shape").at(0).is_number()) result.batch = input.at("shape").at(0).get<std::int64_t>();
   result.output = logits_of(fields.at("outputs"));
+  result.activation = fields.value("activation", "");
   if (!fields.at("labels").is_null()) result.labels = fields.at("labels").get<std::vector<std::string>>();
   result.preprocessing = preprocessing_of(fields.at("preprocessing"));
   return result;

@@ -40,7 +40,7 @@ def test_a_folder_holds_what_its_description_names(request_: SiteRequest, labell
     for file in model["files"].values():
         content = (page.parent / file["path"]).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (file["bytes"], file["sha256"])
-    assert (page.parent / "model.onnx").read_bytes() == labelling.path.read_bytes()
+    assert (page.parent / model["files"]["model"]["path"]).read_bytes() == labelling.path.read_bytes()
     assert model["outputs"] == {"logits": "logits", "cam": "cam"}
     assert model["labels"][9] == "Ankle boot"
     assert model["input"] == {

@@ -163,7 +163,7 @@ def test_a_broken_folder_is_refused_with_a_reason(
 ) -> None:
     folder = tmp_path / "site"
     shutil.copytree(site / "site", folder)
-    model = folder / "model.onnx"
+    (model,) = folder.glob("model.*.onnx")
     content = bytearray(model.read_bytes())
     if fault == "damaged":
         content[len(content) // 2] ^= 1
@@ -177,7 +177,7 @@ def test_a_broken_folder_is_refused_with_a_reason(
     with browser.serving(folder) as found:
         open_page(driver, f"{found}/index.html")
         reason = browser.run(driver, "document.getElementById('failure').textContent")
-    expected = {"missing": "404", "other weights": "PyTorch"}.get(fault, "model.onnx is not the file")
+    expected = {"missing": "404", "other weights": "PyTorch"}.get(fault, f"{model.name} is not the file")
     assert expected in reason
     assert browser.run(driver, "document.getElementById('drop').hidden")
 
@@ -199,4 +199,4 @@ def _publish_other_weights(artifact: Artifact, folder: Path) -> None:
     description = json.loads((folder / "model.json").read_text())
     description["files"]["model"] = json.loads((page.parent / "model.json").read_text())["files"]["model"]
     (folder / "model.json").write_text(json.dumps(description))
-    shutil.copy(page.parent / "model.onnx", folder / "model.onnx")
+    shutil.copy(page.parent / description["files"]["model"]["path"], folder)

@@ -28,7 +28,7 @@ COLOURS = ("red", "green", "blue")
 PREPROCESSING = Preprocessing(8, (8, 8), 0, mean=(0.0,) * 3, std=(0.1,) * 3)
 
 
-def colour_model(path: Path, name: str, heat: bool = True) -> ServedModel:
+def colour_model(path: Path, name: str, heat: bool = True, labels: tuple[str, ...] = COLOURS) -> ServedModel:
     """A network whose class is the strongest colour of an image, and whose heat maps are where the colour is."""
     pixels = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 8])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
@@ -45,7 +45,7 @@ def colour_model(path: Path, name: str, heat: bool = True) -> ServedModel:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     runtime = runtimes.open(path, "onnxruntime", threads=1)
-    return ServedModel(name, runtime, Classifier(runtime, PREPROCESSING, COLOURS))
+    return ServedModel(name, runtime, Classifier(runtime, PREPROCESSING, labels))
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import fastapi
 import numpy as np
+import pytest
 from PIL import Image
 
 from runtimes.serving import ServedModel, ServingSettings, create_app
 from tests.benchmarks.report_html import browser
 from tests.exporter.deploy.web.pages import answers, open_page, wait_for
-from tests.runtimes.serving.page.conftest import COLOURS, serving
+from tests.hostile import ATTACKS, NAME, READABLE
+from tests.runtimes.serving.page.conftest import COLOURS, colour_model, serving
 from tests.runtimes.serving.page.test_explain import half_red
 from tests.servers import AppServer, serve_app
 
@@ -105,3 +107,24 @@ def test_an_image_that_the_browser_cannot_show_has_labels(
         assert browser.run(driver, "document.querySelectorAll('article button, canvas').length") == 0
     assert "blue" in answer
     assert "cannot show" in answer
+
+
+@pytest.mark.slow
+def test_no_label_or_name_acts_on_the_page(driver: WebDriver, tmp_path: Path) -> None:
+    labels = (ATTACKS[3], ATTACKS[2], ATTACKS[-1])
+    model = colour_model(tmp_path / "a.onnx", "first", labels=labels)
+    image = tmp_path / f"{NAME.replace(chr(10), '')}.png"
+    Image.new("RGB", (9, 9), "blue").save(image)
+    with serve_app([model]) as server:
+        open_page(driver, page_of(server))
+        choose(driver, image)
+        (answer,) = answers(driver, 1)
+        assert browser.run(driver, "[window.attacked === undefined, document.querySelectorAll('img, b').length]") == [
+            True,
+            0,
+        ]
+        assert browser.complaints(driver) == []
+    model.close()
+    assert READABLE in answer
+    assert r"\u202egnp.exe\u2066" in answer
+    assert "\u202e" not in answer

@@ -1,0 +1,62 @@
+"""The memory that a network needs at least, so that an impossible one is refused before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from exporter.models.layers import layers, parameters
+from exporter.models.variants import Variant
+from runtimes.errors import ResourceError
+from runtimes.memory import available_bytes
+
+_FLOAT_BYTES = 4
+
+
+def least_bytes(variant: Variant, images: int) -> int:
+    """Return a lower bound of the memory for the forward pass of a variant in bytes.
+
+    It counts the parameters, the input, and the output of the largest layer, all in float32.
+
+    Args:
+        variant: The variant.
+        images: The number of images in the batch.
+    """
+    image = variant.in_channels * math.prod(variant.size)
+    largest = max(layer.out_channels * math.prod(layer.out_size) for layer in layers(variant))
+    return _FLOAT_BYTES * (parameters(variant) + images * (image + largest))
+
+
+def require_memory(variant: Variant, images: int = 1) -> None:
+    """Check that the memory suffices for the forward pass of a variant, as far as ``least_bytes`` tells.
+
+    Args:
+        variant: The variant.
+        images: The number of images in the batch.
+
+    Raises:
+        ResourceError: It does not. The hint names the option that needs most.
+    """
+    needed, available = least_bytes(variant, images), available_bytes()
+    if available is None or needed <= available:
+        return
+    height, width = variant.size
+    raise ResourceError(
+        f"{variant.name} with {variant.in_channels:,} channels of {height:,}x{width:,} pixels and {variant.classes:,} "
+        f"classes needs at least {needed / 1e9:,.1f} GB of memory for a batch of {images:,}, and "
+        f"{available / 1e9:,.1f} GB are available",
+        code="memory-insufficient",
+        hint=f"a smaller {_costliest_option(variant, images)} needs less",
+    )
+
+
+def _costliest_option(variant: Variant, images: int) -> str:
+    """Return the option whose smallest value would save most."""
+    height, width = variant.size
+    smaller = {
+        "--batch": least_bytes(variant, 1),
+        "--in-channels": least_bytes(replace(variant, in_channels=1), images),
+        "--num-classes": least_bytes(replace(variant, classes=1), images),
+        "--size": least_bytes(replace(variant, size=(min(32, height), min(32, width))), images),
+    }
+    return min(smaller, key=lambda option: smaller[option])

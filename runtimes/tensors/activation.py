@@ -1,0 +1,86 @@
+"""The step from a classifier's output to probabilities. NumPy is imported by the functions that compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from runtimes.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Activation: TypeAlias = Literal["softmax", "sigmoid", "none"]
+"""The step: ``softmax`` over the classes, ``sigmoid`` for each class alone, or ``none`` for probabilities."""
+
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+"""All values of ``Activation``."""
+
+SUM_TOLERANCE = 1e-3
+"""The largest difference of a sum of probabilities from 1."""
+
+LEAST_VALUES = 8
+"""The smallest number of values between 0 and 1 that count as scores of a sigmoid, and not as logits by chance."""
+
+
+def guess_activation(outputs: NDArray[Any]) -> Activation:
+    """Return the step that the values of some outputs suggest.
+
+    Rows of probabilities sum to 1. Scores of a sigmoid lie between 0 and 1. Anything else is logits, whose step is
+    the sigmoid for one class and the softmax for several. Logits of a multi-label network look like those of others.
+
+    Args:
+        outputs: The outputs (n, classes), n at least 1.
+
+    Raises:
+        UsageError: The few values may be logits or scores.
+    """
+    import numpy as np
+
+    rows = outputs.astype(np.float64)
+    within = bool(((rows >= 0) & (rows <= 1 + SUM_TOLERANCE)).all())
+    single = rows.shape[1] == 1
+    if within and not single and bool((np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE).all()):
+        return "none"
+    if within and rows.size >= LEAST_VALUES:
+        return "none"
+    if within and single:
+        raise UsageError(
+            f"the output has one class, and {rows[0, 0]:g} may be a logit or a probability",
+            code="activation-unclear",
+            hint="activation sigmoid says that it is a logit, and none that it is a probability",
+        )
+    return "sigmoid" if single else "softmax"
+
+
+def to_probabilities(outputs: NDArray[Any], activation: Activation) -> NDArray[np.float64]:
+    """Return probabilities for the outputs of a classifier. Rows with NaN stay NaN, and so do others without a value.
+
+    Args:
+        outputs: The outputs (n, classes).
+        activation: The step.
+
+    Returns:
+        A fresh float64 array (n, classes).
+    """
+    import numpy as np
+
+    rows = outputs.astype(np.float64)
+    if activation == "softmax":
+        return softmax(rows)
+    if activation == "sigmoid":
+        with np.errstate(over="ignore"):
+            return np.asarray(1 / (1 + np.exp(-rows)), np.float64)
+    return rows
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities (n, classes) for logits (n, classes). A row with NaN or +inf becomes NaN."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result

@@ -1,0 +1,132 @@
+"""Hostile surroundings in which every command of both programs is started, and what must hold of it there.
+
+``python -m tests.surroundings [WORD ...]`` prints the whole table: each command in each surrounding. Words select rows
+and columns by their beginnings.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.processes import default_interrupt
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIMIT_S = 240
+SOMEONE = 12345
+"""The number of a user who has no entry in ``/etc/passwd``."""
+
+MODULES = {"rexport": "exporter.cli", "rbench": "benchmarks.cli"}
+DOCUMENTED_CODES = (0, 1, 2, 3, 4, 5, 6)
+AS_SOMEONE = (
+    "setpriv", f"--reuid={SOMEONE}", f"--regid={SOMEONE}", "--clear-groups",
+    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
+)  # fmt: skip
+"""Runs a program as a user without a name, who may read all files and write only own ones."""
+
+FULL_FOLDER = (
+    'mount -t tmpfs -o size=4k none "$0" && head -c 4096 /dev/zero >"$0/full" 2>/dev/null; TMPDIR=$0 exec "$@"'
+)
+
+
+@dataclass(frozen=True)
+class Surrounding:
+    """What is unusual about the start of a process.
+
+    Attributes:
+        redirections: Of a shell, as ``>&-``.
+        variables: What is changed in the environment; ``None`` removes a variable.
+        flags: Options of Python.
+        prefix: The command that starts the process in place of the shell.
+        shell: Commands of the shell before the start.
+        stdout: What reaches the reader of standard output: ``as ever``, ``other`` or ``nothing``.
+        code: The exit code of a command that has something to print and ends with 0 elsewhere.
+        cleared: Whether the environment has nothing but ``variables``.
+    """
+
+    redirections: str = ""
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    shell: str = ""
+    stdout: str = "as ever"
+    code: int = 0
+    cleared: bool = False
+
+    def missing(self) -> str | None:
+        """Why it cannot be made here; ``None`` if it can."""
+        if not self.prefix:
+            return None
+        if os.geteuid() != 0:
+            return f"only root may call {self.prefix[0]}"
+        return None if shutil.which(self.prefix[0]) else f"there is no {self.prefix[0]}"
+
+
+ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+SURROUNDINGS = {
+    "stdout closed": Surrounding(">&-", stdout="nothing"),
+    "all streams closed": Surrounding("<&- >&- 2>&-", stdout="nothing"),
+    "stdout full": Surrounding(">/dev/full", stdout="nothing", code=6),
+    "stderr full": Surrounding("2>/dev/full"),
+    "no reader": Surrounding("| true", stdout="nothing"),
+    "ascii": Surrounding(variables=ASCII, stdout="other"),
+    "latin-1": Surrounding(variables={"PYTHONIOENCODING": "latin-1"}, stdout="other"),
+    "nobody": Surrounding(prefix=AS_SOMEONE, cleared=True),
+    "home not writable": Surrounding(prefix=AS_SOMEONE, variables={"HOME": "/proc"}),
+    "no temporary folder": Surrounding(variables={"TMPDIR": "/nowhere"}),
+    "temporary folder full": Surrounding(prefix=("unshare", "--mount", "sh", "-c", FULL_FOLDER)),
+    "python -O": Surrounding(flags=("-O",)),
+    "python -OO": Surrounding(flags=("-OO",)),
+    "interrupt ignored": Surrounding(shell="trap '' INT; "),
+    "few descriptors": Surrounding(shell="ulimit -n 64; "),
+    "narrow": Surrounding(variables={"COLUMNS": "1", "TERM": "dumb"}, stdout="other"),
+    "wide": Surrounding(variables={"COLUMNS": "100000", "TERM": "xterm"}, stdout="other"),
+    "odd locale": Surrounding(variables={"LC_ALL": "tr_TR.ISO-8859-9", "TZ": "Nowhere/Else", "LANGUAGE": "tr"}),
+    "strict": Surrounding(variables={"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did in a surrounding, and where its files lie."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+    cpu_s: float
+
+
+def run(surrounding: Surrounding, folder: Path, program: str, *arguments: str) -> Outcome:
+    """Runs a command with the folder as its current one."""
+    environment = {} if surrounding.cleared else dict(os.environ)
+    environment |= {"PYTHONPATH": os.fspath(REPOSITORY), "PATH": os.environ["PATH"]}
+    for name, value in surrounding.variables.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value
+    command = [sys.executable, *surrounding.flags, "-m", MODULES[program], *arguments]
+    script = f'{surrounding.shell}exec "$@" {surrounding.redirections}'
+    if surrounding.redirections.startswith("|"):
+        script = f'set -o pipefail; "$@" {surrounding.redirections}'
+    prefix = list(surrounding.prefix)
+    if prefix[:1] == ["setpriv"]:
+        os.chown(folder, SOMEONE, SOMEONE)
+    if "sh" in prefix:
+        place = folder.with_name(f"{folder.name}-tmp")
+        place.mkdir()
+        prefix.append(str(place))
+    before = os.times()
+    with default_interrupt():
+        done = subprocess.run(
+            [*prefix, "bash", "-c", script, "bash", *command],
+            cwd=folder, env=environment, capture_output=True, timeout=LIMIT_S, check=False,
+        )  # fmt: skip
+    after = os.times()
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"), cpu_s)
