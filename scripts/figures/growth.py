@@ -127,6 +127,7 @@ growth_label = _grow("label")
 
 def draw() -> None:
     """Draw the recorded cases as SVG and PNG beside their data."""
+    from matplotlib import ticker
     from matplotlib.figure import Figure as Drawing
 
     panels = (("export", "export-whole"), ("report", "compare"), ("reader",), ("label",))
@@ -144,8 +145,11 @@ def draw() -> None:
             last = first[-1]
             guide = [last.cpu_s * size / last.size for size in (low, high)]
             axes.loglog((low, high), guide, linestyle=":", color="grey", label="linear")
-            axes.set_ylim(bottom=first[0].cpu_s / 3)
+            axes.set_ylim(bottom=min(case.cpu_s for kind in kinds for case in read_cases(kind)[:1]) / 2)
             axes.set_xlim(low, high)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(ticker.NullFormatter())
         axes.set_xlabel(UNITS[kinds[0]])
         axes.set_ylabel("CPU seconds")
         axes.grid(visible=True, alpha=0.3)
