@@ -32,7 +32,7 @@ _HEADER_BYTES = 4096
 """The size of the header, so that the rest begins at a page of memory."""
 
 
-def compiled_path(folder: Path, facts: Mapping[str, object]) -> Path:
+def path_of_compiled(folder: Path, facts: Mapping[str, object]) -> Path:
     """Return the file of a compiled model.
 
     Args:

@@ -18,7 +18,7 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     Args:
         root: The folder that holds ``proc`` and ``sys``.
     """
-    return min(filter(None, (_left_by_machine(root), _left_by_groups(root), _left_by_limit(root))), default=None)
+    return min(filter(None, (_free_of_machine(root), _free_of_groups(root), _free_of_limit(root))), default=None)
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
@@ -30,7 +30,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     return min((limit for limit, _ in _group_limits(root)), default=None)
 
 
-def _left_by_machine(root: Path) -> int | None:
+def _free_of_machine(root: Path) -> int | None:
     with contextlib.suppress(OSError):
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -38,8 +38,8 @@ def _left_by_machine(root: Path) -> int | None:
     return None
 
 
-def _left_by_groups(root: Path) -> int | None:
-    left = (limit - max(0, _number(usage) - _cached_bytes(usage.parent)) for limit, usage in _group_limits(root))
+def _free_of_groups(root: Path) -> int | None:
+    left = (limit - max(0, _number(usage) - _cache_bytes(usage.parent)) for limit, usage in _group_limits(root))
     return min((max(1, count) for count in left), default=None)
 
 
@@ -51,7 +51,7 @@ def _group_limits(root: Path) -> list[tuple[int, Path]]:
     return [(limit, usage) for limit, usage in pairs if limit]
 
 
-def _cached_bytes(group: Path) -> int:
+def _cache_bytes(group: Path) -> int:
     """Return the usage of a control group that the kernel frees on demand: the cached content of files."""
     with contextlib.suppress(OSError):
         fields = (line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -67,7 +67,7 @@ def _number(path: Path) -> int:
     return 0
 
 
-def _left_by_limit(root: Path) -> int | None:
+def _free_of_limit(root: Path) -> int | None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return None

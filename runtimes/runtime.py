@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 import numpy as np
 
@@ -25,18 +25,20 @@ from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 from runtimes.tensors.stream_handle import StreamLike, stream_handle
 from runtimes.tensors.validation import (
     batch_shape,
-    batched_outputs,
     check_feeds,
     check_rows,
     check_tensors,
     empty_outputs,
     make_fast_check,
     on_device,
+    outputs_with_rows,
     reconcile_specs,
 )
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+Outputs = TypeVar("Outputs", bound=Mapping[str, Any])
 
 
 class Runtime:
@@ -77,7 +79,7 @@ class Runtime:
             session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs, artifact.path)
         )
         # Only a manifest promises rows: libraries name the dimensions of other files as they like.
-        self._batched = () if manifest is None else batched_outputs(self._inputs, self._outputs)
+        self._batched = () if manifest is None else outputs_with_rows(self._inputs, self._outputs)
         self._check_finite = check_finite
         self._needs_no_check = make_fast_check(self._inputs, check_finite)
         self._skipped_backends = skipped_backends
@@ -171,15 +173,15 @@ class Runtime:
             return self._infer_on_device(feeds, device_outputs, stream)
         with self._calls:
             if self._needs_no_check(feeds):
-                return self._run(feeds)
+                return self._require_rows(self._session.run(feeds), feeds)
             if self._device_session is not None and on_device(feeds):
                 return self._run_tensors(self._device_session, feeds)
             return self._prepare(feeds)()
 
-    def _run(self, arrays: Arrays) -> Arrays:
-        outputs = self._session.run(arrays)
+    def _require_rows(self, outputs: Outputs, feeds: Mapping[str, Any]) -> Outputs:
+        """Return the outputs, checked to have a row for each image where the manifest promises one."""
         if self._batched:
-            check_rows(outputs, self._batched, len(arrays[self._inputs[0].name]))
+            check_rows(outputs, self._batched, feeds[self._inputs[0].name].shape[0])
         return outputs
 
     def _infer_on_device(
@@ -227,7 +229,7 @@ class Runtime:
             )
         arrays = self._check_arrays(feeds)
         empty = empty_outputs(self._inputs, self._outputs, arrays)
-        return (lambda: self._run(arrays)) if empty is None else (lambda: empty)
+        return (lambda: self._require_rows(self._session.run(arrays), arrays)) if empty is None else (lambda: empty)
 
     def _queue(
         self, session: DeviceSession, feeds: Mapping[str, object], stream: int | None
@@ -238,20 +240,14 @@ class Runtime:
         empty = empty_outputs(self._inputs, self._outputs, checked)
         if empty is not None:
             return empty_device_outputs(empty, _device_index(session.description.device))
-        outputs = session.queue(checked, stream)
-        if self._batched:
-            check_rows(outputs, self._batched, checked[self._inputs[0].name].shape[0])
-        return outputs
+        return self._require_rows(session.queue(checked, stream), checked)
 
     def _run_tensors(self, session: DeviceSession, feeds: Mapping[str, object]) -> Arrays:
         tensors = check_tensors(self._inputs, feeds)
         empty = empty_outputs(self._inputs, self._outputs, tensors)
         if empty is not None:
             return empty
-        outputs = session.run_tensors(tensors)
-        if self._batched:
-            check_rows(outputs, self._batched, tensors[self._inputs[0].name].shape[0])
-        return outputs
+        return self._require_rows(session.run_tensors(tensors), tensors)
 
     @overload
     def infer_async(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Future[Arrays]: ...

@@ -240,21 +240,21 @@ def test_other_names_have_one_order(names: list[str]) -> None:
     check_class_order(sorted(names))
 
 
-@pytest.mark.parametrize(
-    ("text", "classes", "code"),
-    [
-        ("0 cat\n1 dog\n", 2, "labels-numbered"),
-        ("0,cat\n1,dog\n", 2, "labels-numbered"),
-        ("1: cat\n2: dog\n", 2, "labels-numbered"),
-        ('{"0": "cat",\n"1": "dog"}', 2, "labels-not-lines"),
-        ('["cat", "dog"]', 2, "labels-not-lines"),
-    ],
-)
-def test_a_table_of_labels_is_refused(text: str, classes: int, code: str, tmp_path: Path) -> None:
+TABLES = {
+    "0 cat\n1 dog\n": "labels-numbered",
+    "0,cat\n1,dog\n": "labels-numbered",
+    "1: cat\n2: dog\n": "labels-numbered",
+    '{"0": "cat",\n"1": "dog"}': "labels-not-lines",
+    '["cat", "dog"]': "labels-not-lines",
+}
+
+
+@pytest.mark.parametrize(("text", "code"), TABLES.items())
+def test_a_table_of_labels_is_refused(text: str, code: str, tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text(text)
     with refuses(ArtifactError, code, "names.txt"):
-        read_labels(path, classes, lambda _: None)
+        read_labels(path, 2, lambda _: None)
 
 
 def test_numbers_alone_are_labels_and_a_header_is_named(tmp_path: Path) -> None:

@@ -65,10 +65,10 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     characters = error.object[error.start : error.end]
-    return "".join(_ASCII.get(character) or _escaped(character) for character in characters), error.end
+    return "".join(_ASCII.get(character) or _as_escapes(character) for character in characters), error.end
 
 
-def _escaped(text: str) -> str:
+def _as_escapes(text: str) -> str:
     """Return the text with all characters beyond ASCII as ``\\uXXXX``, in pairs beyond ``U+FFFF``."""
     units = text.encode("utf-16-be", "surrogatepass")
     codes = (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
@@ -98,7 +98,7 @@ def print_json(text: str) -> None:
         ResourceError: Standard output cannot be written.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print_result(json_text(text) if codecs.lookup(encoding).name == "utf-8" else _escaped(text))
+    print_result(json_text(text) if codecs.lookup(encoding).name == "utf-8" else _as_escapes(text))
 
 
 def print_path(path: str | os.PathLike[str]) -> None:

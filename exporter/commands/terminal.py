@@ -83,7 +83,7 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
     try:
         code = command.main(prog_name=program, standalone_mode=False)
     except BaseException as error:
-        code = _report(_ending(received[0]) if received else _unwrapped(error, stdout, stderr))
+        code = _report(_ending(received[0]) if received else _unwrap(error, stdout, stderr))
     code = code if isinstance(code, int) else 0
     try:
         flush_result()
@@ -150,7 +150,7 @@ def _ending(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
-def _unwrapped(error: BaseException, stdout: TextIO, stderr: TextIO) -> BaseException:
+def _unwrap(error: BaseException, stdout: TextIO, stderr: TextIO) -> BaseException:
     """What a broken pipe means, which click takes for that of stdout: it wraps both streams, and exits with 1."""
     if sys.stdout is stdout:
         return error

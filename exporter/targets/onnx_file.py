@@ -22,7 +22,7 @@ from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.precision.table import Material
 from exporter.targets.publish import Draft, ExportTarget, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
-from exporter.targets.repeated_blocks import draw_parameters, folded_parameters, repeat_blocks, shorten
+from exporter.targets.repeated_blocks import draw_parameters, fold_parameters, repeat_blocks, shorten
 from exporter.targets.strided_slices import pool_strided_slices
 from runtimes import Artifact, files
 from runtimes.artifacts.embedded import KEY, Embedded
@@ -187,7 +187,7 @@ def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
     traced = with_outputs(build(short), network.outputs)
     draw_parameters(traced)
     graph = _trace_module(traced, network, batch, opset)
-    return repeat_blocks(graph, network.variant, folded_parameters(network.variant, model))
+    return repeat_blocks(graph, network.variant, fold_parameters(network.variant, model))
 
 
 def _trace_module(module: nn.Module, network: Network, batch: int | None, opset: int) -> onnx.ModelProto:

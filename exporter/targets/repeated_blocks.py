@@ -61,7 +61,7 @@ def draw_parameters(module: nn.Module) -> None:
                 values.uniform_(0.5, 1.5, generator=generator)
 
 
-def folded_parameters(variant: Variant, module: nn.Module) -> dict[str, Array]:
+def fold_parameters(variant: Variant, module: nn.Module) -> dict[str, Array]:
     """Return the tensors of a network by name, as a graph with folded batch norms has them.
 
     The arithmetic is that of torch's exporter, to the bit.
@@ -93,7 +93,7 @@ def repeat_blocks(graph: onnx.ModelProto, variant: Variant, parameters: Mapping[
     Args:
         graph: The tidy graph of ``shorten(variant)``.
         variant: The variant.
-        parameters: The tensors of the network, as from ``folded_parameters``.
+        parameters: The tensors of the network, as from ``fold_parameters``.
 
     Raises:
         CheckFailedError: The graph has other tensors than the network, or a block that cannot be repeated.
@@ -105,7 +105,7 @@ def repeat_blocks(graph: onnx.ModelProto, variant: Variant, parameters: Mapping[
     ]
     nodes: list[onnx.NodeProto] = []
     for block, run in _split(graph.graph.node, blocks):
-        nodes += _renamed_inputs(run, blocks) if block is None else block.repeat_nodes(run)
+        nodes += _rename_inputs(run, blocks) if block is None else block.repeat_nodes(run)
     tensors: list[onnx.TensorProto] = []
     for block, stored in _split(graph.graph.initializer, blocks):
         tensors += stored if block is None else block.repeat_tensors(stored)
@@ -219,7 +219,7 @@ def _split(
     return ((block, list(run)) for block, run in groupby(items, block_of))
 
 
-def _renamed_inputs(run: Sequence[onnx.NodeProto], blocks: Sequence[_RepeatedBlock]) -> Sequence[onnx.NodeProto]:
+def _rename_inputs(run: Sequence[onnx.NodeProto], blocks: Sequence[_RepeatedBlock]) -> Sequence[onnx.NodeProto]:
     """Let nodes outside the repeated blocks read the last block of a stage, in place."""
     exits = {block.exit: block.stage_exit for block in blocks}
     for node in run:

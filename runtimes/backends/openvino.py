@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
-from runtimes.compiled_models import compiled_path, read_compiled, write_compiled
+from runtimes.compiled_models import path_of_compiled, read_compiled, write_compiled
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
 from runtimes.libraries import importing, missing_library
 from runtimes.onnx import graph as onnxfile
@@ -211,7 +211,7 @@ def _compile_once(
     """
     import openvino
 
-    path = compiled_path(
+    path = path_of_compiled(
         folder,
         {
             "model": _digest(artifact),

@@ -347,7 +347,7 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
     """
     module = _pillow()
     try:
-        image = module.open(io.BytesIO(content), formats=_supported_formats())
+        image = module.open(io.BytesIO(content), formats=_readable_formats())
         if image.width * image.height > max_pixels:
             raise _too_many_pixels(max_pixels)
         if image.format == "PNG":
@@ -356,7 +356,7 @@ def open_image(content: bytes, max_pixels: int) -> PIL.Image.Image:
         raise InputError(
             f"the file is not a readable image: its first bytes are {content[:8].hex(' ')}",
             code="image-format-unknown",
-            hint=_other_kind(content) or f"the supported formats are {', '.join(_supported_formats())}",
+            hint=_other_kind(content) or f"the supported formats are {', '.join(_readable_formats())}",
         ) from error
     return image  # type: ignore[no-any-return]
 
@@ -371,7 +371,7 @@ def _other_kind(content: bytes) -> str | None:
 
 
 @functools.cache
-def _supported_formats() -> tuple[str, ...]:
+def _readable_formats() -> tuple[str, ...]:
     """Return those of ``FORMATS`` that the installed Pillow has, without loading their readers."""
     has_avif = importlib.util.find_spec("PIL.AvifImagePlugin") is not None
     return FORMATS if has_avif else tuple(format for format in FORMATS if format != "AVIF")

@@ -259,7 +259,7 @@ def reconcile_specs(
     return recorded
 
 
-def batched_outputs(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
+def outputs_with_rows(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
     """Return the names of the outputs that have one row for each image, according to the specifications.
 
     These are the outputs whose first dimension varies under the same name as that of the only input. Of networks with

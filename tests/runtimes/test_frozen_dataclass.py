@@ -105,16 +105,16 @@ def test_instances_travel_between_processes() -> None:
     assert hash(pickle.loads(pickle.dumps(sent))) == hash(sent)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "@dataclass(frozen=False)\nclass Sample:\n    a: int",
-        "@dataclass(frozen=True)\nclass Sample:\n    a: int = field(init=False)",
-        "@dataclass(frozen=True)\nclass Sample:\n    a: int = field(kw_only=True)",
-        "@dataclass(frozen=True)\nclass Sample:\n    a: int\n    def __repr__(self): return ''",
-        "@dataclass(frozen=True)\nclass A:\n    a: int\n@dataclass(frozen=True)\nclass B(A):\n    b: int",
-    ],
-)
+REFUSED = {
+    "mutable": "@dataclass(frozen=False)\nclass Sample:\n    a: int",
+    "no argument": "@dataclass(frozen=True)\nclass Sample:\n    a: int = field(init=False)",
+    "by name only": "@dataclass(frozen=True)\nclass Sample:\n    a: int = field(kw_only=True)",
+    "own repr": "@dataclass(frozen=True)\nclass Sample:\n    a: int\n    def __repr__(self): return ''",
+    "inherited": "@dataclass(frozen=True)\nclass A:\n    a: int\n@dataclass(frozen=True)\nclass B(A):\n    b: int",
+}
+
+
+@pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
 def test_what_it_cannot_do_is_refused(body: str) -> None:
     with pytest.raises(TypeError):
         exec(body, {"dataclass": frozen, "field": dataclasses.field, "__name__": __name__})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import runtimes
 from runtimes import Artifact, compiled_models, files
 from runtimes.artifacts.manifest import Tuning
-from runtimes.compiled_models import compiled_path
+from runtimes.compiled_models import path_of_compiled
 from runtimes.errors import ResourceError, UsageError
 from runtimes.selection import select_candidates
 from tests.exporter import small
@@ -85,7 +85,7 @@ def test_a_damaged_compiled_model_never_runs(exported: Artifact, tmp_path: Path,
 
 def test_what_a_compiled_model_depends_on_is_its_key(exported: Artifact, tmp_path: Path) -> None:
     facts: dict[str, object] = {"model": "a", "openvino": "1", "processor": "p", "settings": {"threads": 1}}
-    paths = {compiled_path(tmp_path, facts | change) for change in ({}, *({name: "b"} for name in facts))}
+    paths = {path_of_compiled(tmp_path, facts | change) for change in ({}, *({name: "b"} for name in facts))}
     assert len(paths) == 5
     with runtimes.open(exported.path, "openvino", threads=1, model_cache=tmp_path) as runtime:
         assert Path(runtime.description.compiled or "").parent == tmp_path

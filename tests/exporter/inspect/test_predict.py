@@ -195,8 +195,8 @@ def averaging(path: Path, shape: list[int | str], axes: list[int]) -> Path:
 @pytest.mark.parametrize(
     ("shape", "axes", "said"),
     [
-        (["n", 3, 64, 48], [2, 3], ["squashed to 64 x 48", "64 x 48"]),
-        (["n", 3, 300, 200], [2, 3], ["squashed to 343 x 229", "300 x 200"]),
+        (["n", 3, 64, 48], [2, 3], ["squashed", "to 64 x 48", "64 x 48"]),
+        (["n", 3, 300, 200], [2, 3], ["squashed", "to 343 x 229", "300 x 200"]),
         (["n", 3, "h", "w"], [2, 3], ["resized to 256", "224 x 224"]),
         (["n", 32, 32, 3], [1, 2], ["resized to 32", "32 x 32"]),
     ],

@@ -16,7 +16,7 @@ from exporter.targets import onnx_file
 from exporter.targets.repeated_blocks import (
     TRACED_BLOCKS,
     draw_parameters,
-    folded_parameters,
+    fold_parameters,
     repeat_blocks,
     shorten,
 )
@@ -113,7 +113,7 @@ def short_graph() -> bytes:
 
 
 def parameters(row: Variant) -> dict[str, Array]:
-    return folded_parameters(row, drawn(row).model)
+    return fold_parameters(row, drawn(row).model)
 
 
 def test_a_missing_tensor_is_caught(short_graph: bytes) -> None:

@@ -119,10 +119,8 @@ def test_no_label_or_name_acts_on_the_page(driver: WebDriver, tmp_path: Path) ->
         open_page(driver, page_of(server))
         choose(driver, image)
         (answer,) = answers(driver, 1)
-        assert browser.run(driver, "[window.attacked === undefined, document.querySelectorAll('img, b').length]") == [
-            True,
-            0,
-        ]
+        attack = browser.run(driver, "[window.attacked === undefined, document.querySelectorAll('img, b').length]")
+        assert attack == [True, 0]
         assert browser.complaints(driver) == []
     model.close()
     assert READABLE in answer
