@@ -85,7 +85,8 @@ def test_a_name_cannot_write_to_a_file_of_lines(capsys: pytest.CaptureFixture[st
         listener.notice(f"of {name}")
     text = capsys.readouterr().err
     assert text.replace("\n", "").isprintable()
-    assert text.splitlines() == ["a [31m b   2J.onnx", "of a [31m b   2J.onnx"]
+    shown = r"a\x1b[31m\nb\r\x07\x9b2J.onnx"
+    assert text.splitlines() == [shown, f"of {shown}"]
 
 
 RUN = """
