@@ -39,6 +39,7 @@ TRUSTED = {
     "benchmarks.doctor.smoke_worker": "the order of the parent process",
     "benchmarks.harness": "messages of own workers",
     "benchmarks.paper.training.corpus": "files whose SHA-256 is published",
+    "benchmarks.paper.training.tensor_file": "the header that safetensors wrote in this process",
     "benchmarks.process.isolated": "the reply of an own process",
     "benchmarks.process.worker_process": "messages of own workers",
     "benchmarks.worker.__main__": "the order of the parent process",

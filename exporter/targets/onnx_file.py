@@ -108,6 +108,8 @@ def export_network(
 
     def write(typed: onnx.ModelProto, calibration: Calibration | None) -> Artifact:
         """Write, check and publish a graph, which is changed."""
+        from onnx import helper
+
         if network.raw and network.preprocessing is not None:
             typed = with_raw_input(typed, network.preprocessing)
         listener.step("checking the graph")
@@ -123,7 +125,7 @@ def export_network(
                 opset=opset,
                 replace=place.replace,
             )
-            typed.metadata_props.add(key=KEY, value=Embedded.of(manifest_of(draft, network)).as_json())
+            helper.set_model_props(typed, {KEY: Embedded.of(manifest_of(draft, network)).as_json()})
             external = _write(typed, file, place.target)
             try:
                 _check(file, network)

@@ -8,7 +8,7 @@ nodes, the same names, the same numbers. Like any other graph, it is checked aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
@@ -113,6 +113,8 @@ def repeat_blocks(graph: onnx.ModelProto, variant: Variant, parameters: Mapping[
     del graph.graph.node[:], graph.graph.initializer[:]
     graph.graph.node.extend(nodes)
     graph.graph.initializer.extend(tensors)
+    folded = {f"{convolution}.bias" for convolution in foldable_norms(variant).values()}
+    _drop_biases(graph.graph, {name for name, values in parameters.items() if not values.any()} - folded)
     return graph
 
 
@@ -245,3 +247,19 @@ def _set_parameters(tensors: Sequence[onnx.TensorProto], parameters: Mapping[str
             f"{quote(next(iter(missing)))}",
             code="tensor-not-exported",
         )
+
+
+def _drop_biases(graph: onnx.GraphProto, zeros: Set[str]) -> None:
+    """Drop the biases that are all zero, in place, as torch does in a graph that it traces as a whole.
+
+    Args:
+        graph: The graph.
+        zeros: The names of the tensors that are all zero, without the biases of folded norms, which torch keeps.
+    """
+    dropped: set[str] = set()
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm") and len(node.input) == 3 and node.input[2] in zeros:
+            dropped.add(node.input.pop())
+    kept = [tensor for tensor in graph.initializer if tensor.name not in dropped]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -278,7 +278,7 @@ def record_of_file(foreign: ForeignWeights, state: dict[str, Tensor]) -> Weights
         "file",
         True,
         matching.state_digest(state),
-        source=quote(foreign.path.name),
+        source=str(quote(foreign.path.name)),  # pathlib takes no subclass of str
         key=foreign.stored.entry,
         prefix=foreign.translation.prefix or None,
         layout=None if layout is None else layout.title,

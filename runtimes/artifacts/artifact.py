@@ -60,7 +60,7 @@ class Vectors:
 
 def manifest_path(path: Path) -> Path:
     """Return the path of a model file's manifest."""
-    return path.with_name(path.name + ".json")
+    return path.parent / f"{path.name}.json"  # not with_name: "." has no name
 
 
 def _next_manifest_path(path: Path) -> Path:

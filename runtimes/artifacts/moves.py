@@ -28,7 +28,7 @@ def follow_link(path: Path, manifest: Path) -> Path:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):  # a broken link, or a loop, which opening the file reports
         return path
-    if not target.with_name(target.name + ".json").exists():
+    if not (target.parent / f"{target.name}.json").exists():
         return path
     _announce("artifact-link-followed", f"{quote(path)} is a link: opened as {quote(target)}, beside its manifest")
     return target

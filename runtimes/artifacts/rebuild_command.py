@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, DEFAULT_RECIPE, Calibration, Engine, Manifest
-from runtimes.errors import quote
-from runtimes.escaping import shell_word
+from runtimes.escaping import MAX_QUOTED, printable, shell_word
 
 EXPORT_AGAIN = "export the model again with rexport; pip install 'rexport[export]' installs the exporter"
 """The hint for a damaged model file."""
@@ -62,4 +61,4 @@ def recipe_options(calibration: Calibration) -> str:
 
 def _plain(name: str) -> str:
     """Return the last part of a file name from a manifest. The name is only shown and never opened."""
-    return quote(name.rsplit("/", 1)[-1]) or "ARTIFACT.onnx"
+    return printable(name.rsplit("/", 1)[-1], MAX_QUOTED) or "ARTIFACT.onnx"

@@ -73,8 +73,8 @@ class ServeProcess:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of the log, which is JSON."""
-        lines = self._stderr.read_text().splitlines()
+        """The complete lines of the log, which is JSON. The last one may be half written."""
+        lines = self._stderr.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     @property

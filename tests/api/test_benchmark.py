@@ -85,9 +85,10 @@ def test_an_error_of_the_callback_ends_the_workers(model: Path) -> None:
         if "warm-up" in description:
             raise ZeroDivisionError
 
+    before = set(children())  # other tests of this process may have left multiprocessing's resource tracker
     with pytest.raises(ZeroDivisionError):
         rexport.benchmark(model, progress=fail, **QUICK)
-    assert children() == []
+    assert set(children()) <= before
 
 
 def test_in_a_running_event_loop_and_in_a_thread(model: Path) -> None:

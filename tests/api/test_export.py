@@ -279,7 +279,7 @@ def test_options_become_parameters_but_in_commands(text: str, words: str | None)
 
 ELSEWHERE = {
     *("images", "profile", "strip", "debug", "by", "against", "dataset", "min_batch", "opt_batch", "max_batch"),
-    *("gpus_per_worker", "image", "max_errors", "memory", "name", "ray", "refit", "sparse_weights"),
+    *("gpus_per_worker", "image", "kind", "max_errors", "memory", "name", "ray", "refit", "sparse_weights"),
 }
 """Options of commands that have no function here."""
 

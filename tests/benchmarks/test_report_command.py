@@ -141,7 +141,7 @@ def test_findings_as_markdown(found: Path) -> None:
     assert f"## {degradation().title}\n\n**Degradation: 2 of 2 claims reproduced**" in text
     cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| resnet20")]
     assert ["resnet20", "8.80 ± 0.21", "3.40 ± 0.09", "8.75"] in cells
-    assert f"\n    {degradation().provenance.command}" in text
+    assert f"\n```\n{degradation().provenance.command}\n```\n" in text
     assert [line for line in text.splitlines() if line.startswith("- **reproduced**")]
     assert text.count("<details>") == text.count("</details>") == 2
 

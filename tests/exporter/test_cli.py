@@ -150,7 +150,7 @@ def test_a_traceback_needs_debug(tmp_path: Path) -> None:
 def test_lacking_memory_has_its_own_exit_code(tmp_path: Path) -> None:
     result = rexport("onnx", "resnet20", "--size", "9000000", cwd=tmp_path)
     assert result.code == 6
-    assert error_codes(result.stderr) == ["out-of-memory"]
+    assert error_codes(result.stderr) == ["memory-insufficient"]
 
 
 def test_an_existing_file_is_refused_and_kept(older: Path) -> None:

@@ -105,19 +105,24 @@ def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> 
     """
     future: Future[BuiltEngine] = Future()
 
-    def run() -> None:
+    def run(outcome: Future[BuiltEngine]) -> None:
         try:
-            future.set_result(work())
+            outcome.set_result(work())
         except BaseException as error:
-            future.set_exception(error)
+            outcome.set_exception(error)
+        finally:
+            del outcome  # see below
 
-    threading.Thread(target=run, name="engine-build", daemon=True).start()
+    thread = threading.Thread(target=run, args=(future,), name="engine-build", daemon=True)
+    thread.start()
     try:
         return future.result()
     except BaseException:
         cancel.set()
-        future.exception()
         raise
+    finally:
+        thread.join()
+        del future  # an error's traceback refers to it, and would keep the library's objects until a garbage collection
 
 
 class _Build:

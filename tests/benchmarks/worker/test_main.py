@@ -361,7 +361,7 @@ def test_a_library_that_raises_is_an_error_in_one_line(tmp_path: Path, monkeypat
     monkeypatch.setattr(runtimes, "open", broken)
     outcome, _ = done(JOB, tmp_path)
     assert (outcome.status, outcome.reason and outcome.reason.code) == ("error", "library-failed")
-    assert str(outcome.reason).split() == ["RuntimeError:", "first", "line", "second", "line", "[31m"]
+    assert str(outcome.reason).split() == ["RuntimeError:", "first", "line", "second", "line", "\\x1b[31m"]
 
 
 def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_the_jpeg_copies_of_cifar10() -> None:
     if not archive.exists():
         pytest.skip(f"needs {archive.name} beside the repository")
     dataset = open_dataset(f"cifar10:{archive}", limit=200)
-    assert (dataset.name, dataset.classes, len(dataset)) == ("cifar10-jpeg-test", cifar.CLASSES, 200)
+    assert (dataset.name, dataset.classes, len(dataset)) == ("cifar10-jpeg-test/test", cifar.CLASSES, 200)
     assert set(np.asarray(dataset.targets).tolist()) == set(range(10))
     indices, batch = next(dataset.batches(SMALL, 200))
     assert batch.shape == (200, 3, 32, 32)

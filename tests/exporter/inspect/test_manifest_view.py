@@ -21,7 +21,6 @@ from runtimes.errors import (
     ArtifactError,
     CheckFailedError,
     IntegrityError,
-    ResourceError,
     UsageError,
 )
 from tests.conftest import SILENT, FakeFactory
@@ -111,7 +110,7 @@ def test_verify_goes_by_our_tolerance_not_the_files(copied: Path) -> None:
 def test_missing_vectors_are_named(copied: Path) -> None:
     for place in copied.parent.glob("*.npz"):
         place.unlink()
-    with refuses(ResourceError, "file-access-failed", "vectors.npz"):
+    with refuses(ArtifactError, "vectors-file-missing", "vectors.npz"):
         manifest_view.verify_parity(copied, None, "cpu", 1)
 
 

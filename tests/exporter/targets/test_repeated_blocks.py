@@ -71,6 +71,13 @@ def test_a_repeated_graph_is_that_of_the_whole() -> None:
     assert same_graphs(drawn(DEEP["basic"], ("logits", "stages", "features", "cam")))
 
 
+def test_a_bias_of_zeros_is_left_out_as_of_the_whole() -> None:
+    network = drawn(DEEP["basic"])
+    nn.init.zeros_(network.model.get_parameter("fc.bias"))
+    assert "fc.bias" not in {tensor.name for tensor in whole(network).graph.initializer}
+    assert same_graphs(network)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEEP)
 def test_every_kind_of_block_is_repeated_exactly(name: str) -> None:

@@ -117,13 +117,23 @@ def test_a_foreign_file_opens_where_its_format_runs_no_code(tmp_path: Path) -> N
         found.vectors()
 
 
-def test_a_program_without_a_manifest_never_reaches_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("entries", "kind", "code", "value"),
+    [
+        (("net/archive_format", "net/data.pkl"), UnsafeArtifactError, "manifest-required", "pt2"),
+        (("data.pkl",), ArtifactError, "file-not-model", "data.pkl"),
+    ],
+)
+def test_a_program_without_a_manifest_never_reaches_torch(
+    entries: tuple[str, ...], kind: type[RexportError], code: str, value: str, tmp_path: Path
+) -> None:
     canary = tmp_path / "canary"
     place = tmp_path / "net.pt2"
     with zipfile.ZipFile(place, "w") as archive:
-        archive.writestr("data.pkl", f"cposix\nsystem\n(S'touch {canary}'\ntR.")
+        for name in entries:
+            archive.writestr(name, f"cposix\nsystem\n(S'touch {canary}'\ntR.")
     for act in (lambda: Artifact.read(place), lambda: runtimes.open(place), lambda: runtimes.open(place, "pytorch")):
-        with refuses(UnsafeArtifactError, "manifest-required", "pt2"):
+        with refuses(kind, code, value):
             act()
     assert not canary.exists()
 
