@@ -65,8 +65,9 @@ def test_the_walk_sees_a_careless_writer(quick: list[dict[str, object]]) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", [name for name in WRITERS if name not in QUICK])
+@pytest.mark.parametrize("name", [name for name in WRITERS if name not in QUICK and not WRITERS[name].is_heavy])
 def test_so_do_all_other_writers(tmp_path: Path, name: str) -> None:
+    """The heavy ones, which write through the same functions, are walked by ``python -m scripts.figures``."""
     for library in WRITERS[name].libraries:
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
