@@ -15,8 +15,8 @@ if (!images.length) {
   process.exit(2);
 }
 const { fitImage, normalise } = await import(pathToFileURL(resolve(site, "preprocess.js")));
-const { input, labels, preprocessing } = JSON.parse(await readFile(resolve(site, "model.json"), "utf8"));
-const session = await ort.InferenceSession.create(resolve(site, "model.onnx"));
+const { files, input, labels, preprocessing } = JSON.parse(await readFile(resolve(site, "model.json"), "utf8"));
+const session = await ort.InferenceSession.create(resolve(site, files.model.path));
 
 for (const path of images) {
   // Upright by EXIF, RGB, and without the colour profile, as rexport decodes in Python.
