@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes import opening
+from runtimes import notices, opening
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
 from runtimes.copying import refuse_to_copy
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, Reason, UsageError, quote
@@ -231,10 +231,7 @@ class Classifier:
         try:
             known = runtime.artifact.manifest or read_embedded(runtime.artifact)
             if isinstance(known, Embedded) and (preprocessing is None or labels is None):
-                import logging
-
-                reason = unverified(runtime.artifact)
-                logging.getLogger("rexport").warning("%s", reason, extra={"code": reason.code})
+                notices.warn(unverified(runtime.artifact))
             if preprocessing is None and known is not None:
                 preprocessing = known.preprocessing
             if labels is None and known is not None:
@@ -546,10 +543,7 @@ class Classifier:
         """
         activation = guess_activation(outputs)
         if activation != "softmax":
-            import logging
-
-            reason = activation_notice(activation, self.runtime.artifact.path.name)
-            logging.getLogger("rexport").warning("%s", reason, extra={"code": reason.code})
+            notices.warn(activation_notice(activation, self.runtime.artifact.path.name))
         return activation
 
     def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtimes import codec, files
+from runtimes import codec, files, notices
 from runtimes.errors import Reason, ResourceError, quote
 
 if TYPE_CHECKING:
@@ -65,10 +65,24 @@ def read_compiled(path: Path) -> NDArray[Any] | None:
                     with contextlib.suppress(OSError):
                         os.utime(path)  # marks the file as used
                     return content
-        _warn(Reason("compiled-model-damaged", f"{quote(path)} is damaged, so the model is compiled again"))
+        notices.warn(Reason("compiled-model-damaged", f"{quote(path)} is damaged, so the model is compiled again"))
     except (OSError, ValueError, ResourceError) as error:  # ValueError: the file has nothing after its header
-        _warn(Reason("compiled-model-unreadable", f"{quote(path)} is unreadable and is compiled again: {error}"))
+        notices.warn(Reason("compiled-model-unreadable", f"{quote(path)} is unreadable and is compiled again: {error}"))
     return None
+
+
+def discard_compiled(path: Path, error: Exception) -> None:
+    """Remove the file of a compiled model that the library refuses, with a warning on the logger ``rexport``.
+
+    Args:
+        path: The file.
+        error: The error of the library.
+    """
+    with contextlib.suppress(OSError):  # another process has removed or replaced it
+        path.unlink()
+    notices.warn(
+        Reason("compiled-model-refused", f"{quote(path)} cannot be opened here and is compiled again: {quote(error)}")
+    )
 
 
 def write_compiled(path: Path, content: bytes | memoryview) -> bool:
@@ -89,7 +103,7 @@ def write_compiled(path: Path, content: bytes | memoryview) -> bool:
             file.write(content)
         _remove_old(path)
     except (OSError, ResourceError) as error:
-        _warn(Reason("compiled-model-not-kept", f"the compiled model is not kept: {error}"))
+        notices.warn(Reason("compiled-model-not-kept", f"the compiled model is not kept: {error}"))
         return False
     return True
 
@@ -112,9 +126,3 @@ def _remove_old(newest: Path) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
         total -= size
-
-
-def _warn(reason: Reason) -> None:
-    import logging
-
-    logging.getLogger("rexport").warning("%s", reason, extra={"code": reason.code})

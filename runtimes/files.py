@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from runtimes import notices
 from runtimes.errors import Reason, ResourceError, RexportError, UsageError, quote
 from runtimes.escaping import shell_word
 
@@ -305,10 +306,7 @@ def folder_lock(folder: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[N
     """
 
     def announce(holder: str) -> None:
-        import logging
-
-        reason = Reason("lock-awaited", f"waiting for {holder}, which has locked {quote(folder)}")
-        logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
+        notices.inform(Reason("lock-awaited", f"waiting for {holder}, which has locked {quote(folder)}"))
 
     with file_lock(folder / LOCK, announce, patience_s):
         yield

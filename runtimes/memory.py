@@ -18,7 +18,8 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     Args:
         root: The folder that holds ``proc`` and ``sys``.
     """
-    return min(filter(None, (_free_of_machine(root), _free_of_groups(root), _free_of_limit(root))), default=None)
+    known = (_free_of_machine(root), _free_of_groups(root), _free_of_limit(root))
+    return min((count for count in known if count is not None), default=None)
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
@@ -40,7 +41,7 @@ def _free_of_machine(root: Path) -> int | None:
 
 def _free_of_groups(root: Path) -> int | None:
     left = (limit - max(0, _number(usage) - _cache_bytes(usage.parent)) for limit, usage in _group_limits(root))
-    return min((max(1, count) for count in left), default=None)
+    return min((max(0, count) for count in left), default=None)
 
 
 def _group_limits(root: Path) -> list[tuple[int, Path]]:
@@ -73,5 +74,5 @@ def _free_of_limit(root: Path) -> int | None:
         return None
     with contextlib.suppress(OSError):
         pages = int((root / "proc/self/statm").read_text().split()[0])
-        return max(1, limit - pages * resource.getpagesize())
+        return max(0, limit - pages * resource.getpagesize())
     return limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from runtimes import devices
+from runtimes import devices, notices
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Tuning
 from runtimes.backends import registry
@@ -243,17 +243,15 @@ def _reason(error: RexportError) -> str:
 def _warn(artifact: Artifact, skipped: list[_Skipped], session: Session) -> None:
     if not skipped:
         return
-    import logging
-
-    logger = logging.getLogger("rexport")
     chosen, manifest = session.description, artifact.manifest
     name = quote(artifact.path) if manifest is None else f"{quote(manifest.name)} in {quote(manifest.precision)}"
     for candidate in skipped:
-        reason = Reason(
-            "backend-fallback",
-            f"{name}: fallback to backend {chosen.backend} on {chosen.device}; skipped {candidate}",
+        notices.warn(
+            Reason(
+                "backend-fallback",
+                f"{name}: fallback to backend {chosen.backend} on {chosen.device}; skipped {candidate}",
+            )
         )
-        logger.warning("%s", reason, extra={"code": reason.code})
 
 
 def _none_runs(artifact: Artifact, skipped: list[_Skipped]) -> RexportError:

@@ -46,7 +46,8 @@ ROOT = Path(__file__).parents[1]
 FACTS = frozenset(
     {
         "already-fp32", "answer-not-finite", "batch-unprepared", "bound-runs-copy",
-        "compiled-model-damaged", "compiled-model-not-kept", "compiled-model-unreadable", "compiler-missing",
+        "artifact-file-renamed", "artifact-link-followed", "compiled-model-damaged", "compiled-model-not-kept",
+        "compiled-model-refused", "compiled-model-unreadable", "compiler-missing", "model-opened-for-tensors",
         "cuda-bindings-not-found", "device-time-includes-host", "engine-being-built", "engine-build-awaited",
         "engine-cache-damaged", "engine-gpu-unsupported", "engine-not-recognised", "engine-not-run",
         "engine-of-newer-driver", "engine-of-other-capability", "engine-of-other-gpu", "engine-of-other-library",

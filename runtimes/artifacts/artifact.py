@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
     quote,
 )
+from runtimes.escaping import shell_word
 from runtimes.frozen_dataclass import dataclass
 from runtimes.tensors.spec import Array
 
@@ -100,7 +100,7 @@ class Artifact:
             UnsafeArtifactError: The format can run code and there is no manifest, or the file refers to files outside
                 its folder.
         """
-        model = follow_link(Path(path), manifest_path(Path(path)))
+        model = follow_link(Path(path), manifest_path)
         head = files.read_head(model, 64)
         manifest = _read_manifest(model)
         try:
@@ -196,7 +196,7 @@ def _with_renamed_data(model: Path, manifest: Manifest | None, error: ArtifactEr
         path = _sibling(model, record.name)
         other = None if path.exists() else search_by_digest(path, record.sha256)
         if other is not None:
-            hint = f"mv {shlex.quote(quote(other))} {shlex.quote(quote(path))}"
+            hint = f"mv {shell_word(other)} {shell_word(path)}"
             return ArtifactError(error.what, code=error.code, path=error.path, hint=hint)
     return error
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
-from runtimes import files
-from runtimes.errors import RexportError, quote
+from runtimes import files, notices
+from runtimes.errors import Reason, RexportError, quote
 
 MOST_CANDIDATES = 32
 """The largest number of files of a folder whose digests are compared to find a renamed one."""
 
 
-def follow_link(path: Path, manifest: Path) -> Path:
+def follow_link(path: Path, manifest_of: Callable[[Path], Path]) -> Path:
     """Return the path of the model file whose folder holds what belongs to it.
 
     This is ``path``, unless it is a symbolic link without a manifest beside it to a file with one. A notice on the
@@ -20,17 +21,19 @@ def follow_link(path: Path, manifest: Path) -> Path:
 
     Args:
         path: The path of the model file, as it was named.
-        manifest: The path of the manifest beside it.
+        manifest_of: Returns the path of the manifest of a model file.
     """
-    if not path.is_symlink() or manifest.exists():
+    if not path.is_symlink() or manifest_of(path).exists():
         return path
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):  # a broken link, or a loop, which opening the file reports
         return path
-    if not (target.parent / f"{target.name}.json").exists():
+    if not manifest_of(target).exists():
         return path
-    _announce("artifact-link-followed", f"{quote(path)} is a link: opened as {quote(target)}, beside its manifest")
+    _announce(
+        Reason("artifact-link-followed", f"{quote(path)} is a link: opened as {quote(target)}, beside its manifest")
+    )
     return target
 
 
@@ -48,7 +51,7 @@ def find_renamed(path: Path, sha256: str) -> Path:
     other = None if path.exists() else search_by_digest(path, sha256)
     if other is None:
         return path
-    _announce("artifact-file-renamed", f"{quote(path.name)} is called {quote(other.name)} here, by its digest")
+    _announce(Reason("artifact-file-renamed", f"{quote(path.name)} is called {quote(other.name)} here, by its digest"))
     return other
 
 
@@ -69,8 +72,6 @@ def _has_digest(path: Path, sha256: str) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _announce(code: str, sentence: str) -> None:
+def _announce(reason: Reason) -> None:
     """Tell the user of a file under another name than expected, once in a process."""
-    import logging  # not at load: it takes long to import
-
-    logging.getLogger("rexport").info("%s", sentence, extra={"code": code})
+    notices.inform(reason)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
-from runtimes.compiled_models import path_of_compiled, read_compiled, write_compiled
+from runtimes.compiled_models import discard_compiled, path_of_compiled, read_compiled, write_compiled
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
 from runtimes.libraries import importing, missing_library
 from runtimes.onnx import graph as onnxfile
@@ -226,8 +226,8 @@ def _compile_once(
         try:
             tensor = openvino.Tensor(content, shared_memory=True)
             return core.import_model(tensor, "CPU", dict(settings)), _Kept(path, content)
-        except Exception:  # a processor or a build that differs in what its name does not tell
-            path.unlink(missing_ok=True)
+        except Exception as error:  # a processor or a build that differs in what its name does not tell
+            discard_compiled(path, error)
     compiled = core.compile_model(core.read_model(os.fspath(artifact.path)), "CPU", dict(settings))
     written = write_compiled(path, compiled.export_model().getbuffer())
     return compiled, _Kept(path) if written else None

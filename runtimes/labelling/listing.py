@@ -7,12 +7,12 @@ listing is the digest of those digests. A second run lists the source again and 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from runtimes import notices
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
 from runtimes.images.preprocessing import SUFFIXES
 from runtimes.labelling.job import LabellingJob
@@ -103,7 +103,7 @@ def write_listing(
         )
     notice = source.left_out.notice(source.root)
     if notice is not None:
-        logging.getLogger("rexport").warning("%s", notice, extra={"code": notice.code})
+        notices.warn(notice)
     listing = ListingDigest(images, tuple(chunks), seal)
     if job is not None and listing.sha256 != job.listing_sha256:
         raise _change_error(job)

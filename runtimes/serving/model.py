@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes import opening
+from runtimes import notices, opening
 from runtimes.classifier import Classifier
-from runtimes.errors import ArtifactError, UsageError, quote
+from runtimes.errors import ArtifactError, Reason, UsageError, quote
 from runtimes.network_io import LOGITS, find_outputs
 from runtimes.runtime import Runtime
 from runtimes.serving.batcher import NetworkBatch
@@ -72,10 +71,8 @@ class ServedModel:
         except (UsageError, ArtifactError) as error:
             if error.code not in _WITHOUT_IMAGES:
                 raise
-            logging.getLogger("rexport").info(
-                "%s",
-                f"model {name} takes tensors and no images: {error.what}",
-                extra={"code": "model-takes-no-images"},
+            notices.inform(
+                Reason("model-opened-for-tensors", f"model {name} takes tensors and no images: {error.what}")
             )
             runtime = opening.open(path, backend, device, threads, gpu_mem_limit=gpu_mem_limit)
             return cls(name, runtime, None)

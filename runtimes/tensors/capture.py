@@ -8,15 +8,13 @@ waits for the device therefore holds this lock, and no longer than for that.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
+from runtimes import notices
 from runtimes.errors import Reason
-
-LOG = logging.getLogger("rexport")
 
 
 class CaptureLock:
@@ -89,4 +87,4 @@ def warn_unrecorded(title: str, images: int, error: BaseException) -> None:
         "graph-not-recorded",
         f"{title} runs batches of {images} without a CUDA graph, which could not be recorded: {error}",
     )
-    LOG.warning("%s", reason, extra={"code": reason.code})
+    notices.warn(reason)

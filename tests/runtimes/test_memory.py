@@ -42,7 +42,7 @@ def test_a_control_group_limits_it(machine: Path) -> None:
     (group / "memory.stat").write_text("anon 3500\nfile 1000\nkernel 7\n")
     assert available_bytes(machine) == 1500
     (group / "memory.current").write_text("9000\n")
-    assert available_bytes(machine) == 1
+    assert available_bytes(machine) == 0
 
 
 def test_the_older_control_groups_limit_it_too(machine: Path) -> None:

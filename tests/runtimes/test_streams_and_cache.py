@@ -83,6 +83,19 @@ def test_a_damaged_compiled_model_never_runs(exported: Artifact, tmp_path: Path,
         assert compiled_models.read_compiled(kept) is not None
 
 
+def test_a_model_that_the_library_refuses_is_compiled_again(
+    exported: Artifact, tmp_path: Path, said: list[tuple[str, str]]
+) -> None:
+    expected = logits(exported.path, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    assert compiled_models.write_compiled(kept, b"whole, and of no processor")
+    np.testing.assert_array_equal(logits(exported.path, tmp_path), expected)
+    assert [code for code, _ in said] == ["compiled-model-refused"]
+    said.clear()
+    np.testing.assert_array_equal(logits(exported.path, tmp_path), expected)
+    assert said == []
+
+
 def test_what_a_compiled_model_depends_on_is_its_key(exported: Artifact, tmp_path: Path) -> None:
     facts: dict[str, object] = {"model": "a", "openvino": "1", "processor": "p", "settings": {"threads": 1}}
     paths = {path_of_compiled(tmp_path, facts | change) for change in ({}, *({name: "b"} for name in facts))}

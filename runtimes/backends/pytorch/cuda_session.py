@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from runtimes import notices
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES, FirstBatches
 from runtimes.backends.pytorch.launch_settings import LAUNCH_LOCK, apply_launch_settings
@@ -273,7 +273,7 @@ class CudaTorchSession(TorchSession):
         )
         if note not in self.description.notes:
             self.description = replace(self.description, notes=(*self.description.notes, note))
-            logging.getLogger("rexport").warning("%s", note, extra={"code": note.code})
+            notices.warn(note)
         return False
 
     def _fetch_outputs(self, lane: TorchLane, outputs: Outputs) -> Arrays:

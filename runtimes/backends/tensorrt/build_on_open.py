@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from runtimes import files, parity
+from runtimes import files, notices, parity
 from runtimes.artifacts.artifact import Artifact, publish
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Manifest, Profile
@@ -21,8 +20,6 @@ from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, R
 from runtimes.onnx import graph as onnxfile
 from runtimes.runtime import Runtime
 from runtimes.tensors.cuda import Device
-
-LOG = logging.getLogger("rexport")
 
 
 def engine_of(
@@ -80,7 +77,7 @@ def engine_of(
 
 
 def _warn(reason: Reason) -> None:
-    LOG.warning("%s", reason, extra={"code": reason.code})
+    notices.warn(reason)
 
 
 def _targets(source: Artifact, flavor: Flavor, device: Device) -> tuple[str, ...]:

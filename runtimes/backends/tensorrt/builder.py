@@ -6,7 +6,6 @@ The network is strongly typed: it computes in the types of the graph, which alon
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from runtimes import notices
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt import timing_cache
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
@@ -23,8 +23,6 @@ from runtimes.backends.tensorrt.parser import parse
 from runtimes.errors import CompatibilityError, Reason, ResourceError, RexportError, UsageError
 from runtimes.tensors import cuda
 from runtimes.tensors.spec import TensorSpec
-
-LOG = logging.getLogger("rexport")
 
 
 @dataclass(frozen=True)
@@ -263,7 +261,7 @@ class _Build:
 
 
 def _warn(reason: Reason) -> None:
-    LOG.warning("%s", reason, extra={"code": reason.code})
+    notices.warn(reason)
 
 
 class _Progress:

@@ -72,7 +72,7 @@ class ListSource:
         """Yield the lines that are not empty.
 
         Raises:
-                    ResourceError: The list cannot be read.
+            ResourceError: The list cannot be read.
         """
         import io
 

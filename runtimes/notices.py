@@ -1,0 +1,24 @@
+"""Notices for people: lines with a code on the logger ``rexport``, which the commands show on standard error."""
+
+from __future__ import annotations
+
+from runtimes.errors import Reason
+
+LOGGER = "rexport"
+"""The name of the logger. The attribute ``code`` of its records is the code of the reason."""
+
+
+def warn(reason: Reason) -> None:
+    """Tell of something that may not be what the user wants."""
+    _log("warning", reason)
+
+
+def inform(reason: Reason) -> None:
+    """Tell of something that the program did or waits for."""
+    _log("info", reason)
+
+
+def _log(level: str, reason: Reason) -> None:
+    import logging  # not at load: most processes have no notice, and it takes long to import
+
+    getattr(logging.getLogger(LOGGER), level)("%s", reason, extra={"code": reason.code})
