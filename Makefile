@@ -1,8 +1,10 @@
-# make demo, make test, make check, make docs: the four commands. Each makes .venv first, or brings it up to date.
+# make demo, make test, make check, make docs: the four commands. Each makes .venv first, or brings it up to date;
+# make setup alone installs everything that a CPU can use.
 # make test-long: what make test leaves out, slow tests and those with other servers and runtimes, which make peers installs.
 
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO_EXTRAS := export,cpu,openvino,images,report
 EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,triton,label,ray,serve,manifests,dev,docs
 DEMO := out/demo
 PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -13,16 +15,20 @@ APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
 setup: .venv/.complete
 
-.venv/.complete: pyproject.toml constraints.txt Makefile
+.venv/.demo: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rexport needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(DEMO_EXTRAS)]'
+	@touch $@
+
+.venv/.complete: .venv/.demo
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-demo: setup
+demo: .venv/.demo  # has fewer extras than setup, and so is there sooner
 	@mkdir -p $(DEMO)
 	$(BIN)/rexport onnx resnet20 --weights bundled --force -o $(DEMO)/resnet20.onnx
-	$(BIN)/rbench run $(DEMO)/resnet20.onnx --data fashion-mnist -o $(DEMO)
+	$(BIN)/rbench run $(DEMO)/resnet20.onnx --data fashion-mnist --processes 3 --duration 1 -o $(DEMO)
 	$(BIN)/rexport inspect $(DEMO)/resnet20.onnx
 	@echo "the artifact is $(DEMO)/resnet20.onnx; try: $(BIN)/rexport predict $(DEMO)/resnet20.onnx IMAGE..."
 

@@ -76,6 +76,15 @@ GUESSES: tuple[Guess, ...] = (
         ("class-order-numeric", "class-order-unclear", "class-count-mismatch"),
     ),
     Guess(
+        "Order of class folders for an artifact",
+        "the names of the folders, and the labels of the artifact",
+        "the order of the folders, unless the labels have the same names",
+        ("artifact-classes-by-position",),
+        NOT_KEPT,
+        ("--labels",),
+        ("class-order-numeric", "class-order-unclear", "class-count-mismatch"),
+    ),
+    Guess(
         "Labels of a network without any",
         "the class folders of `--data`",
         "the names of the folders",

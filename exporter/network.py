@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from exporter.data.dataset import (
     noise,
     noise_pixels,
     open_dataset,
+    position_example,
 )
 from exporter.data.labels_file import read_labels
 from exporter.guesses import GuessLog
@@ -32,15 +33,15 @@ from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.matching import Notify
 from exporter.weights.recognition import VariantOptions, from_checkpoint
 from exporter.weights.sources import ORIGINS, LoadedWeights, from_file, resolve
-from runtimes import files
-from runtimes.artifacts.artifact import Vectors, check_target
+from runtimes import files, notices
+from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, Vectors, check_target
 from runtimes.artifacts.manifest import Weights
 from runtimes.classifier import BINARY, activation_notice
-from runtimes.errors import ModelMismatchError, Reason, UsageError, quote
+from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
-from runtimes.tensors.activation import Activation, guess_activation
+from runtimes.tensors.activation import Activation, check_activation, guess_activation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -178,8 +179,7 @@ def target_file(out: str, name: str, force: bool) -> Path:
     created = not path.parent.exists()
     files.check_writable(path.parent)
     if created:
-        reason = Reason("folder-made", f"created the folder {quote(path.parent)}")
-        logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
+        notices.inform(Reason("folder-made", f"created the folder {quote(path.parent)}"))
     return path
 
 
@@ -238,13 +238,16 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         listener: Receives the progress and notices.
 
     Raises:
-        ResourceError: As for ``require_memory``.
+        ResourceError: As for ``require_memory``, or the test vectors are too large.
         RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
     from exporter.models.several_outputs import reference_outputs, with_outputs
 
     if isinstance(request.variant, Variant):
         require_memory(request.variant, max(IMAGES, request.batch or 1))
+    if request.data is None:  # otherwise the data may have fewer images
+        size = IMAGES * request.variant.in_channels * math.prod(request.variant.size)
+        _check_vectors_size(size * np.dtype(np.uint8 if request.raw else np.float32).itemsize)
     listener.step("loading the weights")
     log = GuessLog(listener.notice)
     listener = replace(listener, notice=log)
@@ -267,9 +270,12 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     if dataset is not None and needs_classifier(outputs):
         known_labels = _match_classes(known_labels, dataset, variant.classes, listener)
     expected = reference_outputs(with_outputs(model, outputs), outputs, floats)
+    _check_vectors_size(inputs.nbytes + sum(array.nbytes for array in expected.values()))
     activation = request.activation
     if activation is None and LOGITS in outputs:
         activation = _activation(request, expected[LOGITS], listener)
+    if activation is not None and LOGITS in outputs:
+        check_activation(activation, variant.classes)
     return Network(
         model=model,
         variant=None if isinstance(variant, CustomNetwork) else variant,
@@ -291,6 +297,20 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         activation=activation,
         guesses=tuple(dict.fromkeys((*loaded.guesses, *log.guesses))),
     )
+
+
+def _check_vectors_size(size_bytes: int) -> None:
+    """Check that an artifact can hold test vectors of this size.
+
+    Raises:
+        ResourceError: It cannot.
+    """
+    if size_bytes > VECTORS_LIMIT_BYTES:
+        raise ResourceError(
+            f"the test vectors have {size_bytes:,} bytes, and at most {VECTORS_LIMIT_BYTES:,} are supported",
+            code="vectors-too-large",
+            hint="choose a smaller --size or --in-channels, or fewer outputs: --output stages has the most numbers",
+        )
 
 
 def _match_classes(
@@ -317,8 +337,8 @@ def _match_classes(
         listener.notice(
             Reason(
                 "classes-by-position",
-                f"no class of {dataset.name} has the name of a label, so they are matched by position: "
-                f"{quote(dataset.classes[0])} is {quote(labels[0])}; --labels FILE names the classes",
+                f"not every class of {dataset.name} has the name of a label, so classes are matched by position: "
+                f"{position_example(dataset.classes, labels)}; --labels FILE names the classes",
             )
         )
     return labels
@@ -417,7 +437,7 @@ def _inputs(
     dataset = open_dataset(data, IMAGES)
     for notice in dataset.notices:
         listener.notice(notice)
-    if needs_classifier(request.outputs) and len(dataset.classes) != variant.classes:
+    if needs_classifier(request.outputs) and (len(dataset.classes) != variant.classes or variant.classes == 1):
         raise ModelMismatchError(
             f"the dataset {quote(data)!r} has {len(dataset.classes)} classes, but the network has {variant.classes}",
             code="data-class-count",

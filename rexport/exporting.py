@@ -28,7 +28,7 @@ from rexport.wording import python_wording
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import UsageError, quote
 from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
-from runtimes.tensors.activation import Activation
+from runtimes.tensors.activation import Activation, require_activation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -240,12 +240,13 @@ def export(
             base=preprocessing,
         ).with_file(None if transform is None else Path(transform), size)
         options = VariantOptions(variant, num_classes, in_channels, size or chosen.input_size(), stride, shortcut)
-        named = _Named(model, None if weights is None else os.fspath(weights), Selection(key, strip_prefix))
-        if expect_sha256 is not None:
-            named = replace(named, selection=replace(named.selection, sha256=parse_digest(expect_sha256)))
         chosen_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         check_outputs(chosen_outputs)
-        named = replace(named, selection=replace(named.selection, headless=not needs_classifier(chosen_outputs)))
+        digest = None if expect_sha256 is None else parse_digest(expect_sha256)
+        selection = Selection(key, strip_prefix, headless=not needs_classifier(chosen_outputs), sha256=digest)
+        named = _Named(model, None if weights is None else os.fspath(weights), selection)
+        if activation is not None:
+            require_activation(activation)
         row, source = _find_network(named, options, seed, listener)
         request = ExportRequest(
             row,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
 from exporter.network import ExportListener
 from rexport.wording import in_python
+from runtimes import notices
 from runtimes.errors import Reason
 
 Progress: TypeAlias = Callable[[float, float | None, str], object]
@@ -17,8 +17,6 @@ Progress: TypeAlias = Callable[[float, float | None, str], object]
 An export counts its steps and knows no total. A benchmark counts seconds: ``done`` since it began, ``total`` as it is
 estimated at the time. What the function returns is ignored; what it raises ends the work and comes through.
 """
-
-_LOGGER = logging.getLogger("rexport")
 
 
 @contextmanager
@@ -44,9 +42,9 @@ def log_notice(notice: str | Reason) -> None:
     """A warning if the notice has a code, else information. It names parameters where the command names options."""
     text = in_python(str(notice))
     if isinstance(notice, Reason):
-        _LOGGER.warning("%s", text, extra={"code": notice.code})
+        notices.warn(Reason(notice.code, text))
     else:
-        _LOGGER.info("%s", text)
+        notices.inform(text)
 
 
 class _Steps:

@@ -24,7 +24,13 @@ from runtimes.images.preprocessing import Image, Pixels, decode, fit_image, fit_
 from runtimes.images.spec import MAX_PIXELS, Preprocessing
 from runtimes.network_io import CAM, FEATURES, LOGITS, NetworkInput, find_outputs
 from runtimes.runtime import Runtime
-from runtimes.tensors.activation import ACTIVATIONS, Activation, guess_activation, to_probabilities
+from runtimes.tensors.activation import (
+    Activation,
+    check_activation,
+    guess_activation,
+    require_activation,
+    to_probabilities,
+)
 from runtimes.tensors.spec import Arrays, TensorSpec
 from runtimes.tensors.validation import check_rows
 
@@ -117,7 +123,7 @@ class Classifier:
     Raises:
         ArtifactError: The network is not an image classifier.
         ModelMismatchError: The preprocessing or the names do not fit the network.
-        UsageError: The decoder is unknown, or does not suit the network.
+        UsageError: The decoder is unknown, or does not suit the network, or the activation does not.
         BackendUnavailableError: The decoder is not installed.
 
     Example:
@@ -136,11 +142,8 @@ class Classifier:
         decoder: str = PILLOW,
         activation: Activation | None = None,
     ) -> None:
-        if activation not in (None, *ACTIVATIONS):
-            raise UsageError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}, not {quote(activation)!r}",
-                code="activation-unknown",
-            )
+        if activation is not None:
+            require_activation(activation)
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.names = names
@@ -153,6 +156,8 @@ class Classifier:
         self._activation = activation
         if isinstance(classes, int):
             self._check_names(classes)
+            if activation is not None:
+                check_activation(activation, classes)
         self._device_preparation = None if decoder == PILLOW else self._prepare_on_device(decoder)
 
     def _prepare_on_device(self, decoder: str) -> DevicePreparation:
@@ -402,8 +407,9 @@ class Classifier:
 
         The values are those of the class activation map (Zhou et al. 2015, arXiv 1512.04150), in units of the logit:
         the mean of the network's map plus the bias of the class is the logit of the class. Positive values speak for
-        the class, and negative ones against it. The map of a network is small, for example 7 x 7; it is interpolated
-        linearly, so it shows regions and no outlines. The call blocks.
+        the class, and negative ones against it. Of one output for two classes, the first class has the negative map.
+        The map of a network is small, for example 7 x 7; it is interpolated linearly, so it shows regions and no
+        outlines. The call blocks.
 
         Args:
             image: One image.
@@ -449,14 +455,21 @@ class Classifier:
             index = int(self._probabilities(outputs[self._require(LOGITS).name], first=0)[0].argmax())
         else:
             index = self._class_index(label)
-        heat: NDArray[np.float32] = maps[0, index]
+        is_binary = self._is_binary(maps.shape[1])
+        heat: NDArray[np.float32] = maps[0, 0 if is_binary else index]
+        if is_binary and index == 0:  # the map is that of the second class, and what speaks for it speaks against this
+            heat = -heat
         _check_finite(heat[None], first=0)
         return index, heat
+
+    def _is_binary(self, outputs: int) -> bool:
+        """Return whether so many outputs are one score of two named classes."""
+        return self.names is not None and (outputs, len(self.names)) == BINARY
 
     def _class_index(self, label: str | int) -> int:
         """Return the index of the class with this name or index."""
         classes = self._outputs[CAM].shape[1]
-        count = classes if isinstance(classes, int) else len(self.names or ())
+        count = classes if isinstance(classes, int) and not self._is_binary(classes) else len(self.names or ())
         if isinstance(label, str):
             found = [index for index, name in enumerate(self.names or ()) if name == label]
         else:
@@ -530,8 +543,10 @@ class Classifier:
         self._check_names(outputs.shape[1])
         if self._activation is None and len(outputs):
             self._activation = self._guess_activation(outputs)
+        if self._activation is not None:
+            check_activation(self._activation, outputs.shape[1])
         probabilities = to_probabilities(outputs, self._activation or "softmax")
-        if outputs.shape[1] == 1 and self.names is not None and len(self.names) == 2:
+        if self._is_binary(outputs.shape[1]):
             return np.concatenate([1 - probabilities, probabilities], axis=1)
         return probabilities
 
@@ -554,7 +569,7 @@ class Classifier:
         return f"class {index}" if self.names is None else self.names[index]
 
     def _check_names(self, classes: int) -> None:
-        if self.names is not None and len(self.names) != classes and (classes, len(self.names)) != BINARY:
+        if self.names is not None and len(self.names) != classes and not self._is_binary(classes):
             raise ModelMismatchError(
                 f"the network has {classes} classes, but {len(self.names)} labels were given",
                 code="labels-mismatch",

@@ -13,6 +13,7 @@ from runtimes.artifacts.manifest import OutputParity, Parity
 from runtimes.artifacts.rebuild_command import EXPORT_AGAIN
 from runtimes.errors import ArtifactError, CheckFailedError
 from runtimes.runtime import Runtime
+from runtimes.tensors.activation import Activation, top_classes
 from runtimes.tensors.spec import Array
 from runtimes.tensors.validation import check_rows
 
@@ -46,13 +47,23 @@ class LogitComparison:
         return self.max_difference / self.max_logit if self.max_logit else self.max_difference
 
     @classmethod
-    def compare(cls, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> LogitComparison:
-        """Compare ``logits`` with ``reference``, both float32 (n, classes)."""
+    def compare(
+        cls, logits: NDArray[np.float32], reference: NDArray[np.float32], activation: Activation | None = None
+    ) -> LogitComparison:
+        """Compare ``logits`` with ``reference``, both float32 (n, classes).
+
+        Args:
+            logits: The logits.
+            reference: The reference.
+            activation: The step from one output to a probability, which decides its class. ``None`` is the sigmoid.
+        """
         difference = np.abs(logits.astype(np.float64) - reference)
         return cls(
             float(np.where(np.isfinite(difference), difference, np.inf).max(initial=0.0)),
             float(np.abs(reference).max(initial=0.0)),
-            float((logits.argmax(1) == reference.argmax(1)).mean()) if len(logits) else 1.0,
+            float((top_classes(logits, activation) == top_classes(reference, activation)).mean())
+            if len(logits)
+            else 1.0,
         )
 
 
@@ -73,10 +84,23 @@ class OutputDifference:
     agreement: float | None
 
     @classmethod
-    def compare(cls, name: str, values: NDArray[np.float32], reference: NDArray[np.float32]) -> OutputDifference:
-        """Compare the ``values`` of the output ``name`` with their ``reference``, both float32 (n, ...)."""
+    def compare(
+        cls,
+        name: str,
+        values: NDArray[np.float32],
+        reference: NDArray[np.float32],
+        activation: Activation | None = None,
+    ) -> OutputDifference:
+        """Compare the ``values`` of the output ``name`` with their ``reference``, both float32 (n, ...).
+
+        Args:
+            name: The name of the output.
+            values: The values.
+            reference: The reference.
+            activation: As for ``LogitComparison.compare``.
+        """
         if name == LOGITS:
-            logits = LogitComparison.compare(values, reference)
+            logits = LogitComparison.compare(values, reference, activation)
             return cls(logits.max_difference, logits.relative_difference, logits.agreement)
         expected = reference.astype(np.float64).reshape(len(reference), -1)
         difference = values.reshape(len(values), -1) - expected
@@ -173,8 +197,9 @@ def compare_at(runtime: Runtime, vectors: Vectors, batch: int) -> dict[str, Outp
             path=runtime.artifact.path,
             hint=EXPORT_AGAIN,
         )
-    values = outputs_of(runtime, vectors.inputs, batch)
-    return {name: OutputDifference.compare(name, values[name], vectors.outputs[name]) for name in names}
+    values, manifest = outputs_of(runtime, vectors.inputs, batch), runtime.artifact.manifest
+    activation = None if manifest is None else manifest.activation
+    return {name: OutputDifference.compare(name, values[name], vectors.outputs[name], activation) for name in names}
 
 
 def check(

@@ -91,16 +91,15 @@ SURROUNDINGS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did in a surrounding, and where its files lie."""
+    """What a command did in a surrounding."""
 
     code: int
     stdout: bytes
     stderr: str
-    cpu_s: float
 
 
 def run(surrounding: Surrounding, folder: Path, program: str, *arguments: str) -> Outcome:
-    """Runs a command with the folder as its current one."""
+    """Run a command with the folder as its current one."""
     environment = {} if surrounding.cleared else dict(os.environ)
     environment |= {"PYTHONPATH": os.fspath(REPOSITORY), "PATH": os.environ["PATH"]}
     for name, value in surrounding.variables.items():
@@ -118,15 +117,12 @@ def run(surrounding: Surrounding, folder: Path, program: str, *arguments: str) -
         place = folder.with_name(f"{folder.name}-tmp")
         place.mkdir()
         prefix.append(str(place))
-    before = os.times()
     with default_interrupt():
         done = subprocess.run(
             [*prefix, "bash", "-c", script, "bash", *command],
             cwd=folder, env=environment, capture_output=True, timeout=LIMIT_S, check=False,
         )  # fmt: skip
-    after = os.times()
-    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
-    return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"), cpu_s)
+    return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
 
 BUNDLES = {

@@ -25,7 +25,7 @@ def walk(folder: Path, *names: str) -> list[dict[str, object]]:
     """What came of the writers, in a process whose calls on files fail."""
     if (reason := interposer.missing()) is not None:
         pytest.skip(reason)
-    for name in ("state", "target", "inputs"):
+    for name in ("state", "target"):
         (folder / name).mkdir()
     faults = Interposer(folder / "state", folder / "target")
     done = subprocess.run(

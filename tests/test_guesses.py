@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import subprocess
 import tomllib
 import types
 import typing
@@ -57,7 +58,8 @@ FACTS = frozenset(
         "layout-measured", "library-missing", "limit-not-resolved", "lock-awaited", "logits-error",
         "module-in-training", "onnxruntime-without-tensorrt", "options-without-effect", "output-error", "output-moved",
         "plugin-missing", "precision-needs-device", "predictions-flipped", "provider-weakly-typed",
-        "reference-unknown", "served-digest-unknown", "served-to-network", "sparse-weights-absent",
+        "reference-unknown", "scaled-decoding-untested", "served-digest-unknown", "served-to-network",
+        "sparse-weights-absent",
         "tensorrt-10-missing", "timing-cache-not-saved", "timing-cache-replaced", "top1-dropped",
         "torch-tensorrt-missing", "triton-settings-changed", "triton-version-exists", "triton-version-older",
         "user-code-runs", "weights-converted", "weights-subnormal", "web-runtime-version", "workers-died",
@@ -189,8 +191,8 @@ def test_folders_mean_what_their_names_say(case: Folders) -> None:
 
 
 def test_the_forms_of_a_dataset_are_read(tmp_path: Path) -> None:
-    place = folder_of(tmp_path / "vehicles", {f"{name}/x/1.png": png(1) for name in ("bus", "train")})
-    with refuses(ArtifactError, "dataset-layout-unclear", f"classes:{place}", f"splits:{place}"):
+    place = folder_of(tmp_path / "my vehicles", {f"{name}/x/1.png": png(1) for name in ("bus", "train")})
+    with refuses(ArtifactError, "dataset-layout-unclear", f"classes:'{place}'", f"splits:'{place}'"):
         open_dataset(str(place))
     assert open_dataset(f"classes:{place}").classes == ("bus", "train")
     assert open_dataset(f"splits:{place}").classes == ("x",)
@@ -232,9 +234,17 @@ def test_a_zip_archive_is_named_with_its_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [[str(n) for n in range(11)], [f"class_{n}" for n in range(8, 12)]])
-def test_numbers_have_two_orders(names: list[str]) -> None:
-    with refuses(ModelMismatchError, "class-order-numeric", "--labels"):
+def test_numbers_have_two_orders(names: list[str], tmp_path: Path) -> None:
+    with refuses(ModelMismatchError, "class-order-numeric", "--labels") as refusal:
         check_class_order(sorted(names))
+    commands = re.findall(r"ls \| .+? > \.\./labels\.txt", refusal.value.hint or "")
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+    orders = []
+    for command in commands:
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path / "train")
+        orders.append((tmp_path / "labels.txt").read_text().split())
+    assert orders == [names, sorted(names)]
 
 
 @pytest.mark.parametrize("names", [[f"{n:02}" for n in range(11)], ["0", "1", "2"], ["a1", "b10", "b2"], ["x"], []])
@@ -246,8 +256,16 @@ TABLES = {
     "0 cat\n1 dog\n": "labels-numbered",
     "0,cat\n1,dog\n": "labels-numbered",
     "1: cat\n2: dog\n": "labels-numbered",
+    "     1\tcat\n     2\tdog\n": "labels-numbered",  # cat -n
+    "1 , cat\n2 , dog\n": "labels-numbered",
     '{"0": "cat",\n"1": "dog"}': "labels-not-lines",
     '["cat", "dog"]': "labels-not-lines",
+    "{0: 'cat',\n1: 'dog'}": "labels-not-lines",  # Python, as the best-known file of ImageNet
+    '{"a": 1}\n{"b": 2}': "labels-not-lines",
+    "['cat',\n'dog']": "labels-not-lines",
+    "['cat', 'dog']": "labels-not-lines",
+    '["cat"]\n["dog"]': "labels-not-lines",
+    "[\ncat,\ndog": "labels-not-lines",
 }
 
 
@@ -255,8 +273,19 @@ TABLES = {
 def test_a_table_of_labels_is_refused(text: str, code: str, tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text(text)
-    with refuses(ArtifactError, code, "names.txt"):
+    with refuses(ArtifactError, code, "names.txt") as refusal:
         read_labels(path, 2, lambda _: None)
+    hint = refusal.value.hint or ""
+    if command := re.match(r"sed .+\.txt", hint):
+        subprocess.run(command[0], shell=True, check=True)
+        assert path.read_text() == text
+        assert read_labels(tmp_path / "names-names.txt", 2, lambda _: None) == ("cat", "dog")
+
+
+def test_labels_may_begin_with_a_bracket(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("[background]\ncat\n")
+    assert read_labels(path, 2, lambda _: None) == ("[background]", "cat")
 
 
 def test_numbers_alone_are_labels_and_a_header_is_named(tmp_path: Path) -> None:
@@ -356,8 +385,13 @@ def test_an_export_records_its_guesses(classes: int, ending: torch.nn.Module, ac
     assert (chosen.activation, "activation-assumed" in heard) == ("sigmoid", False)
 
 
+def test_a_softmax_of_one_output_is_not_exported() -> None:
+    with refuses(UsageError, "softmax-of-one"):
+        _prepare(Ending(1, torch.nn.Identity()), activation="softmax")
+
+
 def test_not_kept_is_said_of_commands_that_write_nothing() -> None:
     assert {guess.subject for guess in GUESSES if guess.record == NOT_KEPT} == {
-        "Preprocessing of a model without a manifest", "Backend and device",
+        "Order of class folders for an artifact", "Preprocessing of a model without a manifest", "Backend and device",
     }  # fmt: skip
     assert re.fullmatch(r"[a-z ]+", NOT_KEPT)

@@ -21,7 +21,7 @@ from tests.help_faults import command_paths
 from tests.samples import copied
 from tests.surroundings import BUNDLES, CALLS, HEAVY, SURROUNDINGS, Call, Outcome, Surrounding, faults, run
 
-FAST = Surrounding()
+USUAL = Surrounding()
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def files(public: Path, onnx_artifact: Artifact) -> dict[str, Path]:
 
 def outcome_faults(
     surrounding: Surrounding, command: str, call: Call, files: dict[str, Path], folder: Path
-) -> tuple[Outcome, list[str]]:
-    """Runs a call in a folder of its own; what it did and what is wrong with that."""
+) -> list[str]:
+    """Run a call in a folder of its own, and return what is wrong with what it did."""
     if (reason := surrounding.missing()) is not None:
         pytest.skip(reason)
     program, *words = command.split()
     folder.mkdir()
     outcome = run(surrounding, folder, program, *words, *call.arguments.format(**files).split())
-    return outcome, faults(surrounding, call, outcome, folder)
+    return faults(surrounding, call, outcome, folder)
 
 
 def test_every_command_has_a_call() -> None:
@@ -76,7 +76,7 @@ def test_every_command_has_a_call() -> None:
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_one_command_works_in_each_surrounding(name: str, files: dict[str, Path], public: Path) -> None:
     call = CALLS["rexport info"]
-    assert outcome_faults(SURROUNDINGS[name], "rexport info", call, files, public / "run")[1] == []
+    assert outcome_faults(SURROUNDINGS[name], "rexport info", call, files, public / "run") == []
 
 
 @pytest.mark.slow
@@ -86,21 +86,21 @@ def test_each_command_works_in_several_at_once(command: str, files: dict[str, Pa
     if not CALLS[command].prints:  # it ends early: one is enough
         bundles = [bundles[len(command) % len(bundles)]]
     for number, surrounding in enumerate(bundles):
-        assert outcome_faults(surrounding, command, CALLS[command], files, public / str(number))[1] == []
+        assert outcome_faults(surrounding, command, CALLS[command], files, public / str(number)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", HEAVY)
 def test_long_work_needs_no_home_and_no_streams(command: str, files: dict[str, Path], public: Path) -> None:
     surrounding = BUNDLES["a daemon of nobody"]
-    assert outcome_faults(surrounding, command, HEAVY[command], files, public / "run")[1] == []
+    assert outcome_faults(surrounding, command, HEAVY[command], files, public / "run") == []
 
 
 def test_a_fault_is_found(tmp_path: Path) -> None:
     call, full = CALLS["rexport info"], SURROUNDINGS["stdout full"]
-    assert faults(full, call, Outcome(6, b"", "error[output-not-written]: full", 0), tmp_path) == []
-    assert len(faults(full, call, Outcome(0, b"", "", 0), tmp_path)) == 2
-    assert len(faults(FAST, call, Outcome(70, b"", "error[internal]: Traceback", 0), tmp_path)) == 5
-    assert len(faults(SURROUNDINGS["ascii"], call, Outcome(0, "±".encode(), "", 0), tmp_path)) == 1
+    assert faults(full, call, Outcome(6, b"", "error[output-not-written]: full"), tmp_path) == []
+    assert len(faults(full, call, Outcome(0, b"", ""), tmp_path)) == 2
+    assert len(faults(USUAL, call, Outcome(70, b"", "error[internal]: Traceback"), tmp_path)) == 5
+    assert len(faults(SURROUNDINGS["ascii"], call, Outcome(0, "±".encode(), ""), tmp_path)) == 1
     (tmp_path / ".net.onnx.1-0.tmp").touch()
-    assert len(faults(FAST, call, Outcome(0, b"x", "", 0), tmp_path)) == 1
+    assert len(faults(USUAL, call, Outcome(0, b"x", ""), tmp_path)) == 1

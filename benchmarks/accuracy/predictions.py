@@ -211,7 +211,8 @@ def load(path: str | os.PathLike[str]) -> Predictions:
     """Read the predictions that ``save`` wrote.
 
     Raises:
-        ArtifactError: The file cannot be read or does not hold predictions.
+        ArtifactError: The file does not hold predictions.
+        ResourceError: The file cannot be opened.
     """
     try:
         with files.open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:

@@ -239,8 +239,9 @@ class Figures:
 
     @cached_property
     def _comparison(self) -> LatencyComparison | None:
-        taken = any(sample for process in self.result.samples for sample in process.latency.samples_s)
-        if self._reference is None or not taken or self.result.load is not None:
+        if self._reference is None or self.result.load is not None:
+            return None
+        if not has_samples(self.result) or not has_samples(self._reference):
             return None
         return compare_latencies(self._reference, self.result)
 
@@ -434,6 +435,11 @@ def negate(estimate: Estimate) -> Estimate:
     """The estimate of the opposite difference."""
     low, high = estimate.low, estimate.high
     return Estimate(0.0 - estimate.value, None if high is None else 0.0 - high, None if low is None else 0.0 - low)
+
+
+def has_samples(result: Result) -> bool:
+    """Whether any call was timed."""
+    return any(sample for process in result.samples for sample in process.latency.samples_s)
 
 
 def latencies(result: Result) -> Processes:

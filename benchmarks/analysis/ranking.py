@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.analysis.figures import Figures, compare_latencies
+from benchmarks.analysis.figures import Figures, compare_latencies, has_samples
 from benchmarks.analysis.verdict import ADVICE, IDLE_MACHINE, combine_reasons
 from benchmarks.format import ABSENT, change, count, milliseconds, percent, rounded_times, times
 from benchmarks.records.request import FP32
@@ -56,7 +56,7 @@ def headlines(results: Sequence[Figures]) -> tuple[Headline, ...]:
     """One for each batch of these results of one subject on one machine; only those that were measured count."""
     batches: dict[int, list[tuple[float, Figures]]] = {}
     for each in results:
-        if each.result.status == "ok" and each.result.samples and each.p50 is not None and each.p50.value:
+        if each.result.status == "ok" and has_samples(each.result) and each.p50 is not None and each.p50.value:
             batches.setdefault(each.result.identity.batch, []).append((each.p50.value, each))
     ordered = (sorted(batch, key=lambda pair: pair[0]) for batch in batches.values())
     return tuple(_headline([figures for _, figures in batch], len(batches) > 1) for batch in ordered)

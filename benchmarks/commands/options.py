@@ -27,7 +27,7 @@ from benchmarks.records.plan import (
 )
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
-from exporter.commands.checkpoint_options import SELECTED, require_checkpoint, selection_options
+from exporter.commands.checkpoint_options import SELECTED, selection_options
 from exporter.commands.command import (
     DATA,
     MEASURING,
@@ -380,7 +380,7 @@ def explain_options(error: RexportError) -> None:
 
 def named_options(text: str) -> list[str]:
     """The options that a message names, each once; but for those that it names together with their command."""
-    option, command = re.compile(r"(?<![\w-])--[a-z][a-z-]*"), re.compile(r"\b(rexport|rbench|pip)\b")
+    option, command = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*"), re.compile(r"\b(rexport|rbench|pip)\b")
     clauses = re.split(r"[,;(:] ?", text)
     explained = {name for clause in clauses if command.search(clause) for name in option.findall(clause)}
     return [name for name in dict.fromkeys(option.findall(text)) if name not in explained]
@@ -403,8 +403,6 @@ def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:
         unused[f"without --precision {named}"] = CALIBRATED
     paths = [name for name in request.subjects if Path(name).is_file()]
     checkpoints = [name for name in paths if is_weights_file(name)]
-    if not checkpoints and request.weights in (None, *ORIGINS):
-        require_checkpoint(request.expect_sha256, " ".join(request.subjects))
     if request.subjects and len(paths) == len(request.subjects) and not checkpoints:
         unused["on a model file"] = ("weights", "input", *SELECTED)
     elif not checkpoints and request.weights in (None, *ORIGINS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,11 +13,11 @@ from benchmarks.report.run import SHORT
 from benchmarks.report_html import svg
 from benchmarks.report_html.page import html
 from exporter.document.blocks import Document
+from runtimes import notices
+from runtimes.errors import Reason, quote
 from runtimes.files import write_atomically
 
 HEADING = "rbench"
-
-_LOGGER = logging.getLogger("rexport")
 
 
 def _markdown(rows: Sequence[Figures], complete: bool, heading: str) -> str:
@@ -63,7 +62,7 @@ def write_page(path: Path, document: Document) -> None:
 
 def _announce_missing_plots(path: Path) -> None:
     if (reason := svg.missing()) is not None:
-        _LOGGER.warning("%s has no plots: %s", path.name, reason)
+        notices.warn(Reason(reason.code, f"{quote(path.name)} has no plots: {reason}"))
 
 
 def write(folder: Path, rows: Sequence[Figures], complete: bool, heading: str = HEADING) -> Path:

@@ -334,9 +334,17 @@ def responses(networks: tuple[str, ...], **options: Any) -> None:
     "initial", multiple=True, default=INITIAL_NETWORKS, help="Network to examine as it is initialised; repeatable."
 )
 @seeds_option(default=2, help="Number of seeds of each initialised network.")
-@DATA.option("--images", type=click.IntRange(min=2), default=64, metavar="N", help="Number of images in the batch.")
+@DATA.option(
+    "--images",
+    type=click.IntRange(min=2),
+    show_default="64, or all test images if there are fewer",
+    metavar="N",
+    help="Number of images in the batch.",
+)
 @inspection_options
-def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, images: int, **options: Any) -> None:
+def gradients(
+    networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, images: int | None, **options: Any
+) -> None:
     """Measure gradients by layer, with and without batch-norm and shortcuts.
 
     The networks are examined as they are initialised. Trained ones are examined too, and along their training if

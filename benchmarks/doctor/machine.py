@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import tempfile
 import tomllib
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from benchmarks.machine.gpu import UNKNOWN
 from exporter.weights.download import CACHE_VARIABLE, cache_folder
 from runtimes.backends.tensorrt import engine_cache
 from runtimes.errors import Reason, ResourceError, UnsafeArtifactError
+from runtimes.escaping import shell_word
 from runtimes.memory import memory_limit
 
 BUSY = 0.25
@@ -64,7 +64,7 @@ def installation() -> list[Finding]:
     project = folder() / "pyproject.toml"
     if not project.is_file():
         return [Finding("rexport", "version", "ok", "rexport-installed", f"{version()}, installed in {folder()}")]
-    edit = f"pip install -e {shlex.quote(str(folder()))}"
+    edit = f"pip install -e {shell_word(folder())}"
     if version() == UNKNOWN:
         reason = Reason(
             "checkout-not-installed",

@@ -32,10 +32,11 @@ from benchmarks.records.request import (
     select_backends,
 )
 from benchmarks.records.result import Baseline
-from exporter.data.dataset import map_classes, open_dataset
+from exporter.data.dataset import Dataset, are_foreign, map_classes, open_dataset, position_example
 from exporter.models.factory import is_factory
 from exporter.models.variants import VARIANTS, variant
 from exporter.weights.checkpoint import is_weights_file
+from exporter.weights.sources import ORIGINS
 from runtimes import Artifact, Backend
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.backends.registry import available_backends
@@ -53,16 +54,18 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
 
     Raises:
         UsageError: an unknown variant; a backend that does not open one of the files; a precision for a foreign file; a
-            size for a model file.
+            size for a model file; the digest of a checkpoint where there is none.
         ModelMismatchError: the data do not fit.
         RexportError: an artifact, the weights or the data cannot be read.
     """
     names = tuple(dict.fromkeys(map(variant_or_path, request.subjects)))
+    _check_expected_digest(names, request)
     artifacts = {name: _read_artifact(name) for name in names if not _is_exported(name)}
+    dataset = None if request.data is None or not artifacts else open_dataset(request.data, 1)
     for artifact in artifacts.values():
-        _check_file(artifact, request)
-    if request.data is not None and artifacts:  # an export says it itself
-        for notice in open_dataset(request.data, 1).notices:
+        _check_file(artifact, request, dataset, listener)
+    if dataset is not None and len(artifacts) == len(names):  # an export prints these notices itself
+        for notice in dataset.notices:
             listener.notice(notice)
     networks: dict[object, list[str]] = {}
     for name in names:
@@ -162,13 +165,15 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
     twin, as a load is compared with nothing.
 
     Raises:
-        UsageError: several, or an unknown variant; a backend that does not open it.
+        UsageError: several, or an unknown variant; a backend that does not open it; the digest of a checkpoint where
+            there is none.
         RexportError: the artifact cannot be read, or the variant cannot be exported.
     """
     number = len(request.subjects) * max(1, len(request.sizes))
     if number != 1:
         raise UsageError(f"a load is run on one artifact or variant, not on {number}", code="load-needs-one-subject")
     name = variant_or_path(request.subjects[0])
+    _check_expected_digest((name,), request)
     file = None if _is_exported(name) else _read_artifact(name)
     title = name if name in VARIANTS else Path(name).name
     place = _place(title, next(iter(request.sizes), None), request, folder, listener)
@@ -220,7 +225,19 @@ def _check_size(artifact: Artifact, request: BenchmarkRequest) -> None:
         )
 
 
-def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
+def _check_expected_digest(names: Sequence[str], request: BenchmarkRequest) -> None:
+    """Raise ``UsageError`` if a digest is expected, but no file with weights is read."""
+    of_variants = request.weights not in (None, *ORIGINS) and any(map(_is_exported, names))
+    if request.expect_sha256 is None or of_variants or any(map(is_weights_file, names)):
+        return
+    raise UsageError(
+        f"--expect-sha256 is for a file with weights, not for {quote(', '.join(names))}",
+        code="expected-digest-without-file",
+        hint="name the file, or omit --expect-sha256",
+    )
+
+
+def _check_file(artifact: Artifact, request: BenchmarkRequest, dataset: Dataset | None, listener: RunListener) -> None:
     _check_size(artifact, request)
     manifest = artifact.manifest
     if manifest is None and request.precisions:
@@ -233,7 +250,7 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
     able = {backend.name for backend in _able(formats, select_backends(request))}
     _check_opens(artifact, (*request.backends, *filter(None, [request.baseline])), able)
-    if request.data is None or not is_classifier(artifact):
+    if dataset is None or not is_classifier(artifact):
         return
     if manifest is None or manifest.preprocessing is None:
         raise ModelMismatchError(
@@ -243,9 +260,16 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
             hint=f"copy {quote(manifest_path(artifact.path).name)} beside it, or leave --data out",
         )
     try:
-        map_classes(open_dataset(request.data, 1).classes, manifest.labels, classes_of(artifact))
+        map_classes(dataset.classes, manifest.labels, classes_of(artifact))
     except ModelMismatchError as error:
         raise ModelMismatchError(error.what, code=error.code, path=artifact.path, hint=error.hint) from error
+    if are_foreign(dataset.classes, manifest.labels or ()):
+        reason = Reason(
+            "artifact-classes-by-position",
+            f"{quote(artifact.path.name)}: not every class of {dataset.name} has the name of a label, so classes are "
+            f"matched by position: {position_example(dataset.classes, manifest.labels or ())}",
+        )
+        listener.notice(reason)
 
 
 def _check_opens(artifact: Artifact, names: Sequence[str], able: Collection[str]) -> None:

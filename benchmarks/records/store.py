@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,10 @@ FILE_NAME = "results.jsonl"
 
 FIGURES = "figures"
 """The key of a line for the figures derived from the result. Readers ignore it."""
+
+
+ROOF_DIVISORS = ("multiply_adds", "traffic_bytes", "peak_multiply_adds_per_s", "bandwidth_bytes_per_s")
+"""The fields of ``RoofInputs``, all of which some figure is divided by."""
 
 
 def find_results_file(path: str | os.PathLike[str]) -> Path:
@@ -99,9 +104,38 @@ def parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Result
             data.pop(FIGURES, None)
             data = migration.migrate_row(data, version) if version <= migration.LAST else data
             data = migration.rename_shape(data)
-        return codec.decode(Result, data)
+        result = codec.decode(Result, data)
+        _check_divisors(result)
+        return result
     except ArtifactError as error:
         raise ArtifactError(f"line {number}: {error.what}", code=error.code, path=path) from error
+
+
+def _check_divisors(result: Result) -> None:
+    """Check that the numbers of a row that figures are divided by are positive.
+
+    Raises:
+        ArtifactError: One is not. The message names it.
+    """
+    numbers: dict[str, float] = {"batch": result.identity.batch}
+    if result.roof is not None:
+        numbers |= {f"roof.{name}": getattr(result.roof, name) for name in ROOF_DIVISORS}
+    if result.samples or result.load is not None:
+        numbers["ran.threads"] = result.ran.threads
+    if result.load is not None:
+        numbers["load.clients"] = result.load.clients
+    conditions = [process.conditions for process in result.samples]
+    conditions += [] if result.load is None else [result.load.conditions]
+    for each in conditions:
+        if each is not None:
+            numbers["conditions.wall_s"] = min(each.wall_s, numbers.get("conditions.wall_s", math.inf))
+    for process in result.samples:
+        for series in process.throughput:
+            rates = (*series.rates_per_s, numbers.get("throughput.rates_per_s", math.inf))
+            numbers["throughput.rates_per_s"] = min(rates)
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ArtifactError(f"field {name!r}: expected a number above 0, got {value}", code="row-not-positive")
 
 
 def format_line(result: Result, figures: Mapping[str, object]) -> bytes:

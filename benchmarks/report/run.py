@@ -13,6 +13,7 @@ from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.analysis import limits, ranking
 from benchmarks.analysis.at_once import DeviceTotal, totals
 from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.provider_speed import list_slower_providers
 from benchmarks.analysis.verdict import judge
 from benchmarks.format import ABSENT, TOO_NOISY, count, milliseconds, share
 from benchmarks.machine.disturbances import BUSY_CODES, disturbances
@@ -168,6 +169,8 @@ def remarks(results: Sequence[Figures]) -> Iterator[Remark]:
     measured = measured_of(results)
     yield from disturbance_remarks(measured)
     yield from doubts(measured, name_row)
+    for figures, reason in list_slower_providers(measured):
+        yield Remark(f"{name_row(figures)}: {reason}", "warning", reason.code)
     yield from parity_remarks(measured)
     yield from versions(results)
 

@@ -54,6 +54,9 @@ UNFINISHED = Reason("profiler-crashed", "not profiled: the profiler ended the pr
 NOT_A_CLASSIFIER = Reason("not-a-classifier", "not a classifier, so it has no accuracy")
 """The note about a model without logits."""
 
+ONE_OUTPUT = Reason("one-output-not-evaluated", "the network has one output, so its accuracy is not measured")
+"""The note about a model whose logits are one number, for which predictions have no second class."""
+
 UNVARIED = Reason("outputs-constant", "all inputs give the same output")
 """The warning about a model whose output does not depend on its input."""
 
@@ -230,6 +233,8 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
 def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Pipes) -> JobOutcome:
     if not is_classifier(runtime.artifact):
         return _add_note(outcome, NOT_A_CLASSIFIER)
+    if runtime.outputs[0].shape[1:] == (1,):  # of the logits, as for evaluate
+        return _add_note(outcome, ONE_OUTPUT)
     unreadable: list[Unreadable] = []
     predicted, taken_s = time_call(lambda: evaluate.evaluate(job, runtime, unreadable, wire.step))
     accuracy.save(predicted, predictions)

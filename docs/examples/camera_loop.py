@@ -39,13 +39,14 @@ def main(model: str, source: str) -> None:
     with Classifier.open(model) as classifier:
         names = classifier.names or ()
         for number, frame in enumerate(frames(source)):
-            labels = classifier.predict(frame, top=max(1, len(names)))[0].labels
+            labels = classifier.predict(frame, top=sys.maxsize)[0].labels  # of all classes
             recent.append(np.array([label.probability for label in sorted(labels, key=lambda label: label.index)]))
             mean = np.mean(recent, axis=0)
             best = int(mean.argmax())
             if best != shown:
                 shown = best
-                print(f"frame {number}: {names[best] if names else best} {mean[best]:.0%}", flush=True)
+                name = names[best] if names else f"class {best}"
+                print(f"frame {number}: {name} {mean[best]:.0%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,11 @@ if (!images.length) {
   console.error("usage: node classify.mjs SITE IMAGE.jpg...");
   process.exit(2);
 }
-const { fitImage, normalise } = await import(pathToFileURL(resolve(site, "preprocess.js")));
-const { files, input, labels, preprocessing } = JSON.parse(await readFile(resolve(site, "model.json"), "utf8"));
+const load = (name) => import(pathToFileURL(resolve(site, name)));
+const { fitImage, normalise } = await load("preprocess.js");
+const { probabilitiesOf } = await load("probabilities.js");
+const model = JSON.parse(await readFile(resolve(site, "model.json"), "utf8"));
+const { files, input, labels, preprocessing } = model;
 const session = await ort.InferenceSession.create(resolve(site, files.model.path));
 
 for (const path of images) {
@@ -25,9 +28,7 @@ for (const path of images) {
   const pixels = fitImage({ data, ...info }, preprocessing);
   const values = input.dtype === "uint8" ? pixels.data : normalise(pixels, preprocessing, input.channels_last);
   const { logits } = await session.run({ [input.name]: new ort.Tensor(input.dtype, values, input.shape) });
-  const largest = Math.max(...logits.data);
-  const powers = Array.from(logits.data, (logit) => Math.exp(logit - largest));
-  const best = powers.indexOf(Math.max(...powers));
-  const probability = powers[best] / powers.reduce((sum, power) => sum + power);
-  console.log([path, labels?.[best] ?? `class ${best}`, probability.toFixed(6)].join("\t"));
+  const probabilities = probabilitiesOf(Array.from(logits.data), model);
+  const best = probabilities.indexOf(Math.max(...probabilities));
+  console.log([path, labels?.[best] ?? `class ${best}`, probabilities[best].toFixed(6)].join("\t"));
 }

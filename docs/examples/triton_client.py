@@ -3,7 +3,8 @@
     python triton_client.py 127.0.0.1:8001 resnet20 photo.jpg
 
 It needs tritonclient[grpc], and nothing of rexport. The repository was written with --backend python: Triton decodes
-and prepares the images, and reads the labels from labels.txt.
+and prepares the images, and reads the labels from labels.txt if the repository has that file. Otherwise classes are
+numbered.
 """
 
 import sys
@@ -23,5 +24,5 @@ with InferenceServerClient(address) as client:
         answer = client.infer(model, [image], outputs=[logits], client_timeout=10)
         print(path)
         for entry in answer.as_numpy("logits")[0]:
-            logit, _, label = entry.decode().split(":", 2)
-            print(f"  {label}: {float(logit):.3f}")
+            logit, index, *label = entry.decode().split(":", 2)
+            print(f"  {label[0] if label else f'class {index}'}: {float(logit):.3f}")

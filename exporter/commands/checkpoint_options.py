@@ -42,7 +42,7 @@ def selection_options(command: Command) -> Command:
 
 
 SELECTED = ("key", "strip_prefix")
-"""What those ``selection_options`` call their values that choose a part of a checkpoint."""
+"""The names of the values of ``selection_options`` that choose a part of a checkpoint."""
 
 
 def selection_of(options: dict[str, Any]) -> Selection:
@@ -54,11 +54,11 @@ def selection_of(options: dict[str, Any]) -> Selection:
 
 
 def require_checkpoint(digest: str | None, source: str) -> None:
-    """Raises ``UsageError`` if a digest is expected of something that is no file with weights.
+    """Raises ``UsageError`` if a digest is expected, but there is no file with weights.
 
     Args:
         digest: The value of ``--expect-sha256``.
-        source: What there is instead, for the message.
+        source: The source of the weights, for the message.
     """
     if digest is not None:
         raise UsageError(

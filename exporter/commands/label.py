@@ -141,7 +141,9 @@ def label_command(heading: str) -> SectionedCommand:
             progress = labelling.LabellingProgress(listener, absolute(request.out), evaluate, is_live(sys.stderr))
             result = label_images(request, open_executor, progress.job_listener())
             labelling.announce_end(result, listener.notice)
-            accuracy = labelled_accuracy.measure_accuracy(result.out, result.job, artifact) if evaluate else None
+            accuracy = None
+            if evaluate:
+                accuracy = labelled_accuracy.measure_accuracy(result.out, result.job, artifact, listener.notice)
         if as_json:
             streams.print_json(labelling.as_json(result, accuracy))
             return

@@ -98,7 +98,8 @@ def print_json(text: str) -> None:
         ResourceError: Standard output cannot be written.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print_result(json_text(text) if codecs.lookup(encoding).name == "utf-8" else _as_escapes(text))
+    seen = json_text(text)
+    print_result(seen if codecs.lookup(encoding).name == "utf-8" else _as_escapes(seen))
 
 
 def print_path(path: str | os.PathLike[str]) -> None:

@@ -9,7 +9,6 @@ import bz2
 import gzip
 import lzma
 import os
-import shlex
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import BinaryIO, Protocol
 from runtimes import files
 from runtimes.artifacts.formats import kind_of
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError, quote
+from runtimes.escaping import shell_word
 from runtimes.tar_errors import TAR_ERRORS
 
 MAX_DEPTH = 8
@@ -182,8 +182,7 @@ def _in_archive(path: Path) -> dict[str, Path | bytes]:
 def _unzip_command(path: Path) -> str:
     """Return the command that unpacks a zip archive, and the folder to use."""
     folder = path.with_suffix("") if path.suffix else path.with_name(f"{path.name}-unpacked")
-    source, target = (shlex.quote(quote(place)) for place in (path, folder))
-    return f"unzip {source} -d {target}, then use {target}"
+    return f"unzip {shell_word(path)} -d {shell_word(folder)}, then use {shell_word(folder)}"
 
 
 def _damage_error(path: Path, error: object) -> ArtifactError:

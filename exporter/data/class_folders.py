@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from exporter.data.splits import PREFERENCE, Part, parts_of
 from runtimes.errors import ArtifactError, Reason, UsageError, quote
+from runtimes.escaping import shell_word
 from runtimes.images.left_out import UNREAD_SUFFIXES
 from runtimes.images.preprocessing import SUFFIXES as SUFFIXES
 
@@ -201,7 +202,7 @@ def _choose_split(named: Mapping[str, Part], wanted: Split) -> str:
         raise ArtifactError(
             f"{_first_names(folders)} may each be the {part} part of the dataset",
             code="dataset-splits-ambiguous",
-            hint=" or ".join(f"use PATH/{quote(folder)}" for folder in folders[:MAX_NAMED]),
+            hint=" or ".join(f"use PATH/{shell_word(folder)}" for folder in folders[:MAX_NAMED]),
         )
     return folders[0]
 

@@ -36,6 +36,7 @@ from runtimes.errors import (
     nearest,
     quote,
 )
+from runtimes.escaping import shell_word
 from runtimes.images import prefetch
 from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import SUFFIXES, Image, Pixels, Preprocessing, fit_image, normalise
@@ -318,7 +319,7 @@ def _find_images(members: archives.Members, split: Split, reading: Reading | Non
     try:
         folders = class_folders.read(members.files, split, reading)
     except RexportError as error:
-        hint = error.hint and error.hint.replace("PATH", quote(members.place))
+        hint = error.hint and error.hint.replace("PATH", shell_word(members.place))
         raise type(error)(error.what, code=error.code, path=members.place, hint=hint) from error
     if folders is not None:
         return folders
@@ -338,7 +339,7 @@ def _notices(
 ) -> Iterator[Reason]:
     """Yield what was guessed about a folder, and the files that were left out."""
     for reason in folders.notices:
-        yield Reason(reason.code, f"{quote(name)}: {reason.sentence.replace('PATH', quote(members.place))}")
+        yield Reason(reason.code, f"{quote(name)}: {reason.sentence.replace('PATH', shell_word(members.place))}")
     left_out = LeftOutFiles(members.files).notice(name)
     if left_out is not None:
         yield left_out
@@ -422,7 +423,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
     """Return the output of a network for each class of a dataset, int64 (len(names),).
 
     If the labels are the same names in any order, classes are matched by name. Case, hyphens and underscores are
-    ignored. Otherwise class i belongs to output i.
+    ignored. Otherwise class i belongs to output i, which ``are_foreign`` tells.
 
     Args:
         names: The class names of the dataset.
@@ -433,7 +434,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
         ModelMismatchError: The numbers of classes differ, or only some names are the same and one of them has another
             position.
     """
-    if len(names) != classes:
+    if len(names) != classes or classes == 1:
         raise ModelMismatchError(
             f"the dataset has {len(names)} classes, but the network has {classes}",
             code="class-count-mismatch",
@@ -445,7 +446,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
     ours, theirs = [_plain(name) for name in names], [_plain(name) for name in labels or ()]
     if ours == theirs:
         return identity
-    if are_foreign(names, labels or ()):
+    if not set(ours) & set(theirs):
         check_class_order(names)
         return identity
     if set(ours) == set(theirs) and len(set(ours)) == classes:
@@ -463,13 +464,29 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
 
 
 def are_foreign(names: Sequence[str], labels: Sequence[str]) -> bool:
-    """Return whether no class of a dataset has the name of a label.
+    """Return whether any class of a dataset has no label of its name, so that classes are matched by position.
 
     Args:
         names: The class names of the dataset.
         labels: The labels of the network.
     """
-    return not set(map(_plain, names)) & set(map(_plain, labels))
+    return not set(map(_plain, names)) <= set(map(_plain, labels))
+
+
+def position_example(names: Sequence[str], labels: Sequence[str]) -> str:
+    """Return an example of classes that are matched by position, for a notice.
+
+    It is the first class of a dataset without a label of its name, as ``lorry is truck``, or ``lorry is output 1`` if
+    the labels are unknown.
+
+    Args:
+        names: The class names of the dataset, of which one has no label of its name.
+        labels: The labels of the network, or none if unknown.
+    """
+    known = set(map(_plain, labels))
+    position = next(position for position, name in enumerate(names) if _plain(name) not in known)
+    output = quote(labels[position]) if position < len(labels) else f"output {position}"
+    return f"{quote(names[position])} is {output}"
 
 
 _NUMBER = re.compile(r"(\D*)(\d+)(\D*)")
@@ -495,8 +512,8 @@ def check_class_order(names: Sequence[str]) -> None:
         f"the class folders are numbers, whose order is unclear: output {first} of the network may be "
         f"{quote(order[first])}, as numbers are sorted, or {quote(names[first])}, as torchvision's ImageFolder sorts",
         code="class-order-numeric",
-        hint="in the folder of the classes, ls | sort -n > ../labels.txt is the one order, and ls | LC_ALL=C sort > "
-        "../labels.txt is the other; export with --labels labels.txt",
+        hint="in the folder of the classes, ls | sort -V > ../labels.txt writes the order of the numbers, and "
+        "ls | LC_ALL=C sort > ../labels.txt that of ImageFolder; export with --labels labels.txt",
     )
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtimes import files
+from runtimes import codec, files
 from runtimes.classifier import BINARY
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, quote
+from runtimes.escaping import shell_word
 
 LABELS_LIMIT_BYTES = 16 << 20
 """The largest size of a file with labels."""
 
 _NUMBERED = re.compile(r"(\d+)\s*[,;:\t ]\s*\S.*")
 """A line that begins with a number, and holds more."""
+
+_LIST = re.compile(r"""\[\s*(["'].*|[^]]*)""")
+"""The first line of a list: a quotation mark follows the bracket, or the bracket is not closed."""
 
 
 def read_labels(path: Path, classes: int | None, notify: Callable[[str | Reason], None]) -> tuple[str, ...]:
@@ -42,7 +45,7 @@ def read_labels(path: Path, classes: int | None, notify: Callable[[str | Reason]
             f"the labels are not UTF-8 text: {error.reason} at byte {error.start}", code="labels-not-utf8", path=path
         ) from error
     labels = tuple(line.strip() for line in text.rstrip().split("\n")) if text.strip() else ()
-    _check_form(labels, path)
+    _check_form(text, labels, path)
     if "" in labels:
         raise ArtifactError(
             f"line {labels.index('') + 1} is blank; expected one label on each line", code="label-blank", path=path
@@ -62,16 +65,18 @@ def read_labels(path: Path, classes: int | None, notify: Callable[[str | Reason]
     return labels
 
 
-def _check_form(labels: Sequence[str], path: Path) -> None:
+def _check_form(text: str, labels: Sequence[str], path: Path) -> None:
     """Check that a file holds plain names, and neither JSON nor a table.
+
+    A name may begin with a bracket, as ``[background]``.
 
     Raises:
         ArtifactError: The file has another form.
     """
-    quoted = shlex.quote(quote(path))
-    if labels and labels[0][:1] in ("{", "["):
+    first = text.strip().partition("\n")[0].rstrip()
+    if first.startswith("{") or _LIST.fullmatch(first) or (first.startswith("[") and _is_json(text)):
         raise ArtifactError(
-            "the labels are JSON; expected one label on each line",
+            "the labels are JSON or a table of another program; expected one label on each line",
             code="labels-not-lines",
             path=path,
             hint="write the names to a text file, in the order of the outputs",
@@ -87,9 +92,19 @@ def _check_form(labels: Sequence[str], path: Path) -> None:
             list(range(1, len(labels) + 1)),
         )
     ):
+        names = path.with_name(f"{path.stem}-names.txt")  # never the file that is read
         raise ArtifactError(
             f"each line begins with its number, as {quote(labels[0])!r}; expected the label alone",
             code="labels-numbered",
             path=path,
-            hint=f"sed -E 's/^[0-9]+[,;: \t]+//' {quoted} > names.txt removes the numbers",
+            hint=f"sed -E 's/^[[:space:]]*[0-9]+[,;:[:space:]]+//' {shell_word(path)} > {shell_word(names)} "
+            "leaves the numbers out",
         )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        codec.parse(text)
+    except ArtifactError:
+        return False
+    return True

@@ -16,7 +16,18 @@ OWN = Path(__file__).with_name("site")
 
 MODULES = tuple(
     f"{name}.js"
-    for name in ("base64", "sampling", "resample", "preprocess", "decode", "labeller", "heat", "view", "page")
+    for name in (
+        "base64",
+        "sampling",
+        "resample",
+        "preprocess",
+        "decode",
+        "probabilities",
+        "labeller",
+        "heat",
+        "view",
+        "page",
+    )
 )
 """The modules of the page. Each stands after those that it imports."""
 

@@ -59,7 +59,7 @@ def write_folder(page: Path, markup: str, description: str, contents: Mapping[st
         write_file(page, markup.encode())
     except BaseException:
         with contextlib.suppress(OSError):
-            if not (folder / DESCRIPTION).exists() or (folder / DESCRIPTION).read_text("utf-8") != description:
+            if not (folder / DESCRIPTION).exists() or (folder / DESCRIPTION).read_bytes() != description.encode():
                 _remove(set(_contents_in(folder)) - before)
         raise
     _remove(before - {folder / name for name in contents})

@@ -20,6 +20,7 @@ from runtimes import files
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, BackendUnavailableError, CompatibilityError, quote
 from runtimes.libraries import importing, missing_library
+from runtimes.network_io import LOGITS
 from runtimes.tensors.spec import TensorSpec
 
 CONFIG_LIMIT_BYTES = 1 << 20
@@ -71,12 +72,22 @@ def build_config(name: str, manifest: Manifest, settings: TritonSettings, digest
             entry.optional = True
         dims = [1] if most else [manifest.inputs[0].fixed_batch]
         config.input.append(messages.ModelInput(name=IMAGE, data_type="TYPE_STRING", dims=dims, optional=True))
-    if manifest.labels is not None and config.output[0].name == "logits":
+    if labels_of(manifest) is not None and config.output[0].name == LOGITS:
         config.output[0].label_filename = "labels.txt"
     for key, value in _parameters(manifest, settings, backend, digests).items():
         config.parameters[key].string_value = value
     _add_warmup(messages, config)
     return config
+
+
+def labels_of(manifest: Manifest) -> tuple[str, ...] | None:
+    """Return the labels that Triton can give to the numbers of the logits, or ``None``.
+
+    Triton gives the first label to the first number. One output is the score of the second of two labels, so that it
+    would get the wrong one.
+    """
+    sizes = {spec.name: spec.shape[-1] for spec in manifest.outputs}
+    return manifest.labels if manifest.labels is not None and sizes.get(LOGITS) == len(manifest.labels) else None
 
 
 def takes_images(manifest: Manifest) -> bool:

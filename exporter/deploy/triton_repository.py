@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from runtimes import Artifact, files
 from runtimes.artifacts.artifact import Vectors, publish
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, UsageError, quote
-from runtimes.escaping import printable
+from runtimes.escaping import printable, shell_word
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """The names that a model may have: they are folders, and part of addresses."""
@@ -151,8 +150,9 @@ def _write_model(
     config = triton_config.build_config(folder.name, manifest, request.settings, {version: manifest.sha256})
     with _write_folder(folder, _workplace(folder)) as temporary:
         (temporary / "config.pbtxt").write_text(triton_config.as_text(config))
-        if manifest.labels is not None:
-            (temporary / "labels.txt").write_text(labels_text(manifest.labels))
+        labels = triton_config.labels_of(manifest)
+        if labels is not None:
+            (temporary / "labels.txt").write_text(labels_text(labels))
         (temporary / "warmup").mkdir()
         for name, content in _warmup_requests(vectors, manifest, config):
             (temporary / "warmup" / triton_config.warmup_file(name)).write_bytes(content)
@@ -221,9 +221,9 @@ class _Extension:
     def _require_same_interface(self, config: Any, updated: Any) -> None:
         old, new = triton_config.interface_of(config), triton_config.interface_of(updated)
         changed = [key for key in old if old[key] != new[key]]
-        labels = self.folder / "labels.txt"
-        text = None if self.manifest.labels is None else labels_text(self.manifest.labels)
-        if (labels.read_text() if labels.is_file() else None) != text:
+        path, labels = self.folder / "labels.txt", triton_config.labels_of(self.manifest)
+        text = None if labels is None else labels_text(labels)
+        if (path.read_text() if path.is_file() else None) != text:
             changed.append("labels")
         if changed:
             key = changed[0]
@@ -327,7 +327,7 @@ def _describe(folder: Path, version: int, manifest: Manifest, config: Any, exist
 def server_command(repository: Path) -> str:
     """Return the command that serves a repository on this machine, on loopback."""
     addresses = " ".join(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics"))
-    where = shlex.quote(str(repository.resolve()))
+    where = shell_word(repository.resolve())
     return f"tritonserver --model-repository={where} {addresses} --disable-auto-complete-config"
 
 
@@ -340,7 +340,7 @@ def container_command(request: TritonRequest, versions: Sequence[WrittenVersion]
     """
     gpu = request.settings.device == "cuda" or any(version.backend == "tensorrt" for version in versions)
     ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
-    where = shlex.quote(f"{request.repository.resolve()}:/models:ro")
+    where = shell_word(f"{request.repository.resolve()}:/models:ro")
     server = "tritonserver --model-repository=/models --disable-auto-complete-config"
     extras = sorted({_extra(version, request.settings, gpu) for version in versions if version.backend == "python"})
     if extras:
@@ -356,4 +356,4 @@ def _extra(version: WrittenVersion, settings: TritonSettings, gpu: bool) -> str:
 
 def check_command(repository: Path) -> str:
     """Return the command that checks what a server on this machine serves of a repository."""
-    return f"rexport verify {shlex.quote(str(repository))} --url grpc://127.0.0.1:8001"
+    return f"rexport verify {shell_word(repository)} --url grpc://127.0.0.1:8001"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runtimes.artifacts.manifest import Manifest
-from runtimes.errors import CompatibilityError, UsageError
+from runtimes.errors import CompatibilityError, UsageError, quote
 
 LARGEST_BATCH = 32
 """The default of the largest batch that the server forms."""
@@ -117,7 +117,7 @@ class TritonSettings:
             )
         if manifest.format not in opener.formats:
             raise UsageError(
-                f"backend {opener.name} does not open files of the format {manifest.format}",
+                f"backend {opener.name} does not open files of the format {quote(manifest.format)}",
                 code="triton-opener-mismatch",
                 hint="omit --open-with",
             )

@@ -213,7 +213,9 @@ def _image_difference(runtime: Runtime, session: ServedSession, images: tuple[by
         pixels = np.stack([fit_or_name(image, view, start) for image in part])
         expected = runtime.infer({entry.spec.name: entry.from_pixels(pixels, view)})
         answers = session.run({IMAGE: np.array(part, object).reshape((batch,) if entry.batch else (batch, 1))})
-        results += [OutputDifference.compare(name, answers[name], expected[name]) for name in expected]
+        results += [
+            OutputDifference.compare(name, answers[name], expected[name], manifest.activation) for name in expected
+        ]
     worst = max(result.relative_difference for result in results)
     if not worst <= record.tolerance:
         raise CheckFailedError(

@@ -40,6 +40,9 @@ TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": 
 DTYPES = ("float32", "uint8")
 """The types of input that the page fills."""
 
+NOISE_IMAGES = 8
+"""The number of images of noise whose outputs show the activation of a model that does not record it."""
+
 
 @dataclass(frozen=True)
 class SiteRequest:
@@ -178,6 +181,11 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
             hint="--full-decoding decodes them in full on the page",
         )
     channels, (height, width) = preprocessing.channels, preprocessing.size
+    if (
+        classifier.activation is None
+    ):  # nothing records it: the outputs for noise decide; a warning names any but softmax
+        noise = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, height, width, channels), np.uint8)
+        classifier.predict(noise)
     batch = network_input.batch or 1
     last = network_input.channels_last
     model = {
@@ -192,7 +200,6 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
         },
         "outputs": {name: spec.name for name, spec in outputs.items() if name in (LOGITS, CAM)},
         "activation": classifier.activation,
-        "may_be_probabilities": manifest is None,
         "check": _check_of(artifact, manifest),
         "files": dict(zip(("runtime", "wasm", "model"), (_file(*item) for item in contents.items()), strict=True)),
         "samples": samples,

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from exporter.data.dataset import map_classes
+from exporter.data.dataset import are_foreign, map_classes, position_example
 from exporter.proportions import Interval, wilson
 from runtimes import Artifact
 from runtimes.artifacts.embedded import read_embedded
-from runtimes.errors import ModelMismatchError, quote
+from runtimes.classifier import BINARY
+from runtimes.errors import ModelMismatchError, Reason, quote
 from runtimes.labelling.job import LabellingJob
 from runtimes.labelling.listing import ListingReader
 from runtimes.labelling.parts import read_indices
 from runtimes.labelling.sources.source import ListedImage
 from runtimes.labelling.stores import open_store
+from runtimes.network_io import LOGITS
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,16 @@ def check_targets(out: str, job: LabellingJob) -> None:
             )
 
 
-def measure_accuracy(out: str, job: LabellingJob, artifact: Path) -> LabelledAccuracy:
+def measure_accuracy(
+    out: str, job: LabellingJob, artifact: Path, notify: Callable[[str | Reason], None]
+) -> LabelledAccuracy:
     """Compare the labels of a finished job with the classes of its images. Images without a label do not count.
 
     Args:
         out: The output folder.
         job: The job.
         artifact: The model file, for the names of its classes.
+        notify: Receives a notice if classes are matched by position.
 
     Raises:
         ModelMismatchError: The classes of the images cannot be matched to those of the network.
@@ -84,25 +90,57 @@ def measure_accuracy(out: str, job: LabellingJob, artifact: Path) -> LabelledAcc
         targets = map(target_of, listing.images(shard))
         indices = read_indices(store, shard)
         pairs.update((target, index) for target, index in zip(targets, indices, strict=True) if index is not None)
-    outputs = _outputs_of({target for target, _ in pairs}, artifact)
     images = sum(pairs.values())
     if not images:
         raise ModelMismatchError(
             "no image has a label, so there is no accuracy", code="accuracy-without-labels", path=out
         )
+    outputs = _outputs_of({target for target, _ in pairs}, job, artifact, notify)
     right = sum(count for (target, index), count in pairs.items() if outputs[target] == index)
     return LabelledAccuracy(right, images, wilson(right, images))
 
 
-def _outputs_of(targets: set[str], path: Path) -> dict[str, int]:
-    """Return the output of the network for each class of the images. Numbers are taken as the outputs themselves."""
-    if all(target.isdecimal() for target in targets):
-        return {target: int(target) for target in targets}
+def _outputs_of(
+    targets: set[str], job: LabellingJob, path: Path, notify: Callable[[str | Reason], None]
+) -> dict[str, int]:
+    """Return the output of the network for each class of the images.
+
+    Classes are matched by name if all are labels. Numbers that are no labels are the outputs themselves.
+    """
     artifact = Artifact.read(path)
     known = artifact.manifest or read_embedded(artifact)
     labels = None if known is None else known.labels
     names = sorted(targets)
     if labels is not None and targets <= set(labels) and len(set(labels)) == len(labels):
         return {name: labels.index(name) for name in names}
-    classes = len(names) if labels is None else len(labels)
-    return dict(zip(names, np.asarray(map_classes(names, labels, classes)).tolist(), strict=True))
+    if all(target.isdecimal() for target in targets):
+        return {target: int(target) for target in targets}
+    classes = _classes_of(artifact) if labels is None else len(labels)
+    outputs = np.asarray(map_classes(names, labels, classes)).tolist()
+    if are_foreign(names, labels or ()):
+        reason = Reason(
+            "artifact-classes-by-position",
+            f"{quote(path.name)}: not every class of {quote(job.source)} has the name of a label, so classes are "
+            f"matched by position: {position_example(names, labels or ())}",
+        )
+        notify(reason)
+    return dict(zip(names, outputs, strict=True))
+
+
+def _classes_of(artifact: Artifact) -> int:
+    """Return the number of classes of an artifact without labels. One output stands for two classes.
+
+    Raises:
+        ModelMismatchError: No manifest says how many there are.
+    """
+    specs = () if artifact.manifest is None else artifact.manifest.outputs
+    outputs = next((spec.shape[-1] for spec in specs if spec.name == LOGITS), None)
+    if not isinstance(outputs, int):
+        raise ModelMismatchError(
+            "the artifact has neither labels nor a manifest with the number of its classes, so the classes of the "
+            "images cannot be matched",
+            code="label-classes-unknown",
+            path=artifact.path,
+            hint="name the folders by the numbers of the outputs, or export with --labels FILE",
+        )
+    return BINARY[1] if outputs == BINARY[0] else outputs

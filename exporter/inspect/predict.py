@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from exporter.preprocessing.options import (
     check_statistics,
 )
 from exporter.weights.sources import IMAGENET_PREPROCESSING
-from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
+from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec, notices
 from runtimes.artifacts.embedded import read_embedded, unverified
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
 from runtimes.escaping import csv_cell, printable
@@ -128,7 +127,7 @@ def _walk(folder: Path) -> list[Path]:
         )
     notice = left_out.notice(folder)
     if notice is not None:
-        logging.getLogger("rexport").warning("%s", notice, extra={"code": notice.code})
+        notices.warn(notice)
     return images
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from exporter.models.layers import layers, parameters
@@ -10,7 +11,7 @@ from exporter.models.variants import Variant
 from runtimes.errors import ResourceError
 from runtimes.memory import available_bytes
 
-_FLOAT_BYTES = 4
+_FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
 
 
 def least_bytes(variant: Variant, images: int) -> int:
@@ -27,6 +28,21 @@ def least_bytes(variant: Variant, images: int) -> int:
     return _FLOAT_BYTES * (parameters(variant) + images * (image + largest))
 
 
+def least_gradient_bytes(variant: Variant, images: int) -> int:
+    """Return a lower bound of the memory for the gradients of a variant in bytes, all in float64.
+
+    It counts the parameters and their gradients, the input, and the output of each layer, which the backward pass
+    reads.
+
+    Args:
+        variant: The variant.
+        images: The number of images in the batch.
+    """
+    image = variant.in_channels * math.prod(variant.size)
+    outputs = sum(layer.out_channels * math.prod(layer.out_size) for layer in layers(variant))
+    return _DOUBLE_BYTES * 2 * parameters(variant) + _DOUBLE_BYTES * images * (image + outputs)
+
+
 def require_memory(variant: Variant, images: int = 1) -> None:
     """Check that the memory suffices for the forward pass of a variant, as far as ``least_bytes`` tells.
 
@@ -37,7 +53,25 @@ def require_memory(variant: Variant, images: int = 1) -> None:
     Raises:
         ResourceError: It does not. The hint names the option that needs most.
     """
-    needed, available = least_bytes(variant, images), available_bytes()
+    _require(variant, images, least_bytes(variant, images), lambda: _costliest_option(variant, images))
+
+
+def require_gradient_memory(variant: Variant, images: int) -> None:
+    """Check that the memory suffices for the gradients of a variant, as far as ``least_gradient_bytes`` tells.
+
+    Args:
+        variant: The variant.
+        images: The number of images in the batch.
+
+    Raises:
+        ResourceError: It does not.
+    """
+    _require(variant, images, least_gradient_bytes(variant, images), lambda: "--images")
+
+
+def _require(variant: Variant, images: int, needed: int, option: Callable[[], str]) -> None:
+    """Raise ``ResourceError`` if less memory is available than is needed. ``option`` returns what to choose smaller."""
+    available = available_bytes()
     if available is None or needed <= available:
         return
     height, width = variant.size
@@ -46,7 +80,7 @@ def require_memory(variant: Variant, images: int = 1) -> None:
         f"classes needs at least {needed / 1e9:,.1f} GB of memory for a batch of {images:,}, and "
         f"{available / 1e9:,.1f} GB are available",
         code="memory-insufficient",
-        hint=f"a smaller {_costliest_option(variant, images)} needs less",
+        hint=f"a smaller {option()} needs less",
     )
 
 

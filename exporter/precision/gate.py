@@ -23,7 +23,7 @@ from runtimes import Runtime
 from runtimes.artifacts.manifest import Gate, OutputGate
 from runtimes.errors import CheckFailedError, Reason
 from runtimes.parity import outputs_of
-from runtimes.tensors.activation import softmax
+from runtimes.tensors.activation import Activation, class_probabilities, top_classes
 
 NEAR_TIE = 0.1
 """The limit for a borderline change: fp32 gives the old class less than this probability above the new class."""
@@ -45,6 +45,7 @@ class GateSamples:
         targets: The correct classes, int64 (n,), or ``None`` without labels.
         reference: The logits of PyTorch in fp32.
         logits: The logits of the artifact.
+        activation: The step from logits to probabilities, as for ``class_probabilities``.
     """
 
     words: str
@@ -52,6 +53,7 @@ class GateSamples:
     targets: NDArray[np.int64] | None
     reference: Logits
     logits: Logits
+    activation: Activation | None = None
 
 
 class AccuracyGate:
@@ -124,7 +126,12 @@ class AccuracyGate:
         if not logits:
             return _without_logits(records, examples, title)
         samples = GateSamples(
-            examples.description, examples.real, examples.targets, self._reference, np.concatenate(logits)
+            examples.description,
+            examples.real,
+            examples.targets,
+            self._reference,
+            np.concatenate(logits),
+            self._network.activation,
         )
         return replace(summarise_gate(samples, self._bounds, title, self._spec.max_drop is not None), others=records)
 
@@ -242,9 +249,9 @@ def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str, asked: boo
         asked: Whether the user asked for the limit of the drop.
     """
     reference, logits = judged.reference.astype(np.float64), judged.logits.astype(np.float64)
-    expected, given = reference.argmax(1), logits.argmax(1)
+    expected, given = (top_classes(outputs, judged.activation) for outputs in (reference, logits))
     changed = np.flatnonzero(expected != given)
-    probabilities = softmax(reference[changed])
+    probabilities = class_probabilities(reference[changed], judged.activation)
     rows = np.arange(len(changed))
     ties = int((probabilities[rows, expected[changed]] - probabilities[rows, given[changed]] < NEAR_TIE).sum())
     size = float(np.sqrt((reference**2).mean()))

@@ -102,8 +102,11 @@ def compare_peaks(expected: Values, given: Values) -> tuple[int, int]:
 
     Args:
         expected: The class maps of fp32, float32 (n, classes, h, w). Their means determine the best class.
-        given: The class maps of the artifact, of the same shape.
+        given: The class maps of the artifact, of the same shape. One map is that of the second of two classes, and
+            the first has the negative one.
     """
+    if expected.shape[1] == 1:
+        expected, given = (np.concatenate([-maps, maps], axis=1) for maps in (expected, given))
     rows = np.arange(len(expected))
     best = expected.mean((2, 3)).argmax(1)
     reference = expected[rows, best].reshape(len(rows), -1).astype(np.float64)  # (n, h * w)

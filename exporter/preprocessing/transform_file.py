@@ -40,6 +40,10 @@ class Transform:
     preprocessing: Preprocessing
 
 
+LEAST_SHARE = 0.01
+"""The smallest share of the crop. The size of resizing is the size of the crop divided by it."""
+
+
 def read_transform(path: Path, size: Size | None = None) -> Transform:
     """Read the preprocessing in a JSON file.
 
@@ -156,8 +160,10 @@ def _read_timm(data: Fields, size: Size | None) -> Preprocessing:
 
 
 def _check_share(share: float) -> None:
-    if not 0 < share <= 1:
-        raise ArtifactError(f"crop_pct must be above 0 and at most 1, not {share}", code="transform-crop-share")
+    if not LEAST_SHARE <= share <= 1:
+        raise ArtifactError(
+            f"crop_pct must be at least {LEAST_SHARE} and at most 1, not {share}", code="transform-crop-share"
+        )
 
 
 def _timm_size(config: TimmConfig, size: Size | None) -> tuple[int, Size, float]:
@@ -306,7 +312,8 @@ def _sides(name: str, size: int | Mapping[str, int]) -> Size:
         return size, size
     if set(size) != {"height", "width"}:
         raise ArtifactError(
-            f"{name} must have height and width, not {', '.join(sorted(size)) or 'nothing'}", code="transform-sides"
+            f"{name} must have height and width, not {quote(', '.join(sorted(size))) or 'nothing'}",
+            code="transform-sides",
         )
     return size["height"], size["width"]
 

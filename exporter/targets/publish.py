@@ -16,10 +16,10 @@ from exporter.precision.gate import AccuracyGate, gate_of
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import expected_accuracy, scaled_decoding
 from runtimes import Artifact, Manifest, Runtime, TensorSpec, available_backends, codec, files, parity
-from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
+from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Calibration, FileRecord, Gate
-from runtimes.errors import CompatibilityError, Reason, UsageError
+from runtimes.errors import CompatibilityError, Reason
 from runtimes.selection import PROCESSOR
 
 
@@ -150,13 +150,6 @@ def _pack_vectors(network: Network) -> bytes:
     buffer = io.BytesIO()
     arrays = {"inputs": network.vectors.inputs, **network.vectors.outputs}
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # NumPy's type has options among the names
-    size = sum(array.nbytes for array in arrays.values())
-    if size > VECTORS_LIMIT_BYTES:
-        raise UsageError(
-            f"the test vectors have {size:,} bytes, and at most {VECTORS_LIMIT_BYTES:,} are supported",
-            code="vectors-too-large",
-            hint="choose a smaller --size, or fewer outputs: --output stages has the most numbers",
-        )
     return buffer.getvalue()
 
 

@@ -88,8 +88,8 @@ def fp32_file_beside(artifact: Artifact, format: str) -> Artifact:
             return other
     command = {"onnx": "onnx", "pt2": "torch"}[format]
     raise CompatibilityError(
-        f"{manifest.name} is a module that is no variant, so its fp32 network cannot be built again, and there is no "
-        f".{format} file of it in fp32 in the same folder",
+        f"{quote(manifest.name)} is a module that is no variant, so its fp32 network cannot be built again, and there "
+        f"is no .{format} file of it in fp32 in the same folder",
         code="module-not-rebuilt",
         path=artifact.path,
         hint=f"{_export_command(manifest, command)} -o {shell_word(artifact.path.with_suffix(f'.fp32.{format}'))}",
@@ -135,7 +135,7 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     manifest = _manifest(artifact)
     if not manifest.variant:
         raise CompatibilityError(
-            f"{manifest.name} is a module that is no variant, so its network cannot be built from the manifest",
+            f"{quote(manifest.name)} is a module that is no variant, so its network cannot be built from the manifest",
             code="module-unknown-in-manifest",
             path=artifact.path,
             hint=_export_command(manifest, "onnx"),
@@ -167,6 +167,8 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
         raw=manifest.inputs[0].dtype == "uint8",
         seed=manifest.weights.seed or 0,
         outputs=outputs,
+        activation=manifest.activation,
+        guesses=manifest.guesses,
     )
 
 

@@ -11,11 +11,11 @@ from exporter.data.dataset import open_dataset
 from exporter.network import ExportListener, Network
 from runtimes import Runtime
 from runtimes.artifacts.manifest import DecodingCheck
-from runtimes.errors import CheckFailedError, UsageError
+from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.images.preprocessing import Pixels, Preprocessing
 from runtimes.network_io import LOGITS, NetworkInput
 from runtimes.parity import logits_of
-from runtimes.tensors.activation import to_probabilities
+from runtimes.tensors.activation import class_probabilities
 
 BATCH = 20
 """The number of images in a batch, unless the artifact has a fixed batch."""
@@ -61,7 +61,7 @@ def check(runtime: Runtime, network: Network, listener: ExportListener) -> Decod
 
     def probabilities(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         arrays = network_input.from_pixels(pixels, view, fill=False)
-        return to_probabilities(logits_of(runtime, arrays, batch), network.activation or "softmax")
+        return class_probabilities(logits_of(runtime, arrays, batch), network.activation)
 
     def pairs() -> Iterator[tuple[Pixels, Pixels]]:
         full = _read(data, replace(view, scaled_decoding=False))
@@ -112,5 +112,14 @@ def _judge(record: DecodingCheck, listener: ExportListener) -> DecodingCheck:
             code="scaled-decoding-differs",
             hint="--full-decoding decodes all images in full",
         )
+    if not record.scaled:
+        listener.notice(
+            Reason(
+                "scaled-decoding-untested",
+                f"scaled decoding changes none of the {record.images:,} images of {record.data}; its effect on larger "
+                "images is unknown",
+            )
+        )
+        return record
     listener.notice(f"{words}; {record.scaled:,} images were decoded at a fraction of their size")
     return record

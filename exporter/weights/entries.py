@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from exporter.weights import pickle_scan, safetensors_header
+from exporter.weights.layouts import AVERAGE
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
 from runtimes.escaping import shell_word
 
@@ -26,7 +27,7 @@ CONTAINERS = (
 )  # fmt: skip
 """The entries of a training checkpoint that may hold the weights, also one inside another."""
 
-AVERAGE = re.compile(r"(\w+_)?(ema|swa|averaged?|avg|shadow|polyak)(_\w+)?", re.IGNORECASE)
+_AVERAGE = re.compile(AVERAGE, re.IGNORECASE)
 """The names of entries of a training checkpoint that hold averaged weights. They are read only on request."""
 
 MAX_DEPTH = 3
@@ -142,7 +143,7 @@ def choose(content: object, key: str | None) -> StoredState:
 def _choose_entry(content: Mapping[object, object]) -> tuple[str | None, tuple[str, ...]]:
     """Return the entry that holds the weights, ``None`` for the top level, and the entries with averaged weights."""
     everything = dict(_entries(content, None))
-    averages = tuple(name for name in everything if any(map(AVERAGE.fullmatch, name.split("."))))
+    averages = tuple(name for name in everything if any(map(_AVERAGE.fullmatch, name.split("."))))
     plain = [name for name, _ in _entries(content, CONTAINERS) if name not in averages]
     if len(plain) > 1:
         raise ModelMismatchError(

@@ -56,7 +56,8 @@ class ForeignKind:
     Attributes:
         start: The first bytes of the file.
         what: The kind, which completes "the file is".
-        hint: The command or change that helps; ``{path}`` stands for the file.
+        hint: The command or change that helps; ``{path}`` stands for the file, and ``{unpacked}`` for a new
+            one in the same folder.
         offset: The position of ``start``.
     """
 
@@ -66,7 +67,7 @@ class ForeignKind:
     offset: int = 0
 
 
-_UNPACK = "{} < {{path}} > weights.pth"
+_UNPACK = "{} < {{path}} > {{unpacked}}"
 
 KINDS: tuple[ForeignKind, ...] = (
     ForeignKind(b"\x1f\x8b", "compressed with gzip", _UNPACK.format("gunzip")),
@@ -96,9 +97,11 @@ def describe(file: BinaryIO, path: Path, head: bytes, size: int) -> tuple[str, s
         size: The size of the file.
     """
     shown = shell_word(path)
+    unpacked = path.with_name(f"unpacked-{path.name.partition('.')[0]}.pth")  # never the file itself
+    words = {"path": shown, "unpacked": shell_word(unpacked)}
     for kind in KINDS:
         if head.startswith(kind.start, kind.offset):
-            return kind.what, kind.hint.replace("{path}", shown)
+            return kind.what, re.sub(r"\{(path|unpacked)\}", lambda match: words[match[1]], kind.hint)
     if head[257:262] == b"ustar":
         return _describe_tar(file, shown)
     if head.startswith(b"\x08") and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):

@@ -242,7 +242,10 @@ LEFT_OUT: tuple[LeftOut, ...] = (
 )
 """The tensors that files of any layout may hold besides the network."""
 
-AVERAGED = r"(.+\.)?(\w+_)?(ema|averaged?|swa|momentum)(_\w+)?\.(.+\.)?"
+AVERAGE = r"(\w+_)?(ema|swa|averaged?|avg|shadow|polyak)(_\w+)?"
+"""The name of a module, or of an entry of a checkpoint, with averaged weights."""
+
+AVERAGED = rf"(.+\.)?({AVERAGE}|(\w+_)?momentum(_\w+)?)\.(.+\.)?"
 """The prefix of a copy of the network with averaged weights."""
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")

@@ -83,10 +83,11 @@ class ForeignWeights:
         ):
             if copies:
                 names = [*([] if here is None else [here]), *copies]
+                place = f"under {quote(here)!r}" if here else "without a prefix"
                 others = list_names([repr(quote(name)) for name in copies])
                 raise ModelMismatchError(
-                    f"the file holds the network several times: under {quote(here)!r}, and under {others}, which may "
-                    "be averaged weights (EMA, SWA)",
+                    f"the file holds the network several times: {place}, and under {others}, which may be averaged "
+                    "weights (EMA, SWA)",
                     code="weights-copies-ambiguous",
                     hint=" or ".join(f"{option} {shell_word(name)}" for name in names[:MAX_NAMED]),
                 )
@@ -146,9 +147,11 @@ def translate(state: Mapping[str, Tensor], prefix: str | None = None, headless: 
     for layout in LAYOUTS:
         if any(not any(re.fullmatch(mark, name) for name in state) for mark in layout.marks):
             continue
-        prefixes = _prefixes(layout, state) if given is None else _prefixes(layout, state) & {given}
-        if prefixes:
-            return _translate(state, layout, prefixes, explicit=given is not None, headless=headless)
+        prefixes = _prefixes(layout, state)
+        if given is not None:  # copies inside the chosen prefix are left out
+            prefixes = {name for name in prefixes if name == given or re.fullmatch(re.escape(given) + AVERAGED, name)}
+        if prefixes if given is None else given in prefixes:
+            return _translate(state, layout, prefixes, given, headless=headless)
     return _unwrap(state, given)
 
 
@@ -228,9 +231,10 @@ def _unwrap(state: Mapping[str, Tensor], prefix: str | None) -> Translation:
 
 
 def _translate(
-    state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], *, explicit: bool, headless: bool
+    state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], given: str | None, *, headless: bool
 ) -> Translation:
-    prefix, averaged = _choose_prefix(prefixes)
+    explicit = given is not None
+    prefix, averaged = _choose_prefix(prefixes) if given is None else (given, tuple(sorted(prefixes - {given})))
     left_out: dict[str, list[str]] = {}
     kept: dict[str, Tensor] = {}
     rows = (*layout.left_out, *LEFT_OUT)
@@ -270,7 +274,7 @@ def _translate(
     if head is not None:
         _check_head_width(translated)
     groups = {reason: tuple(names) for reason, names in left_out.items()}
-    return Translation(translated, layout, prefix, head, groups, averaged)
+    return Translation(translated, layout, prefix, head, groups, () if explicit else averaged)
 
 
 def _outside_prefix(prefix: str, names: Collection[str]) -> ModelMismatchError:

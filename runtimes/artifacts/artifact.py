@@ -222,7 +222,7 @@ def _recognise(path: Path, head: bytes, manifest: Manifest | None) -> Format:
 def _check(path: Path, format: Format, manifest: Manifest | None) -> None:
     if manifest is not None and manifest.format != format.name:
         raise IntegrityError(
-            f"the file is of the format {format.name}, but its manifest says {manifest.format}",
+            f"the file is of the format {format.name}, but its manifest says {quote(manifest.format)}",
             code="manifest-format-mismatch",
             path=path,
             hint=rebuild_hint(path, manifest),

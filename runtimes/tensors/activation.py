@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from runtimes.errors import UsageError
+from runtimes.errors import UsageError, quote
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,6 +23,24 @@ SUM_TOLERANCE = 1e-3
 
 LEAST_VALUES = 8
 """The smallest number of values between 0 and 1 that count as scores of a sigmoid, and not as logits by chance."""
+
+
+_CHOICE = "--activation sigmoid if the output is a logit, --activation none if it is a probability"
+
+
+def require_activation(value: str) -> None:
+    """Check that a value is an ``Activation``.
+
+    Args:
+        value: The value.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if value not in ACTIVATIONS:
+        raise UsageError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, not {quote(value)!r}", code="activation-unknown"
+        )
 
 
 def guess_activation(outputs: NDArray[Any]) -> Activation:
@@ -50,7 +68,7 @@ def guess_activation(outputs: NDArray[Any]) -> Activation:
         raise UsageError(
             f"the output has one class, and {rows[0, 0]:g} may be a logit or a probability",
             code="activation-unclear",
-            hint="activation sigmoid says that it is a logit, and none that it is a probability",
+            hint=_CHOICE,
         )
     return "sigmoid" if single else "softmax"
 
@@ -74,6 +92,53 @@ def to_probabilities(outputs: NDArray[Any], activation: Activation) -> NDArray[n
         with np.errstate(over="ignore"):
             return np.asarray(1 / (1 + np.exp(-rows)), np.float64)
     return rows
+
+
+def class_probabilities(outputs: NDArray[Any], activation: Activation | None) -> NDArray[np.float64]:
+    """Return the probability of each class, where one output means that of the second of two classes.
+
+    Args:
+        outputs: The outputs (n, classes).
+        activation: The step. ``None`` means the sigmoid for one output, and the softmax for several.
+
+    Returns:
+        A fresh float64 array (n, classes), or (n, 2) for one output.
+    """
+    import numpy as np
+
+    single = outputs.shape[1] == 1
+    probabilities = to_probabilities(outputs, activation or ("sigmoid" if single else "softmax"))
+    return np.concatenate([1 - probabilities, probabilities], axis=1) if single else probabilities
+
+
+def top_classes(outputs: NDArray[Any], activation: Activation | None) -> NDArray[np.intp]:
+    """Return the most probable class of each row; for one output, 1 if its probability exceeds one half, else 0.
+
+    Args:
+        outputs: The outputs (n, classes).
+        activation: As for ``class_probabilities``.
+    """
+    scores = class_probabilities(outputs, activation) if outputs.shape[1] == 1 else outputs
+    best: NDArray[np.intp] = scores.argmax(axis=1)
+    return best
+
+
+def check_activation(activation: Activation, classes: int) -> None:
+    """Check that a step makes probabilities of an output with so many classes.
+
+    Args:
+        activation: The step.
+        classes: The number of classes.
+
+    Raises:
+        UsageError: It is the softmax of one output, which is always 1.
+    """
+    if activation == "softmax" and classes == 1:
+        raise UsageError(
+            "the network has one output, and a softmax over one output is always 1",
+            code="softmax-of-one",
+            hint=_CHOICE,
+        )
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

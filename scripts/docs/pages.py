@@ -82,11 +82,11 @@ def guesses_table() -> str:
         sentences |= package
     parts = []
     for guess in GUESSES:
-        lines = "".join(f"<br>`{code}`: {_cell(sentences[code])}" for code in guess.notices)
+        lines = "<br>".join(f"`{code}`: {_cell(sentences[code])}" for code in guess.notices)
         rows = (
             ("looks at", guess.evidence),
             ("takes", guess.taken),
-            ("prints", lines.removeprefix("<br>")),
+            ("prints", lines),
             ("records", f"`{guess.record}`" if guess.is_field else guess.record),
             ("you overrule it", ", ".join(f"`{way}`" if " " not in way else way for way in guess.overrules)),
             ("refuses", ", ".join(f"`{code}`" for code in guess.refusals) or "never"),

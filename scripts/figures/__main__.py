@@ -111,8 +111,8 @@ NEED_SHARED = ("cifar", "int8", "photos", "preprocessing")
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)))
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Pairs of processes.")
-@click.option("--shared", type=click.Path(path_type=Path, exists=True), help="Folder of the published CIFAR-10 files.")
-@click.option("--limit", type=click.IntRange(1), help="Images to evaluate, for a trial.")
+@click.option("--shared", type=click.Path(path_type=Path, exists=True), help="Folder of CIFAR-10 and photos.tar.")
+@click.option("--limit", type=click.IntRange(1), help="Images, requests, writers or kills, for a trial.")
 def main(names: tuple[str, ...], rounds: int, shared: Path | None, limit: int | None) -> None:
     """Measure rexport's own figures, by default all that can be; exit code 1 if one is out of its bound."""
     missed = False

@@ -93,7 +93,7 @@ def _measure(kind: str) -> None:
     measured = []
     for size in SIZES[kind]:
         command = (sys.executable, "-m", "scripts.figures.growth_cases", kind, str(size))
-        measured.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+        measured.append(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines = DATA.read_text(encoding="utf-8").splitlines() if DATA.exists() else []
     kept = [line for line in lines if json.loads(line)["kind"] != kind]
@@ -119,7 +119,7 @@ def _grow(*kinds: str) -> Callable[[FigureSettings], Iterator[Figure]]:
     return measure
 
 
-growth_export = _grow("export")
+growth_export = _grow("export", "export-whole")
 growth_report = _grow("report", "compare")
 growth_reader = _grow("reader")
 growth_label = _grow("label")
@@ -148,12 +148,14 @@ def draw() -> None:
             axes.set_ylim(bottom=min(case.cpu_s for kind in kinds for case in read_cases(kind)[:1]) / 2)
             axes.set_xlim(low, high)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axis.set_minor_formatter(ticker.NullFormatter())
         axes.set_xlabel(UNITS[kinds[0]])
         axes.set_ylabel("CPU seconds")
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=9)
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(top=top * (top / bottom) ** 0.4)  # room for the legend
+        axes.legend(loc="upper left", fontsize=8)
     drawing.savefig(FOLDER / "growth.svg", metadata={"Date": None})
     drawing.savefig(FOLDER / "growth.png", dpi=110)
 
@@ -171,11 +173,17 @@ def tabulate() -> str:
         least, most = cases[0], cases[-1]
         slope, error = fitted(cases)
         lines.append(
-            f"| `{kind}` | {least.size:,} to {most.size:,} {UNITS[kind]} | {least.cpu_s:.2g} to {most.cpu_s:.2g} s | "
+            f"| `{kind}` | {least.size:,} to {most.size:,} {UNITS[kind]} | "
+            f"{_seconds(least.cpu_s)} to {_seconds(most.cpu_s)} s | "
             f"{least.peak_bytes >> 20} to {most.peak_bytes >> 20} MiB | {exponent(cases):.2f} | "
             f"{slope:.2f} ± {error:.2f} |"
         )
     return "\n".join(lines)
+
+
+def _seconds(value: float) -> str:
+    """Return seconds with two digits, and whole ones from 10 on."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def write_page() -> None:

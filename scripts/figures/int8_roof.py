@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import openvino
 
 BATCHES = (1, 8)
-SIZES = (512, 1024, 2048)
+SIZES = (1024, 2048, 4096)
 """The sizes of the square int8 products, the fastest of which is the roof. They take turns with the network."""
 
 PROFILES = 5

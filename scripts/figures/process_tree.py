@@ -27,7 +27,7 @@ def descendants(pid: int) -> dict[int, str]:
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process, 0 once it has ended.
 
-    Its share of what several processes map would change as others come and go.
+    Memory that several processes share counts fully: a share of it would change as the others come and go.
     """
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()

@@ -26,8 +26,8 @@ SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 @dataclass(frozen=True)
 class FigureSettings:
-    """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the published CIFAR-10 files,
-    ``limit`` of images for a trial."""
+    """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the CIFAR-10 files and of
+    ``photos.tar``, ``limit`` of images, requests, writers or kills for a trial."""
 
     folder: Path
     rounds: int

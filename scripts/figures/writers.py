@@ -82,9 +82,13 @@ class Export:
 
     def start(self, seed: int) -> subprocess.Popen[str]:
         words = ("onnx", "resnet20", "--weights", "random", "--seed", str(seed), "--force", "-o", str(self.target))
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        environment = os.environ | self.faults.environment
-        return subprocess.Popen([console_script("rexport"), *words], env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(
+            [console_script("rexport"), *words],
+            env=os.environ | self.faults.environment,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
 
     def run(self, seed: int) -> int:
         process = self.start(seed)
@@ -133,11 +137,11 @@ def _kill_exports(export: Export, kills: int) -> Figure:
         wrong["not killed"] += ended != -signal.SIGKILL
         try:
             wrong["lost"] += export.digest() not in digests.values()
+            remains = f"{', '.join(export.left_over()) or 'nothing'} left over"
         except Exception as error:
             wrong["lost"] += 1
-            notes.append(f"call {at}: {error!r}")
-        remains = export.left_over()
-        notes.append(f"kill {number}: call {at} of {calls}; {', '.join(remains) or 'nothing'} left over")
+            remains = repr(error)
+        notes.append(f"kill {number}: call {at} of {calls}; {remains}")
     export.faults.arm(None)
     export.run(0)
     wrong["left over"] += len(export.left_over())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shlex
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from exporter.commands import terminal
 from runtimes import files
+from runtimes.escaping import shell_word
 from scripts.fuzz.campaign import Campaign, Corpus, Finding
 from scripts.fuzz.judge import judge
 from scripts.fuzz.readers import READERS
@@ -62,7 +62,7 @@ def _report(finding: Finding, out: Path) -> None:
     with files.write_atomically(target) as temporary:
         temporary.write_bytes(content)
     click.echo(f"  {finding.fault}")
-    click.echo(f"  again: python -m scripts.fuzz {finding.reader} --file {shlex.quote(str(target))}")
+    click.echo(f"  again: python -m scripts.fuzz {finding.reader} --file {shell_word(target)}")
     click.echo(f"     or: python -m scripts.fuzz {finding.reader} --seed {finding.seed} --case {finding.case}")
 
 

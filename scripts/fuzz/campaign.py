@@ -49,8 +49,8 @@ class Finding:
 
     @property
     def signature(self) -> str:
-        """The fault without numbers and quoted text. Two findings with the same signature have the same cause."""
-        return re.sub(r"\d[\d,.]*|'[^']*'|\([^)]*\)", "", self.fault.partition(": ")[0])
+        """The rule and the code of the error, without numbers. Findings with one signature are taken for the same."""
+        return re.sub(r"\d[\d,.]*", "", self.fault.partition(": ")[0])
 
 
 class Corpus:
@@ -114,11 +114,15 @@ class Campaign:
 
     def run(self) -> None:
         """Run until the time is over, or there are ``MAX_FINDINGS``."""
+        with tempfile.TemporaryDirectory(prefix="rexport-fuzz-") as folder:  # no crash leaves it behind
+            self._run_in(Path(folder))
+
+    def _run_in(self, folder: Path) -> None:
         context, end, first = multiprocessing.get_context("spawn"), time.monotonic() + self.seconds, 0
         while time.monotonic() < end and len(self.findings) < MAX_FINDINGS:
             ours, theirs = context.Pipe(duplex=False)
             case = context.Value("q", first)
-            order = (self.reader, self.seed, first, end - time.monotonic())
+            order = (folder, self.reader, self.seed, first, end - time.monotonic())
             process = context.Process(target=_work, args=(theirs, case, *order), daemon=True)
             process.start()
             theirs.close()
@@ -130,7 +134,7 @@ class Campaign:
             last, first = case.value, case.value + 1
             self.cases = last + 1
             if process.exitcode and len(self.findings) < MAX_FINDINGS:
-                self._keep(Finding(self.reader, self.seed, last, f"ends the process: {_ending(process.exitcode)}"))
+                self._keep(Finding(self.reader, self.seed, last, f"ends the process ({_ending(process.exitcode)})"))
 
     def _keep(self, finding: Finding) -> None:
         if all(finding.signature != other.signature for other in self.findings):
@@ -151,19 +155,20 @@ def _receive(pipe: Connection) -> Finding | None:
     return finding if isinstance(finding, Finding) else None
 
 
-def _work(pipe: Connection, current: Synchronized[int], name: str, seed: int, first: int, seconds: float) -> None:
+def _work(
+    pipe: Connection, current: Synchronized[int], folder: Path, name: str, seed: int, first: int, seconds: float
+) -> None:
     """Send the findings of the cases from ``first`` on, until the time is over."""
     from scripts.fuzz.readers import READERS
 
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory(prefix="rexport-fuzz-") as folder:
-        corpus = Corpus(READERS[name], Path(folder, "samples"))
-        end, case = time.monotonic() + seconds, first
-        while time.monotonic() < end:
-            current.value = case
-            signal.alarm(HANG_S)
-            for finding in attack(corpus, seed, iter((case,)), Path(folder, "scratch")):
-                pipe.send(finding)
-            signal.alarm(0)
-            case += 1
+    corpus = Corpus(READERS[name], folder / "samples")
+    end, case = time.monotonic() + seconds, first
+    while time.monotonic() < end:
+        current.value = case
+        signal.alarm(HANG_S)
+        for finding in attack(corpus, seed, iter((case,)), folder / "scratch"):
+            pipe.send(finding)
+        signal.alarm(0)
+        case += 1
     pipe.close()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from exporter.data.dataset import BUNDLED_NAME
 from exporter.deploy.web import SiteRequest, write_site
 from exporter.models.variants import variant
 from exporter.network import ExportRequest
+from exporter.preprocessing.options import PreprocessingOptions
 from exporter.targets import onnx_file
-from runtimes import Artifact
+from exporter.weights.sources import resolve
+from runtimes import Artifact, Classifier
 from scripts.consumers.compilers import compile_program, onnxruntime_options, openvino_options
 from scripts.figures import examples
 from scripts.figures.examples import EXAMPLES
@@ -64,6 +68,38 @@ def test_node_labels_as_python(trained: Artifact, images: list[Path], tmp_path: 
     write_site(SiteRequest(trained.path, f"{tmp_path}/site/", peer("node")), SILENT)
     command = ("node", str(EXAMPLES / "classify.mjs"), f"{tmp_path}/site")
     check(trained, "onnxruntime", command, images)
+
+
+@pytest.fixture(scope="module")
+def binary(trained: Artifact, images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """One output for two classes, which is the difference of two outputs of the bundled network."""
+    assert trained.manifest is not None
+    folder = tmp_path_factory.mktemp("binary")
+    state = dict(resolve("bundled", variant("resnet20"), 0, lambda _: None).state)
+    state |= {name: state[name][6:7] - state[name][4:5] for name in ("fc.weight", "fc.bias")}
+    torch.save(state, folder / "binary.pth")
+    request = ExportRequest(
+        replace(variant("resnet20"), classes=1),
+        f"{folder}/binary.onnx",
+        weights=str(folder / "binary.pth"),
+        labels=("coat", "shirt"),
+        preprocessing=PreprocessingOptions(base=trained.manifest.preprocessing, source="the bundled network"),
+    )
+    artifact = onnx_file.export(request, SILENT)
+    with Classifier.open(artifact.path) as classifier:
+        found = [prediction.label for prediction in classifier.predict(list(map(str, images)))]
+    assert min(found.count("coat"), found.count("shirt")) >= 10
+    return artifact
+
+
+def test_cpp_decides_between_two_classes_as_python(binary: Artifact, images: list[Path], cpp: Path) -> None:
+    check(binary, "onnxruntime", (str(cpp), str(binary.path)), images)
+
+
+@pytest.mark.peers
+def test_node_decides_between_two_classes_as_python(binary: Artifact, images: list[Path], tmp_path: Path) -> None:
+    write_site(SiteRequest(binary.path, f"{tmp_path}/site/", peer("node")), SILENT)
+    check(binary, "onnxruntime", ("node", str(EXAMPLES / "classify.mjs"), f"{tmp_path}/site"), images)
 
 
 def test_another_probability_is_found(trained: Artifact, images: list[Path], cpp: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from exporter import cli
 from exporter.data.dataset import open_dataset
+from runtimes import Artifact, Classifier
 from runtimes.images.preprocessing import decode
 from tests.exporter.command_line import here
 
@@ -85,6 +86,17 @@ def test_the_camera_loop_reports_each_change(folder: Path) -> None:
     assert starts[0] == 0
     assert 8 < starts[1] < 14
     assert 16 < starts[2] < 22
+
+
+def test_the_camera_loop_numbers_classes_without_names(folder: Path, onnx_artifact: Artifact) -> None:
+    assert onnx_artifact.manifest is not None
+    assert onnx_artifact.manifest.labels is None
+    Image.fromarray(clothes(1)[0][1]).save(folder / "still.gif")
+    line = run(folder, "camera_loop.py", str(onnx_artifact.path), "still.gif")
+    with Classifier.open(onnx_artifact.path) as classifier, Image.open(folder / "still.gif") as still:
+        label = classifier.predict(np.asarray(still.convert("RGB")))[0].labels[0]
+    assert label.index != 0  # else the test shows nothing
+    assert line == f"frame 0: class {label.index} {label.probability:.0%}\n"
 
 
 def test_an_app_answers_below_its_path(folder: Path) -> None:

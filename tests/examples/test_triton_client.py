@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,49 @@ from tests.conftest import SILENT
 from tests.peers import peer
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "triton_client.py"
+
+
+STAND_IN = """
+import numpy as np
+
+class InferInput:
+    def __init__(self, *of): pass
+    def set_data_from_numpy(self, array): pass
+
+class InferRequestedOutput:
+    def __init__(self, name, class_count): pass
+
+class InferenceServerClient:
+    def __init__(self, address): pass
+    def __enter__(self): return self
+    def __exit__(self, *of): pass
+    def infer(self, *of, **options): return self
+    def as_numpy(self, name): return np.array([ENTRIES], dtype=object)
+"""
+"""What the client uses of tritonclient. Its server answers ENTRIES, which have the form of Triton's."""
+
+
+@pytest.mark.parametrize(
+    ("entries", "lines"),
+    [
+        (
+            (b"1.500000:7:ankle boot", b"-2.000000:0:bag: a large one"),
+            ["ankle boot: 1.500", "bag: a large one: -2.000"],
+        ),
+        ((b"1.500000:7", b"-2.000000:0"), ["class 7: 1.500", "class 0: -2.000"]),
+    ],
+    ids=["labels", "no labels"],
+)
+def test_the_client_prints_labels_or_numbers(entries: tuple[bytes, ...], lines: list[str], tmp_path: Path) -> None:
+    (tmp_path / "tritonclient").mkdir()
+    (tmp_path / "tritonclient" / "__init__.py").touch()
+    (tmp_path / "tritonclient" / "grpc.py").write_text(STAND_IN.replace("ENTRIES", repr(list(entries))))
+    (tmp_path / "photo.png").write_bytes(b"an image")
+    command = [sys.executable, str(EXAMPLE), "127.0.0.1:8001", "resnet20", str(tmp_path / "photo.png")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.strip() for line in done.stdout.splitlines()[1:]] == lines
 
 
 @pytest.mark.peers

@@ -12,13 +12,15 @@ from tests.faults.writers import WRITERS, Inputs
 
 
 def write(folder: Path, *names: str) -> dict[str, dict[str, str]]:
-    """Return the digests of what the writers write into the folder, or what a writer says of its failure."""
+    """Return the digests of what the writers write into the folder, by writer."""
     found = {}
     (folder / "inputs").mkdir(parents=True)
     for name in names:
         (folder / name).mkdir()
         outcome = WRITERS[name].write(Inputs(folder / "inputs"), folder / name)
-        found[name] = {outcome.message: "failed"} if outcome.code else contents(folder / name)
+        if outcome.code:
+            raise RuntimeError(f"{name}: {outcome.message}")
+        found[name] = contents(folder / name)
     return found
 
 

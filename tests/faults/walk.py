@@ -138,6 +138,7 @@ class Walker:
 
 def main() -> None:
     folder, names = Path(sys.argv[1]), sys.argv[2:]
+    folder.mkdir(exist_ok=True)
     faults = ArmedProcess()
     with open(os.dup(1), "w", encoding="utf-8", buffering=1) as lines:  # some commands close standard output
         for name in names:

@@ -99,7 +99,7 @@ class Spoilt:
 
     def __init__(self, runtime: Runtime, batch: int, value: float) -> None:
         self.inputs, self.outputs, self.description = runtime.inputs, runtime.outputs, runtime.description
-        self._runtime, self._batch, self._value = runtime, batch, value
+        self.artifact, self._runtime, self._batch, self._value = runtime.artifact, runtime, batch, value
 
     def infer(self, feeds: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         outputs = self._runtime.infer(feeds)

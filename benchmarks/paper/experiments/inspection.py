@@ -21,6 +21,7 @@ from benchmarks.paper.training.recipe import PAPER, count_layers
 from benchmarks.paper.training.run import RUN, Run, machine, open_run, state_of, states_of, versions
 from benchmarks.paper.training.step import Arithmetic
 from benchmarks.records.findings import Findings, Provenance
+from exporter.models.memory import require_gradient_memory
 from exporter.models.resnet import ResNet, build
 from exporter.models.variants import VARIANTS, Variant, kind
 from exporter.network import ExportListener
@@ -31,6 +32,9 @@ IMAGENET_MOMENTS: Moments = (weights.IMAGENET_PREPROCESSING.mean, weights.IMAGEN
 """The normalisation of a file's network by default, as of most published CIFAR nets."""
 
 BATCH = 500
+
+GRADIENT_IMAGES = 64
+"""The number of images that gradients are taken on by default, at most."""
 
 CHANNELS = 3
 """The input channels of every network here; a grey stands in each."""
@@ -79,9 +83,18 @@ class TestImages:
             yield from torch.split(images, BATCH)
 
     def draw_batch(self, count: int, network: TrainedNetwork | None = None) -> probes.LossBatch:
-        """So many images, drawn by a shuffle that is always the same, as a network sees them, or as the first does."""
+        """So many images, drawn by a shuffle that is always the same, as a network sees them, or as the first does.
+
+        Raises:
+            UsageError: there are fewer than ``count``.
+        """
         own = next(iter(self.images.values())) if network is None else self.images[network.moments]
-        count = min(count, len(own))
+        if count > len(own):
+            raise UsageError(
+                f"{quote(self.name)} has {len(own):,} test images, not {count:,}",
+                code="images-too-many",
+                hint=f"--images {len(own)}",
+            )
         chosen = torch.randperm(len(own), generator=torch.Generator().manual_seed(_BATCH_SEED))[:count]
         description = f"{count} test images of {self.name}"
         return probes.LossBatch(own.crop_centre(chosen), own.targets[chosen], description)
@@ -202,20 +215,25 @@ def layer_responses(specs: Sequence[str], inspection: Inspection) -> Findings:
 
 
 def layer_gradients(
-    specs: Sequence[str], names: Sequence[str], seeds: int, count: int, inspection: Inspection
+    specs: Sequence[str], names: Sequence[str], seeds: int, count: int | None, inspection: Inspection
 ) -> Findings:
     """Gradients of the variants of those ``names`` as they are initialised, ``seeds`` of each, and of the networks that
-    ``specs`` name as they are trained; all on a batch of ``count`` images.
+    ``specs`` name as they are trained; all on a batch of ``count`` images. ``None`` means ``GRADIENT_IMAGES``, or all
+    test images if there are fewer.
 
     Raises:
-        UsageError: a variant is not for images of that size.
+        UsageError: a variant is not for images of that size, or there are fewer images.
+        ResourceError: there is less memory than the gradients need.
         RexportError: a network cannot be loaded or measured.
     """
     networks, images = inspection.load(specs)
+    count = min(GRADIENT_IMAGES, len(images)) if count is None else count
     batch = images.draw_batch(count)
+    rows = [fit_variant(name, len(images.classes), inspection.source.size) for name in names]
+    for row in (*rows, *(network.variant for network in networks)):
+        require_gradient_memory(row, count)
     initial: list[probes.InitialGradients] = []
-    for name in names:
-        row = fit_variant(name, len(images.classes), inspection.source.size)
+    for name, row in zip(names, rows, strict=True):
         for seed in range(seeds):
             inspection.listener.step(f"{name}, seed {seed}: gradients at initialisation")
             initial += probes.at_initialisation(row, seed, batch)

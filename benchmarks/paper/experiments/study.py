@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from exporter.models.variants import Shortcut, Variant, customise, variant
 from exporter.network import ExportListener
 from runtimes.backends.pytorch.backend import check_gpu
 from runtimes.errors import CompatibilityError, UsageError
+from runtimes.escaping import shell_word
 from runtimes.processors import usable_processors
 
 COMPILED_FROM = 2000
@@ -120,4 +120,6 @@ def export_command(folder: Path, run: Run) -> str:
     }
     if option is not None:
         options["--shortcut"] = option
-    return shlex.join(["rexport", "onnx", shape.name, *(word for pair in options.items() for word in pair)])
+    return " ".join(
+        map(shell_word, ("rexport", "onnx", shape.name, *(word for pair in options.items() for word in pair)))
+    )

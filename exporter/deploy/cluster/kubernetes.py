@@ -57,8 +57,8 @@ def container_fields(deployment: Deployment, container: Container) -> Fields:
     """
     fields: Fields = {"name": container.name, "image": deployment.image}
     if container.arguments:
-        # Kubernetes puts variables in place of $(NAME); a second dollar sign keeps it as it is.
-        fields["args"] = [argument.replace("$(", "$$(") for argument in container.arguments]
+        # Kubernetes puts variables in place of $(NAME), and one dollar sign in place of two.
+        fields["args"] = [argument.replace("$", "$$") for argument in container.arguments]
     if container.port is not None:
         fields["ports"] = [{"name": "http", "containerPort": container.port, "protocol": "TCP"}]
     if container.environment:

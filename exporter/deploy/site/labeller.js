@@ -9,6 +9,7 @@
 import { bytesOf } from "./base64.js";
 import { ImageError, decodeImage } from "./decode.js";
 import { cropWindow, fitImage, normalise, targetSize } from "./preprocess.js";
+import { probabilitiesOf } from "./probabilities.js";
 
 export { ImageError };
 
@@ -136,38 +137,24 @@ export class Labeller {
     return result;
   }
 
-  /**
-   * Return the probability of each class for the outputs of one image, which may stand before those of others.
-   * One output with two labels is the probability of the second.
-   */
+  /** Return the probability of each class for the outputs of one image, which may stand before those of others. */
   probabilities(values) {
-    const logits = Array.from(values.subarray(0, values.length / this.model.input.shape[0]));
-    if (!logits.every(Number.isFinite)) throw new Error("The output of the network holds NaN or infinity.");
-    const { activation, labels } = this.model;
-    if (activation !== "softmax" && (activation || logits.length === 1)) {
-      const scores = activation === "none" ? logits : logits.map((value) => 1 / (1 + Math.exp(-value)));
-      return scores.length === 1 && labels?.length === 2 ? [1 - scores[0], scores[0]] : scores;
-    }
-    const total = logits.reduce((sum, value) => sum + value, 0);
-    if (this.model.may_be_probabilities && Math.min(...logits) >= 0 && Math.abs(total - 1) < 1e-3) return logits;
-    const largest = logits.reduce((most, value) => Math.max(most, value), -Infinity);
-    const powers = logits.map((value) => Math.exp(value - largest));
-    const sum = powers.reduce((all, value) => all + value, 0);
-    return powers.map((value) => value / sum);
+    return probabilitiesOf(Array.from(values.subarray(0, values.length / this.model.input.shape[0])), this.model);
   }
 
-  /** Return a function from the index of a class to its heat map, or null. */
+  /**
+   * Return a function from the index of a class to its heat map, or null. Of one output with two labels, the map is that
+   * of the second class, and the first class has the negative map.
+   */
   heatOf(outputs, image) {
     const output = outputs[this.model.outputs.cam];
     if (!output) return null;
-    const [rows, columns] = output.dims.slice(2);
+    const [maps, rows, columns] = output.dims.slice(1);
     const place = placeOfMap(this.model.preprocessing, image.height, image.width);
-    return (index) => ({
-      rows,
-      columns,
-      values: output.data.slice(index * rows * columns, (index + 1) * rows * columns),
-      ...place,
-    });
+    const isBinary = maps === 1 && this.model.labels?.length === 2;
+    const mapOf = (index) => output.data.slice(index * rows * columns, (index + 1) * rows * columns);
+    const valuesOf = (index) => (isBinary ? mapOf(0).map((value) => (index ? value : -value)) : mapOf(index));
+    return (index) => ({ rows, columns, values: valuesOf(index), ...place });
   }
 
   /** Compare the logits of a test vector with PyTorch's, and throw an error if they differ by more than allowed. */

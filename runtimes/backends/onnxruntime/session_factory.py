@@ -13,7 +13,7 @@ from runtimes.artifacts.manifest import FP16
 from runtimes.backends.onnxruntime import plugin
 from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_opening_error
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider, RtxProvider
-from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
+from runtimes.errors import ArtifactError, BackendUnavailableError, CompatibilityError, quote
 from runtimes.files import require_utf8
 from runtimes.libraries import importing
 from runtimes.onnx import graph as onnxfile
@@ -147,7 +147,21 @@ def open_session(
     if session.get_providers()[0] != provider.name:
         reason = "; ".join(load_failures) or f"ONNX Runtime chose {session.get_providers()[0]}"
         raise _not_loadable(provider.name, reason)
+    _check_names(session, artifact)
     return session
+
+
+def _check_names(session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
+    """Raise ``ArtifactError`` if the library cannot return a name of an input, of an output or of a size as text."""
+    try:
+        for node in (*session.get_inputs(), *session.get_outputs()):
+            node.name, node.shape, node.type  # noqa: B018 - the library decodes them now
+    except UnicodeDecodeError as error:
+        raise ArtifactError(
+            f"a name in the model is not UTF-8: {error.reason} at byte {error.start}",
+            code="model-name-not-utf8",
+            path=artifact.path,
+        ) from error
 
 
 def _settings(library: ModuleType, artifact: Artifact, provider: Provider, threads: int) -> onnxruntime.SessionOptions:

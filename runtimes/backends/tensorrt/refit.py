@@ -13,7 +13,7 @@ from runtimes.backends.tensorrt import compatibility
 from runtimes.backends.tensorrt.builder import BuiltEngine
 from runtimes.backends.tensorrt.engine import LoadedEngine, deserialise, load_weights_from, specs
 from runtimes.backends.tensorrt.flavors import Flavor
-from runtimes.errors import ArtifactError, CompatibilityError
+from runtimes.errors import ArtifactError, CompatibilityError, quote
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
 
@@ -76,8 +76,8 @@ def check_refittable(engine: Artifact, flavor: Flavor) -> Manifest:
         )
     if manifest.engine.version != flavor.version():  # also if the engine is version-compatible
         raise CompatibilityError(
-            f"the engine was built with {flavor.title} {manifest.engine.version}, and only that version replaces its "
-            f"weights, but {flavor.version()} is installed",
+            f"the engine was built with {flavor.title} {quote(manifest.engine.version)}, and only that version "
+            f"replaces its weights, but {flavor.version()} is installed",
             code="refit-needs-version",
             path=engine.path,
             hint=f"build the engine again: {command}",

@@ -26,11 +26,13 @@ from runtimes.errors import (
     CheckFailedError,
     CompatibilityError,
     InputError,
+    IntegrityError,
     Reason,
     RexportError,
     UsageError,
 )
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
+from tests.exporter.datasets import folder_of, png
 from tests.exporter.small import BASIC, SILENT
 from tests.refusals import refuses
 from tests.samples import copied
@@ -93,6 +95,37 @@ def test_a_checkpoint_is_exported_with_its_own_weights(tmp_path: Path) -> None:
     alone = replace(request, weights="bundled")
     with refuses(UsageError, "weights-given-twice", name):
         exports.export_request(name, exports.ExportContext("best", tmp_path, alone, LISTENER))
+
+
+def test_a_digest_is_expected_of_a_checkpoint_alone(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    request = BenchmarkRequest((str(onnx_artifact.path), "resnet20"), expect_sha256="0" * 64)
+    with refuses(UsageError, "expected-digest-without-file", onnx_artifact.path.name, "resnet20"):
+        made(request, tmp_path)
+    with refuses(UsageError, "expected-digest-without-file", "resnet20"):
+        subjects.subject_alone(replace(request, subjects=("resnet20",)), tmp_path, LISTENER)
+    path = tmp_path / "best.pth"
+    torch.save(resnet.build(VARIANTS["resnet20"]).state_dict(), path)
+    unread = replace(request, subjects=(str(onnx_artifact.path),), weights=str(path))  # an artifact has its own
+    with refuses(UsageError, "expected-digest-without-file", onnx_artifact.path.name):
+        made(unread, tmp_path)
+    of_variant = replace(request, subjects=("resnet20",), weights=str(path))
+    for of_checkpoint in (of_variant, replace(request, subjects=(str(path),))):
+        with refuses(IntegrityError, "weights-digest-mismatch", "0" * 64):
+            made(of_checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize("beside", [(), ("resnet20",)])
+def test_guesses_about_the_data_are_printed_once(
+    beside: tuple[str, ...], onnx_artifact: Artifact, tmp_path: Path
+) -> None:
+    """An artifact records no guesses of this run. An export prints those about its images itself."""
+    folders = {f"{part}/{i}/a.png": png(i) for i in range(10) for part in ("train", "test")}
+    data, notices = folder_of(tmp_path / "parts", folders), list[str | Reason]()
+    request = BenchmarkRequest((str(onnx_artifact.path), *beside), backends=("onnxruntime",), data=str(data))
+    subjects.subjects(request, tmp_path, RunListener(lambda *_: None, notices.append))
+    codes = [notice.code for notice in notices if isinstance(notice, Reason)]
+    assert codes.count("dataset-split-chosen") == 1
+    assert codes.count("artifact-classes-by-position") == 1
 
 
 def test_each_size_is_a_network_of_its_own(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ from benchmarks.worker import __main__ as worker
 from benchmarks.worker import clocks, kernels
 from benchmarks.worker.__main__ import outcomes
 from benchmarks.worker.kernels import Kernel
+from exporter.models.variants import VARIANTS
+from exporter.network import ExportRequest
+from exporter.targets import onnx_file
 from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends import fake, registry
@@ -41,6 +44,7 @@ from tests.benchmarks.nvml import TOTAL_BYTES, Card, installed, steady
 from tests.benchmarks.results import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
 from tests.benchmarks.worker.test_trtexec import TIMES, stand_in
+from tests.conftest import SILENT
 
 
 class Told(Pipes):
@@ -650,6 +654,16 @@ def test_a_trunk_is_timed_and_has_no_accuracy(tmp_path: Path) -> None:
     assert outcome.sitting is not None
     assert "not-a-classifier" in [note.code for note in outcome.notes]
     assert not (tmp_path / "predictions").exists()
+
+
+def test_one_output_is_timed_and_not_evaluated(tmp_path: Path) -> None:
+    row = replace(VARIANTS["resnet20"], classes=1)
+    model = onnx_file.export(ExportRequest(row, f"{tmp_path}/single.onnx"), SILENT).path
+    outcome, _ = done(replace(JOB, artifact=str(model), runtime="onnxruntime"), tmp_path)
+    assert (outcome.status, outcome.reason, outcome.evaluated_per_s) == ("ok", None, None)
+    assert outcome.sitting is not None
+    assert "one-output-not-evaluated" in [note.code for note in outcome.notes]
+    assert not (tmp_path / "p.npz").exists()
 
 
 def test_a_wrong_output_besides_the_logits_is_not_timed(tmp_path: Path) -> None:

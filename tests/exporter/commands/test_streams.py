@@ -49,8 +49,8 @@ def test_text_has_what_the_encoding_has(encoding: str, expected: bytes) -> None:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_json_is_json_in_each_encoding(encoding: str) -> None:
     with standard_output(encoding) as content:
-        streams.print_json(json.dumps([SCREEN], ensure_ascii=False))
-        assert json.loads(content.getvalue()) == [SCREEN]
+        streams.print_json(json.dumps([SCREEN, "\x7f"], ensure_ascii=False))
+        assert json.loads(content.getvalue()) == [SCREEN, "\x7f"]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -15,7 +15,15 @@ import pytest
 from benchmarks.paper.training.corpus import SHA256
 from exporter.data import dataset as data
 from exporter.data.class_folders import Split
-from exporter.data.dataset import Unreadable, map_classes, noise, open_dataset, targets_for
+from exporter.data.dataset import (
+    Unreadable,
+    are_foreign,
+    map_classes,
+    noise,
+    open_dataset,
+    position_example,
+    targets_for,
+)
 from runtimes.errors import ArtifactError, InputError, IntegrityError, ModelMismatchError, ResourceError, UsageError
 from runtimes.images import prefetch
 from runtimes.images.preprocessing import Preprocessing, normalise
@@ -266,6 +274,30 @@ def test_other_names_of_the_same_number_stand_in_order(labels: list[str] | None)
 def test_another_number_of_classes_is_refused(classes: int) -> None:
     with refuses(ModelMismatchError, "class-count-mismatch", classes, "--num-classes 3"):
         map_classes(["ant", "bee", "cat"], None, classes)
+
+
+def test_one_output_has_no_classes_to_match() -> None:
+    """One folder would otherwise be the class of every image, and each of them right."""
+    for labels in (None, ["defect"], ["fine", "defect"]):
+        with refuses(ModelMismatchError, "class-count-mismatch", "1"):
+            map_classes(["defect"], labels, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "example"),
+    [
+        (["cat", "truck"], "lorry is truck"),
+        (["x", "y"], "cat is x"),
+        ([], "cat is output 0"),
+        (["Lorry", "cat"], None),
+    ],
+)
+def test_a_class_without_a_label_of_its_name_is_foreign(labels: list[str], example: str | None) -> None:
+    names = ["cat", "lorry"]
+    assert are_foreign(names, labels) == (example is not None)
+    if example is not None:
+        assert position_example(names, labels) == example
+        np.testing.assert_array_equal(map_classes(names, labels or None, 2), [0, 1])
 
 
 def test_names_that_contradict_are_refused() -> None:

@@ -236,7 +236,7 @@ def test_the_newest_version_is_served(repository: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.xfail(
-    reason="Triton closes a kept connection at SIGTERM before the answer now and then: seen in 2 of 6 runs",
+    reason="Triton itself closes a kept connection at SIGTERM before the answer now and then: in 4 of 33 attempts",
     strict=False,
 )
 @pytest.mark.parametrize("attempt", range(3))

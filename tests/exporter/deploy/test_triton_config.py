@@ -92,6 +92,14 @@ def test_a_fixed_batch_stands_in_the_dimensions(manifest: Manifest) -> None:
         written(fixed, TritonSettings(largest_batch=8))
 
 
+def test_one_output_of_two_classes_has_no_label(manifest: Manifest) -> None:
+    """Triton would give the score of the second class the first label."""
+    single = (TensorSpec("logits", "float32", ("batch", 1)),)
+    for labels, name in ((("cat", "dog"), ""), (("defect",), "labels.txt"), (None, "")):
+        config = written(replace(manifest, outputs=single, labels=labels))
+        assert config.output[0].label_filename == name
+
+
 def test_raw_pixels_and_several_outputs(manifest: Manifest) -> None:
     outputs = (*manifest.outputs, TensorSpec("cam", "float32", ("batch", 10, 8, 8)))
     config = written(replace(manifest, inputs=(RAW,), outputs=outputs))

@@ -16,9 +16,13 @@ import pytest
 from exporter.deploy import triton_config
 from exporter.deploy.triton_repository import TritonRequest, WrittenVersion, add_version, container_command
 from exporter.deploy.triton_settings import TritonSettings
+from exporter.models.variants import variant
+from exporter.network import ExportRequest
+from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier, files
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import ArtifactError, IntegrityError, ModelMismatchError, Reason, ResourceError, UsageError
+from tests.conftest import SILENT
 from tests.exporter.command_line import REPO, environment
 from tests.exporter.deploy.changes import change, make_another
 from tests.refusals import refuses
@@ -64,6 +68,19 @@ def test_a_version_is_an_artifact_with_what_triton_reads(artifact: Path, tmp_pat
     with Classifier.open(model / "1" / "model.onnx", "onnxruntime", threads=1) as classifier:
         assert len(classifier.predict(image[4:])) == 1
     assert os.listdir(tmp_path / "repository") == ["resnet20"]
+
+
+def test_one_output_with_two_labels_has_no_file_of_labels(tmp_path: Path) -> None:
+    row = dataclasses.replace(variant("resnet20"), classes=1)
+    request = ExportRequest(row, f"{tmp_path}/resnet20.onnx", labels=("cat", "dog"))
+    artifact = onnx_file.export(request, SILENT).path
+    model = add(artifact, tmp_path).path.parent
+    assert not (model / "labels.txt").exists()
+    assert not triton_config.read_config(model).output[0].label_filename
+    make_another(artifact)
+    assert add(artifact, tmp_path).version == 2
+    assert "triton-settings-changed" not in codes()
+    assert not (model / "labels.txt").exists()
 
 
 def test_a_second_run_adds_nothing(artifact: Path, tmp_path: Path) -> None:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from exporter.inspect.labelled_accuracy import check_targets, measure_accuracy
+from exporter.inspect.labelled_accuracy import _classes_of, check_targets, measure_accuracy
 from exporter.inspect.labelling import LOG_S, LabellingProgress
 from exporter.network import ExportListener
 from exporter.proportions import wilson
+from runtimes import Artifact
+from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import ModelMismatchError, Reason
 from runtimes.labelling.driver import JobProgress
 from tests.conftest import FakeFactory
+from tests.exporter.deploy.changes import change
 from tests.refusals import refuses
 from tests.runtimes.labelling.jobs import request, rows, run, write_images
 from tests.runtimes.labelling.test_queue import job
+from tests.samples import SCRIPT
+
+UNREAD: list[str | Reason] = []
+"""Notices that nobody reads."""
 
 
 class Screen:
@@ -75,7 +84,7 @@ def test_numbers_of_a_table_are_the_outputs(fake_artifact: FakeFactory, tmp_path
     table = pyarrow.table({"bytes": [path.read_bytes() for path in paths], "label": labels})
     parquet.write_table(table, tmp_path / "a.parquet")
     result = run(request(tmp_path / "a.parquet", artifact, tmp_path / "out"))
-    accuracy = measure_accuracy(result.out, result.job, artifact)
+    accuracy = measure_accuracy(result.out, result.job, artifact, UNREAD.append)
     assert (accuracy.right, accuracy.images, accuracy.share) == (15, 20, 0.75)
     assert accuracy.interval == wilson(15, 20)
 
@@ -85,7 +94,72 @@ def test_classes_that_the_network_lacks_are_refused(fake_artifact: FakeFactory, 
     result = run(request(source, artifact, tmp_path / "out"))
     check_targets(result.out, result.job)
     with refuses(ModelMismatchError, "class-count-mismatch", 2, 10):
-        measure_accuracy(result.out, result.job, artifact)
+        measure_accuracy(result.out, result.job, artifact, UNREAD.append)
+
+
+def share_of(
+    folders: Sequence[int | str], artifact: Path, folder: Path, of: Callable[[int], int | str] = int
+) -> tuple[float, list[str]]:
+    """The accuracy of a folder of images in class folders, and the codes of the notices.
+
+    Each image lies in the folder of the class that the network gives it, if there is one, else it is left out.
+    """
+    source = write_images(folder / "all", 40)
+    run(request(source, artifact, folder / "plain"))
+    kept = folder / "kept"
+    for row in rows(folder / "plain"):
+        name = of(row["index"])
+        if name in folders:
+            (kept / str(name)).mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / row["uri"], kept / str(name))
+    result = run(request(kept, artifact, folder / "out"))
+    heard: list[str | Reason] = []
+    accuracy = measure_accuracy(result.out, result.job, artifact, heard.append)
+    return accuracy.share, [notice.code for notice in heard if isinstance(notice, Reason)]
+
+
+def test_folders_named_as_labels_are_no_outputs(fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    artifact = fake_artifact().path
+    labels = tuple(str(number) for number in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7))  # ten of twelve, sorted as text
+    change(artifact, labels=labels)
+    share, codes = share_of(labels, artifact, tmp_path, lambda index: labels[index])
+    assert (share, codes) == (1.0, [])
+
+
+def test_fewer_folders_than_classes_are_not_matched(fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    source, artifact = write_images(tmp_path / "photos", 6), fake_artifact().path
+    change(artifact, labels=None)
+    result = run(request(source, artifact, tmp_path / "out"))
+    with refuses(ModelMismatchError, "class-count-mismatch", 2, 10):
+        measure_accuracy(result.out, result.job, artifact, UNREAD.append)
+
+
+@pytest.mark.parametrize("labels", [None, tuple("klmnopqrst"), ("a", *"lmnopqrst")], ids=["none", "foreign", "some"])
+def test_foreign_folders_are_matched_by_position_aloud(
+    labels: tuple[str, ...] | None, fake_artifact: FakeFactory, tmp_path: Path
+) -> None:
+    source, artifact = write_images(tmp_path / "photos", 40, tuple("abcdefghij")), fake_artifact().path
+    change(artifact, labels=labels)
+    result = run(request(source, artifact, tmp_path / "out"))
+    heard: list[str | Reason] = []
+    measure_accuracy(result.out, result.job, artifact, heard.append)
+    (notice,) = heard
+    assert isinstance(notice, Reason)
+    assert notice.code == "artifact-classes-by-position"
+    example = {None: "a is output 0", "k": "a is k", "a": "b is l"}[None if labels is None else labels[0]]
+    assert notice.sentence.endswith(example)
+
+
+def test_classes_of_a_file_that_says_nothing_are_unknown(fake_artifact: FakeFactory) -> None:
+    artifact = fake_artifact()
+    manifest_path(artifact.path).unlink()
+    with refuses(ModelMismatchError, "label-classes-unknown", "--labels"):
+        _classes_of(Artifact.read(artifact.path))
+
+
+def test_one_output_stands_for_two_classes(fake_artifact: FakeFactory) -> None:
+    single = replace(SCRIPT, outputs=(replace(SCRIPT.outputs[0], shape=("batch", 1)),))
+    assert _classes_of(fake_artifact(single)) == 2
 
 
 def test_a_job_without_labels_has_no_accuracy(fake_artifact: FakeFactory, tmp_path: Path) -> None:
@@ -94,5 +168,5 @@ def test_a_job_without_labels_has_no_accuracy(fake_artifact: FakeFactory, tmp_pa
         path.write_bytes(b"broken")
     result = run(request(source, artifact, tmp_path / "out"))
     with refuses(ModelMismatchError, "accuracy-without-labels"):
-        measure_accuracy(result.out, result.job, artifact)
+        measure_accuracy(result.out, result.job, artifact, UNREAD.append)
     shutil.rmtree(tmp_path / "out")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.models import memory
-from exporter.models.memory import least_bytes, require_memory
+from exporter.models.memory import least_bytes, least_gradient_bytes, require_gradient_memory, require_memory
 from exporter.models.resnet import build
 from exporter.models.variants import Variant, variant
 from exporter.network import ExportRequest, prepare
@@ -44,6 +44,15 @@ def test_what_fits_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         require_memory(SMALL, 8)
     monkeypatch.setattr(memory, "available_bytes", lambda: None)
     require_memory(replace(SMALL, in_channels=10**9))
+
+
+def test_gradients_need_the_outputs_of_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = 16 * 32**2 * 7 + 32 * 16**2 * 6 + 64 * 8**2 * 6 + 10
+    assert least_gradient_bytes(SMALL, 2) - least_gradient_bytes(SMALL, 1) == 8 * (3 * 32**2 + outputs)
+    monkeypatch.setattr(memory, "available_bytes", lambda: least_gradient_bytes(SMALL, 7))
+    require_gradient_memory(SMALL, 7)
+    with refuses(ResourceError, "memory-insufficient", "--images"):
+        require_gradient_memory(SMALL, 8)
 
 
 def test_every_way_to_a_network_asks_first() -> None:

@@ -51,6 +51,22 @@ def flip_predictions(reference: Logits, count: int) -> Logits:
     return given
 
 
+def test_one_output_can_change_its_class() -> None:
+    reference, given = np.array([[-1.0], [2.0], [0.05]], np.float32), np.array([[-1.0], [-2.0], [-0.05]], np.float32)
+    record = figures(reference, given)
+    assert record.agreement == pytest.approx(1 / 3)
+    assert (record.flips, record.near_ties) == (1, 1)
+
+
+def test_probabilities_get_no_softmax() -> None:
+    """0.6 against 0.4 is no near tie; a softmax would make it 0.55 against 0.45."""
+    reference, given = np.array([[0.6, 0.4]], np.float32), np.array([[0.4, 0.6]], np.float32)
+    samples = judge(reference, given)
+    for judged, ties in ((samples, 1), (dataclasses.replace(samples, activation="none"), 0)):
+        record = gate.summarise_gate(judged, BOUNDS, "a runtime")
+        assert (record.flips, record.near_ties) == (1 - ties, ties)
+
+
 def test_the_same_logits_cost_nothing() -> None:
     reference = logits(100)
     record = figures(reference, reference, reference.argmax(1))

@@ -17,14 +17,15 @@ from exporter.models.outputs import OUTPUTS
 from exporter.models.variants import VARIANTS, Variant
 from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.gate import AccuracyGate
-from exporter.precision.spec import FP32, PrecisionSpec
+from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import Bounds
-from exporter.targets import onnx_file, publish, rebuild
+from exporter.targets import onnx_file, rebuild
 from exporter.weights.entries import Selection
 from runtimes import Artifact, parity
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Gate
-from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
+from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, ResourceError, UsageError
+from tests.exporter.datasets import folder_of, png
 from tests.exporter.small import BASIC, BOTTLENECK, LATER, SILENT, recording
 from tests.refusals import refuses
 
@@ -232,11 +233,30 @@ def test_what_needs_classes_is_refused_without_them(tmp_path: Path) -> None:
 
 
 def test_vectors_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    network = prepare(ExportRequest(BASIC, f"{tmp_path}/", outputs=("stages",)), SILENT)
-    monkeypatch.setattr(publish, "VECTORS_LIMIT_BYTES", 10_000)
-    with refuses(UsageError, "vectors-too-large", "10,000"):
-        onnx_file.export_network(network, publish.ExportTarget(tmp_path / "a.onnx"), FP32, SILENT)
-    assert list(tmp_path.glob("*.onnx*")) == []
+    request = ExportRequest(BASIC, f"{tmp_path}/", outputs=("stages",))
+    vectors = prepare(request, SILENT).vectors
+    inputs, outputs = vectors.inputs.nbytes, sum(array.nbytes for array in vectors.outputs.values())
+    for limit, size in ((inputs - 1, inputs), (inputs + outputs - 1, inputs + outputs)):
+        monkeypatch.setattr("exporter.network.VECTORS_LIMIT_BYTES", limit)
+        with refuses(ResourceError, "vectors-too-large", f"{size:,}", f"{limit:,}"):
+            prepare(request, SILENT)
+
+
+def test_vectors_of_data_are_counted_and_not_estimated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "photos", {f"{name}/1.png": png(1) for name in "abcdefghij"})
+    for path in sorted(images.rglob("*.png"))[3:]:
+        path.unlink()  # classes without images keep their folders
+    request = ExportRequest(BASIC, f"{tmp_path}/", outputs=("stages",), data=str(images))
+    vectors = prepare(request, SILENT).vectors
+    assert len(vectors.inputs) == 3
+    size = vectors.inputs.nbytes + sum(array.nbytes for array in vectors.outputs.values())
+    monkeypatch.setattr("exporter.network.IMAGES", 7_000)  # an estimate by the usual number would refuse these
+    monkeypatch.setattr("exporter.network.require_memory", lambda *_: None)
+    monkeypatch.setattr("exporter.network.VECTORS_LIMIT_BYTES", size)
+    prepare(request, SILENT)
+    monkeypatch.setattr("exporter.network.VECTORS_LIMIT_BYTES", size - 1)
+    with refuses(ResourceError, "vectors-too-large", f"{size:,}", f"{size - 1:,}"):
+        prepare(request, SILENT)
 
 
 def test_a_limit_of_accuracy_needs_logits(tmp_path: Path) -> None:

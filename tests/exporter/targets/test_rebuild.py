@@ -16,7 +16,7 @@ from exporter.targets import onnx_file, rebuild, torch_program
 from exporter.targets.rebuild import SILENT
 from runtimes import Artifact, codec, parity
 from runtimes.artifacts.artifact import manifest_path
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason
 from tests.conftest import FakeFactory
 from tests.exporter.small import BASIC, BOTTLENECK, export
 from tests.exporter.targets.test_torch_program import operators
@@ -42,6 +42,17 @@ def test_the_twin_of_an_onnx_file_is_the_same_network(tmp_path: Path, row: Varia
     assert norms == sum(node.op_type == "Conv" for node in onnx_library.load(artifact.path).graph.node)
     with runtimes.open(twin.path) as runtime:
         parity.check(runtime, artifact.vectors(), 5e-5, "PyTorch", "noise")
+
+
+def test_the_twin_keeps_what_the_outputs_mean(tmp_path: Path) -> None:
+    (tmp_path / "twin").mkdir()
+    artifact = onnx_file.export(ExportRequest(BASIC, f"{tmp_path}/", activation="sigmoid"), SILENT)
+    assert artifact.manifest is not None
+    guesses = (Reason("activation-assumed", "said before"),)
+    manifest_path(artifact.path).write_text(codec.dumps(dataclasses.replace(artifact.manifest, guesses=guesses)))
+    twin = rebuild.reference(Artifact.read(artifact.path), tmp_path / "twin").manifest
+    assert twin is not None
+    assert (twin.activation, twin.guesses) == ("sigmoid", guesses)
 
 
 def test_the_twin_of_a_program_is_itself(pt2_artifact: Artifact, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from exporter.deploy.web import SiteRequest, write_site
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
+from exporter.network import ExportListener, ExportRequest
 from exporter.preprocessing.options import PreprocessingOptions
 from exporter.targets import onnx_file, scaled_decoding
 from runtimes import Artifact, Classifier, TensorSpec
-from runtimes.errors import CheckFailedError, CompatibilityError, UsageError
+from runtimes.errors import CheckFailedError, CompatibilityError, Reason, UsageError
 from runtimes.images.preprocessing import fit_image
 from tests.conftest import SILENT
 from tests.refusals import refuses
@@ -79,6 +79,15 @@ def test_changed_predictions_fail_the_export(photos: Path, tmp_path: Path, monke
     with refuses(CheckFailedError, "scaled-decoding-differs", "--full-decoding"):
         onnx_file.export(_request(tmp_path, photos), SILENT)
     assert not list(tmp_path.iterdir())
+
+
+def test_small_images_test_nothing(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"class-{number}").mkdir()
+        PIL.Image.new("RGB", (40, 40)).save(tmp_path / f"class-{number}" / "1.jpg")
+    notices: list[str | Reason] = []
+    onnx_file.export(_request(tmp_path, tmp_path), ExportListener(lambda _: None, notices.append))
+    assert "scaled-decoding-untested" in {notice.code for notice in notices if isinstance(notice, Reason)}
 
 
 def test_without_images_nothing_is_scaled(tmp_path: Path) -> None:

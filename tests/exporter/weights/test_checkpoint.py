@@ -120,6 +120,14 @@ def test_a_training_checkpoint_gives_its_weights(
     assert (stored.entry, stored.averages) == (key, ())
 
 
+def test_buffers_of_an_optimizer_are_no_averaged_weights(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    buffers = {name: torch.zeros_like(tensor) for name, tensor in model.named_parameters()}
+    torch.save({"model": model.state_dict(), "momentum": buffers}, tmp_path / "run.ckpt")
+    stored = checkpoint.read(tmp_path / "run.ckpt")
+    assert (stored.entry, stored.averages) == ("model", ())
+
+
 @pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS)
 def test_a_weights_file_is_told_by_its_beginning(
     tmp_path: Path, saver: Callable[[dict[str, Tensor], Path], None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -43,6 +45,25 @@ def test_the_message_has_the_true_cause(tmp_path: Path, kind: str) -> None:
     assert named in str(error)
     assert error.hint
     assert "weights_only" not in str(error)
+
+
+def test_the_unpacking_command_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    content = gzip.compress(saved(network()), mtime=0)
+    path = written(tmp_path, content)
+    with refuses(ArtifactError, "weights-unrecognised", "gunzip") as refusal:
+        translation.read(path)
+    subprocess.run(refusal.value.hint or "", shell=True, check=True)
+    assert path.read_bytes() == content
+    assert translation.read(tmp_path / "unpacked-weights.pth").translation.layout is not None
+
+
+def test_a_name_with_the_marks_of_a_hint_is_one_word(tmp_path: Path) -> None:
+    path = tmp_path / "{path};touch attacked;.pth"
+    path.write_bytes(gzip.compress(saved(network()), mtime=0))
+    with refuses(ArtifactError, "weights-unrecognised", "gunzip") as refusal:
+        translation.read(path)
+    subprocess.run(refusal.value.hint or "", shell=True, check=True, cwd=tmp_path)
+    assert {place.name for place in tmp_path.iterdir()} == {path.name, "unpacked-{path};touch attacked;.pth"}
 
 
 def test_each_kind_by_first_bytes_is_in_the_table() -> None:

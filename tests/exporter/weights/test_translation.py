@@ -188,6 +188,18 @@ def test_a_chosen_prefix_leaves_the_rest_out(prefix: str, tmp_path: Path) -> Non
     assert f"{len(STATE)} tensors" in str(notices[0])
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_copy_inside_a_chosen_prefix_is_left_out(prefix: str, tmp_path: Path) -> None:
+    both = {f"{prefix}{name}": tensor for name, tensor in STATE.items()}
+    both |= {f"{prefix}ema.{name}": tensor + 1 for name, tensor in STATE.items()}
+    torch.save(both, tmp_path / "best.pth")
+    with refuses(ModelMismatchError, "weights-copies-ambiguous", f"--strip-prefix {prefix or repr('')} or"):
+        from_checkpoint(tmp_path / "best.pth", ANY, ignore)
+    for chosen, offset in ((prefix, 0), (f"{prefix}ema.", 1)):
+        found = from_checkpoint(tmp_path / "best.pth", ANY, ignore, Selection(prefix=chosen))
+        torch.testing.assert_close(found.weights.state["fc.bias"], STATE["fc.bias"] + offset)
+
+
 def test_a_chosen_prefix_keeps_the_head_beside_it(tmp_path: Path) -> None:
     path = saved(WRITTEN["Lightning, head beside the backbone"], tmp_path)
     found = from_checkpoint(path, ANY, ignore, Selection(prefix="backbone."))

@@ -19,6 +19,7 @@ from runtimes.images.preprocessing import fit_image, normalise
 from runtimes.images.spec import INTERPOLATIONS, SAMPLED, Interpolation, Preprocessing
 from runtimes.native import include_folder
 from scripts.consumers.compilers import compile_program
+from tests.activations import CASES
 from tests.compilers import require_compiler
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -31,6 +32,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     require_compiler()
     return compile_program(FIXTURES / "native_probe.cpp", tmp_path_factory.mktemp("probe") / "probe")
 
+
+HOW = Preprocessing(36, (32, 32), 0, *IMAGENET)
 
 MODEL = b"a model that nothing here runs"
 
@@ -130,13 +133,20 @@ def test_an_upright_jpeg_equals_python(program: Path, tmp_path: Path, orientatio
     np.testing.assert_array_equal(pixels, fit_image(str(path), how))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_probabilities_equal_those_of_python(program: Path, tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    outputs = [{"name": "logits", "dtype": "float32", "shape": ["batch", len(case.values)]}]
+    model = publish(tmp_path, HOW, activation=case.activation, labels=case.labels, outputs=outputs)
+    command = [str(program), str(model), "--outputs", *map(repr, case.values)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [float(line) for line in done.stdout.split()] == pytest.approx(case.expected, abs=1e-12)
+
+
 def refusal(program: Path, model: Path, image: Path) -> str:
     done = subprocess.run([str(program), str(model), str(image), "/dev/null"], capture_output=True, text=True)
     assert done.returncode == 1, done
     return done.stderr
-
-
-HOW = Preprocessing(36, (32, 32), 0, *IMAGENET)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ inline std::vector<double> softmax(const std::vector<float>& logits) {
 inline std::vector<double> probabilities_of(const std::vector<float>& outputs, const Manifest& manifest) {
   const bool single = outputs.size() == 1;
   const std::string activation = manifest.activation.empty() ? (single ? "sigmoid" : "softmax") : manifest.activation;
-  if (activation == "softmax") return softmax(outputs);
+  if (activation == "softmax") {
+    if (single) throw Error("a softmax over one output is always 1; export with --activation sigmoid or none");
+    return softmax(outputs);
+  }
   std::vector<double> result(outputs.begin(), outputs.end());
   if (activation == "sigmoid") {
     for (double& value : result) value = 1 / (1 + std::exp(-value));

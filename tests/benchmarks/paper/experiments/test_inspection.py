@@ -14,7 +14,7 @@ from benchmarks.paper.experiments import inspection
 from benchmarks.paper.experiments.constructed_solution import SAID_SOLVER
 from benchmarks.paper.experiments.gradients import SAID_IDENTITY
 from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection, load_networks
-from benchmarks.paper.experiments.study import fit_variant
+from benchmarks.paper.experiments.study import export_command, fit_variant
 from benchmarks.paper.training.batches import on_device
 from benchmarks.paper.training.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.training.loop import Pace, Training, TrainingJob, drive
@@ -140,6 +140,19 @@ def test_gradients_need_no_trained_network() -> None:
     assert found.panels
 
 
+def test_gradients_take_the_images_that_there_are() -> None:
+    found = inspection.layer_gradients((), ("plain20",), 1, None, INSPECTION)
+    assert found.provenance.images == {"test": 40}
+
+
+def test_gradients_of_too_many_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refuses(UsageError, "images-too-many", "40 test images", "41", "--images 40"):
+        inspection.layer_gradients((), ("plain20",), 1, 41, INSPECTION)
+    monkeypatch.setattr("exporter.models.memory.available_bytes", lambda: 300 << 20)  # enough to build the network
+    with refuses(ResourceError, "memory-insufficient", "--images"):
+        inspection.layer_gradients((), ("resnet110",), 1, 40, INSPECTION)
+
+
 def test_a_built_network_is_compared_with_the_trained_one(runs: dict[str, Path]) -> None:
     found = inspection.examine_construction(specs(runs, "plain20", "plain32", "resnet20"), INSPECTION)
     built = {(row[0], row[1]): row[3] for row in found.tables[0].rows}
@@ -148,12 +161,18 @@ def test_a_built_network_is_compared_with_the_trained_one(runs: dict[str, Path])
     assert "plain32 as trained" in found.checks[-1].found
 
 
+def test_the_command_that_exports_a_run_can_be_copied(runs: dict[str, Path]) -> None:
+    command = export_command(Path("my runs\x1b[31m"), open_run(runs["plain20"]))
+    assert command.startswith(r"rexport onnx plain20 --weights 'my runs\x1b[31m/")
+
+
 def test_the_batch_is_the_same_each_time_and_of_all_classes() -> None:
     _, seen = dataclasses.replace(INSPECTION, source=Source(SAMPLE_NAME)).load([f"resnet20={_bundled()}"])
     first, again = (seen.draw_batch(64) for _ in range(2))
     np.testing.assert_array_equal(first.images, again.images)
     assert len(set(first.targets.tolist())) == 10
-    assert len(seen.draw_batch(20_000).targets) == len(seen) == 10_000
+    with refuses(UsageError, "images-too-many", "10,000", "20,000"):
+        seen.draw_batch(20_000)
 
 
 def _bundled() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -12,7 +13,8 @@ import pytest
 import yaml
 
 from exporter.cli import cli
-from exporter.deploy.cluster import pins, yaml_text
+from exporter.deploy.cluster import kubernetes, pins, yaml_text
+from exporter.deploy.cluster.deployment import Resources
 from exporter.deploy.cluster.head import NOT_APPLIED
 from runtimes import Artifact
 from runtimes.errors import BackendUnavailableError
@@ -182,6 +184,13 @@ def test_a_missing_writer_of_yaml_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with refuses(BackendUnavailableError, "library-missing", "yaml", "rexport[manifests]"):
         yaml_text.yaml_text((), {})
+
+
+def test_dollar_signs_of_an_argument_stay() -> None:
+    deployment = SimpleNamespace(image="i", secret=None, claim=None, resources=None)
+    container = kubernetes.Container("c", ("$(HOME)", "a$$b", "$$(A)"), resources=Resources(1, "1Gi"))
+    fields = kubernetes.container_fields(deployment, container)  # type: ignore[arg-type]
+    assert fields["args"] == ["$$(HOME)", "a$$$$b", "$$$$(A)"]  # Kubernetes writes one dollar sign for two
 
 
 def test_the_commands_in_the_files_are_commands_of_rexport(onnx_artifact: Artifact) -> None:

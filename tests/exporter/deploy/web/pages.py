@@ -47,7 +47,7 @@ def modules_page(folder: Path) -> Iterator[str]:
     """Serves a page on which ``modules`` holds what the image modules export; yields its address."""
     for name in page_files.MODULES:
         (folder / name).write_text(page_files.read_file(name), encoding="utf-8")
-    imports = ("decode.js", "preprocess.js", "labeller.js", "heat.js")
+    imports = ("decode.js", "preprocess.js", "probabilities.js", "labeller.js", "heat.js")
     lines = "".join(f'import * as m{number} from "./{name}";' for number, name in enumerate(imports))
     spread = ", ".join(f"...m{number}" for number in range(len(imports)))
     pack = "(data) => { let text = ''; for (const byte of data) text += String.fromCharCode(byte); return btoa(text) }"

@@ -141,7 +141,16 @@ def test_a_model_without_a_manifest_has_no_check(request_: SiteRequest, tmp_path
     page = write_site(replace(request_, model=model, preprocessing=without_manifest(3)), SILENT)
     description = json.loads((page.parent / "model.json").read_text())
     assert (description["name"], description["labels"], description["check"]) == ("pooling", None, None)
-    assert (description["may_be_probabilities"], description["outputs"]) == (True, {"logits": "means"})
+    assert (description["activation"], description["outputs"]) == ("softmax", {"logits": "means"})
+
+
+def test_one_output_without_a_manifest_is_a_logit_or_a_probability(request_: SiteRequest, tmp_path: Path) -> None:
+    """The outputs for noise decide, as those of the first images do in Python."""
+    model = pooling(tmp_path / "pooling.onnx", 1, "means")
+    for scale, activation in ((0.5, "sigmoid"), (1.0, "none")):
+        how = PreprocessingOptions(mean=(1 - scale,), std=(scale,))
+        page = write_site(replace(request_, model=model, preprocessing=how, force=True), SILENT)
+        assert json.loads((page.parent / "model.json").read_text())["activation"] == activation
 
 
 def test_a_trunk_is_refused(request_: SiteRequest, tmp_path: Path) -> None:

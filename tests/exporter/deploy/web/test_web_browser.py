@@ -18,9 +18,12 @@ from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier
 from tests.benchmarks.report_html import browser
+from tests.exporter.deploy.changes import change
 from tests.exporter.deploy.web.pages import answers, encoded, label_in_browser, open_page, photo, wait_for
 from tests.exporter.small import SILENT
+from tests.hostile import ATTACKS, NAME
 from tests.peers import peer
+from tests.samples import copied
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -200,3 +203,27 @@ def _publish_other_weights(artifact: Artifact, folder: Path) -> None:
     description["files"]["model"] = json.loads((page.parent / "model.json").read_text())["files"]["model"]
     (folder / "model.json").write_text(json.dumps(description))
     shutil.copy(page.parent / description["files"]["model"]["path"], folder)
+
+
+@pytest.mark.parametrize("name", ["site/", "page.html"])
+def test_no_label_or_name_acts_on_a_page(driver: WebDriver, labelling: Artifact, tmp_path: Path, name: str) -> None:
+    from selenium.webdriver.common.by import By
+
+    model = copied(labelling, tmp_path)
+    change(model.path, name=ATTACKS[3], dataset=ATTACKS[5], labels=ATTACKS)
+    (tmp_path / "pages").mkdir()
+    page = write_site(SiteRequest(model.path, f"{tmp_path}/pages/{name}", peer("node")), SILENT)
+    image = tmp_path / f"{NAME.replace(chr(10), '')}.png"
+    image.write_bytes(FILES[0])
+    with browser.serving(tmp_path / "pages") as found:
+        open_page(driver, f"{found}/{page.relative_to(tmp_path / 'pages')}")
+        driver.find_element(By.ID, "file").send_keys(str(image))
+        (answer,) = answers(driver, 1)
+        driver.execute_script("document.querySelector('th button').click()")
+        wait_for(driver, "document.querySelector('[aria-pressed=true]')")
+        acted = browser.run(
+            driver, "[window.attacked !== undefined, document.querySelectorAll('article img, b, h3').length]"
+        )
+        assert acted == [False, 0]
+        assert browser.complaints(driver) == []
+    assert "\u202e" not in answer

@@ -13,6 +13,7 @@ from runtimes import codec
 from runtimes.images.heat_map import place_on_image
 from runtimes.images.preprocessing import decode, fit_image, normalise
 from runtimes.images.spec import INTERPOLATIONS, SAMPLED, Preprocessing
+from tests.activations import CASES
 from tests.exporter.deploy.web.pages import (
     decode_in_browser,
     encoded,
@@ -171,6 +172,35 @@ return Array.from(modules.placeOnImage(heat, height, width), (value) => Number.i
     found = page.execute_script(script, cells.ravel().tolist(), size, codec.encode(preprocessing))
     expected = place_on_image(cells, preprocessing, size)
     np.testing.assert_allclose(np.array(found, np.float64).reshape(size), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_probabilities_equal_those_of_python(page: WebDriver, name: str) -> None:
+    case = CASES[name]
+    model = {"activation": case.activation, "labels": case.labels}
+    found = page.execute_script("return modules.probabilitiesOf(arguments[0], arguments[1])", case.values, model)
+    assert found == pytest.approx(case.expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_no_probability_of_an_output_that_is_not_finite(page: WebDriver, value: str) -> None:
+    script = f"""
+try {{ return modules.probabilitiesOf([1, {value}], {{activation: "softmax", labels: null}}) }}
+catch (error) {{ return error.message }}
+"""
+    assert "NaN or infinity" in page.execute_script(script)
+
+
+def test_one_map_serves_two_classes(page: WebDriver) -> None:
+    script = """
+const preprocessing = arguments[0];
+const output = {dims: [1, 1, 1, 2], data: Float32Array.of(1, -2)};
+const model = {labels: ["cat", "dog"], outputs: {cam: "cam"}, preprocessing};
+const heat = new modules.Labeller(model, null, null).heatOf({cam: output}, {height: 32, width: 32});
+return [0, 1].map((index) => Array.from(heat(index).values));
+"""
+    how = codec.encode(Preprocessing(None, (32, 32), 0, (0.5,) * 3, (0.5,) * 3))
+    assert page.execute_script(script, how) == [[-1, 2], [1, -2]]
 
 
 def test_equal_probabilities_keep_the_order_of_python(page: WebDriver) -> None:
