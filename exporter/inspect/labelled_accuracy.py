@@ -106,6 +106,9 @@ def _outputs_of(
     """Return the output of the network for each class of the images.
 
     Classes are matched by name if all are labels. Numbers that are no labels are the outputs themselves.
+
+    Raises:
+        ModelMismatchError: The classes cannot be matched.
     """
     artifact = Artifact.read(path)
     known = artifact.manifest or read_embedded(artifact)
@@ -113,9 +116,17 @@ def _outputs_of(
     names = sorted(targets)
     if labels is not None and targets <= set(labels) and len(set(labels)) == len(labels):
         return {name: labels.index(name) for name in names}
-    if all(target.isdecimal() for target in targets):
-        return {target: int(target) for target in targets}
     classes = _classes_of(artifact) if labels is None else len(labels)
+    if all(target.isdecimal() for target in targets):
+        return _check_numbers({target: int(target) for target in targets}, classes)
+    if classes is None:
+        raise ModelMismatchError(
+            "the artifact has neither labels nor a manifest with the number of its classes, so the classes of the "
+            "images cannot be matched",
+            code="label-classes-unknown",
+            path=artifact.path,
+            hint="name the folders by the numbers of the outputs, or export with --labels FILE",
+        )
     outputs = np.asarray(map_classes(names, labels, classes)).tolist()
     if are_foreign(names, labels or ()):
         reason = Reason(
@@ -127,20 +138,26 @@ def _outputs_of(
     return dict(zip(names, outputs, strict=True))
 
 
-def _classes_of(artifact: Artifact) -> int:
-    """Return the number of classes of an artifact without labels. One output stands for two classes.
+def _check_numbers(outputs: dict[str, int], classes: int | None) -> dict[str, int]:
+    """Return the outputs that the classes of the images name by numbers.
 
     Raises:
-        ModelMismatchError: No manifest says how many there are.
+        ModelMismatchError: The network has fewer outputs.
     """
+    largest = max(outputs.values())
+    if classes is not None and largest >= classes:
+        raise ModelMismatchError(
+            f"the class {largest} of the images is no output of the network, whose outputs are 0 to {classes - 1}",
+            code="label-number-too-large",
+            hint="number the classes from 0, or export with --labels FILE",
+        )
+    return outputs
+
+
+def _classes_of(artifact: Artifact) -> int | None:
+    """Return the number of classes of an artifact without labels, if its manifest has it. One output is two classes."""
     specs = () if artifact.manifest is None else artifact.manifest.outputs
     outputs = next((spec.shape[-1] for spec in specs if spec.name == LOGITS), None)
     if not isinstance(outputs, int):
-        raise ModelMismatchError(
-            "the artifact has neither labels nor a manifest with the number of its classes, so the classes of the "
-            "images cannot be matched",
-            code="label-classes-unknown",
-            path=artifact.path,
-            hint="name the folders by the numbers of the outputs, or export with --labels FILE",
-        )
+        return None
     return BINARY[1] if outputs == BINARY[0] else outputs

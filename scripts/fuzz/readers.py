@@ -116,10 +116,9 @@ def read_predictions(path: Path) -> object:
 
 def read_archive(path: Path) -> object:
     """Read a dataset from a tar archive or a file of CIFAR-10."""
-    from exporter.data import archives, cifar, class_folders
+    from exporter.data.dataset import open_dataset
 
-    members = archives.read(path)
-    return cifar.read(members), class_folders.read(members.files)
+    return open_dataset(str(path))
 
 
 def place_inside(folder: Path, name: str, content: bytes) -> Path:

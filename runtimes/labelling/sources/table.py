@@ -86,6 +86,8 @@ class ParquetSource:
 
         try:
             yield
+        except ArtifactError as error:
+            raise ArtifactError(error.what, code=error.code, path=f"{self.root}/{name}") from error
         except (pyarrow.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             raise ArtifactError(
                 f"the Parquet file cannot be read: {quote(' '.join(str(error).split()))}",
@@ -145,6 +147,7 @@ class ParquetSource:
             yield from (value or b"" for value in _values(kept))
             if not count:
                 return
+        raise ArtifactError(f"the Parquet file has {count} rows fewer than it says", code="table-rows-missing")
 
     def read(self, image: ListedImage, content: str | bytes) -> bytes:
         """Return the encoded image: the content itself, or what is behind the URI."""

@@ -11,11 +11,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from exporter.inspect.labelled_accuracy import _classes_of, check_targets, measure_accuracy
+from exporter.inspect.labelled_accuracy import _classes_of, _outputs_of, check_targets, measure_accuracy
 from exporter.inspect.labelling import LOG_S, LabellingProgress
 from exporter.network import ExportListener
 from exporter.proportions import wilson
-from runtimes import Artifact
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import ModelMismatchError, Reason
 from runtimes.labelling.driver import JobProgress
@@ -154,7 +153,8 @@ def test_classes_of_a_file_that_says_nothing_are_unknown(fake_artifact: FakeFact
     artifact = fake_artifact()
     manifest_path(artifact.path).unlink()
     with refuses(ModelMismatchError, "label-classes-unknown", "--labels"):
-        _classes_of(Artifact.read(artifact.path))
+        _outputs_of({"cat", "dog"}, job(10), artifact.path, lambda _: None)
+    assert _outputs_of({"3", "11"}, job(10), artifact.path, lambda _: None) == {"3": 3, "11": 11}
 
 
 def test_one_output_stands_for_two_classes(fake_artifact: FakeFactory) -> None:
@@ -170,3 +170,12 @@ def test_a_job_without_labels_has_no_accuracy(fake_artifact: FakeFactory, tmp_pa
     with refuses(ModelMismatchError, "accuracy-without-labels"):
         measure_accuracy(result.out, result.job, artifact, UNREAD.append)
     shutil.rmtree(tmp_path / "out")
+
+
+def test_a_number_beyond_the_outputs_is_refused(fake_artifact: FakeFactory) -> None:
+    """Folders that are numbered from 1 would otherwise count as wrong, all of them."""
+    path = fake_artifact().path
+    numbers = {str(number) for number in range(1, 11)}
+    with refuses(ModelMismatchError, "label-number-too-large", "10", "0 to 9"):
+        _outputs_of(numbers, job(10), path, lambda _: None)
+    assert _outputs_of(numbers - {"10"}, job(10), path, lambda _: None)["9"] == 9

@@ -184,6 +184,20 @@ def test_a_damaged_table_is_refused(photos: Path, tmp_path: Path) -> None:
         listed(path)
 
 
+def test_a_table_with_fewer_rows_than_it_says_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged count: the listing has been made, and rows are missing afterwards."""
+    parquet.write_table(pyarrow.table({"bytes": encoded(photos)}), tmp_path / "a.parquet")
+    source = recognise_source(str(tmp_path / "a.parquet")).open()
+    images = list(source.images())
+    fewer = tmp_path / "fewer.parquet"
+    parquet.write_table(pyarrow.table({"bytes": encoded(photos)[:2]}), fewer)
+    monkeypatch.setattr(source, "_opened", ("a.parquet", parquet.ParquetFile(fewer)))
+    with refuses(ArtifactError, "table-rows-missing", "a.parquet", f"{len(images) - 2} rows"):
+        list(source.contents(images))
+
+
 def test_a_list_keeps_its_order_and_starts_from_its_folder(
     photos: Path, fake_artifact: FakeFactory, tmp_path: Path
 ) -> None:
