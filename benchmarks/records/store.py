@@ -117,7 +117,7 @@ def _check_divisors(result: Result) -> None:
     Raises:
         ArtifactError: One is not. The message names it.
     """
-    numbers: dict[str, float] = {"batch": result.identity.batch}
+    numbers: dict[str, float] = {"identity.batch": result.identity.batch}
     if result.roof is not None:
         numbers |= {f"roof.{name}": getattr(result.roof, name) for name in ROOF_DIVISORS}
     if result.samples or result.load is not None:

@@ -181,9 +181,8 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
             hint="--full-decoding decodes them in full on the page",
         )
     channels, (height, width) = preprocessing.channels, preprocessing.size
-    if (
-        classifier.activation is None
-    ):  # nothing records it: the outputs for noise decide; a warning names any but softmax
+    # Without a record of the activation, the outputs for noise decide. A warning names any but the softmax.
+    if classifier.activation is None:
         noise = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, height, width, channels), np.uint8)
         classifier.predict(noise)
     batch = network_input.batch or 1

@@ -63,7 +63,7 @@ def engine_of(
         settings = replace(settings, timing_cache=folder / key.timing_cache_name)
 
     def make(target: Path) -> None:
-        _warn(
+        notices.warn(
             Reason(
                 "engine-being-built",
                 f"building an engine from {source.path.name} with {flavor.title} {key.version} for {device.name}"
@@ -73,11 +73,7 @@ def engine_of(
         )
         _make(source, target, settings, flavor, device, open_engine)
 
-    return Artifact.read(entry(key, folder, make, _warn))
-
-
-def _warn(reason: Reason) -> None:
-    notices.warn(reason)
+    return Artifact.read(entry(key, folder, make, notices.warn))
 
 
 def _targets(source: Artifact, flavor: Flavor, device: Device) -> tuple[str, ...]:
@@ -148,7 +144,7 @@ def _build(source: Artifact, settings: Settings, flavor: Flavor, device_index: i
     except (ArtifactError, CompatibilityError) as error:
         if error.code not in timing_cache.REFUSALS or settings.timing_cache is None:
             raise
-        _warn(Reason("timing-cache-replaced", f"the timing cache is replaced: {error}"))
+        notices.warn(Reason("timing-cache-replaced", f"the timing cache is replaced: {error}"))
     settings.timing_cache.unlink(missing_ok=True)
     return build(source.path, settings, flavor, device_index=device_index)
 

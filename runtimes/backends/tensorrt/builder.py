@@ -218,7 +218,7 @@ class _Build:
         if plan is None or not plan.nbytes:
             raise self._failure()
         if bytes(plan[:4]) != self._flavor.magic:  # undocumented, so that the library has the last word
-            _warn(
+            notices.warn(
                 Reason(
                     "engine-not-recognised",
                     f"{self._flavor.title} {self._flavor.version()} built an engine with unknown first bytes, "
@@ -234,7 +234,7 @@ class _Build:
         try:
             timing_cache.save(config, path)
         except ResourceError as error:
-            _warn(Reason("timing-cache-not-saved", f"the timing cache was not saved: {error}"))
+            notices.warn(Reason("timing-cache-not-saved", f"the timing cache was not saved: {error}"))
 
     def _failure(self) -> RexportError:
         reason = self._log.describe_errors()
@@ -258,10 +258,6 @@ class _Build:
         if "Turing" in reason:
             return "omit the compute capability 7.5, or export the model in fp16"
         return None
-
-
-def _warn(reason: Reason) -> None:
-    notices.warn(reason)
 
 
 class _Progress:

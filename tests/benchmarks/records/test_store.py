@@ -28,7 +28,7 @@ def test_a_roof_of_zero_is_refused(name: str, tmp_path: Path) -> None:
         store.parse_line(store.format_line(bad, {}), 1, tmp_path / "rows.jsonl")
 
 
-@pytest.mark.parametrize(("field", "said"), [("batch", "batch"), ("threads", "ran.threads")])
+@pytest.mark.parametrize(("field", "said"), [("batch", "identity.batch"), ("threads", "ran.threads")])
 def test_counts_of_zero_are_refused(field: str, said: str, tmp_path: Path) -> None:
     bad = change_facts(REFERENCE.result, **{field: 0})
     with refuses(ArtifactError, "row-not-positive", said):
