@@ -141,7 +141,7 @@ def test_another_version_on_a_node_is_refused(
 
 
 LISTENING = 4
-"""The programs of a local cluster that listen at least. Ray starts its agents after the call that starts the cluster."""
+"""The fewest programs of a local cluster that listen. Ray starts its agents after the call that starts the cluster."""
 
 START_S = 60.0
 
