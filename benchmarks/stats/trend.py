@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,12 +78,24 @@ def drift_between(processes: Processes) -> Drift | None:
 
 
 def _trend(levels: Sequence[Floats]) -> Drift:
-    signs = (np.sign(each[None, :] - each[:, None])[np.triu_indices(len(each), 1)] for each in levels)
-    ascents = sum(int(each.sum()) for each in signs)  # ascending pairs minus descending pairs
+    ascents = sum(map(_count_ascents, levels))
     variance = sum(n * (n - 1) * (2 * n + 5) / 18 for n in map(len, levels))
     score = max(0, abs(ascents) - 1) / math.sqrt(variance)
     changes = [np.median(each[-(len(each) // 3) :]) - np.median(each[: len(each) // 3]) for each in levels]
     return Drift(math.expm1(float(np.mean(changes))), math.erfc(score / math.sqrt(2)))
+
+
+def _count_ascents(levels: Floats) -> int:
+    """Return the number of pairs in ascending order minus that of pairs in descending order.
+
+    Each level is compared with a sorted list of the earlier ones: 100,000 rounds have 5,000,000,000 pairs.
+    """
+    earlier, ascents = list[float](), 0
+    for level in levels.tolist():
+        place = bisect.bisect_right(earlier, level)
+        ascents += bisect.bisect_left(earlier, level) - (len(earlier) - place)
+        earlier.insert(place, level)
+    return ascents
 
 
 def autocorrelation(samples: Samples) -> float:

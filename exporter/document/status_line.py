@@ -185,7 +185,7 @@ class StatusLine:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._changed.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():  # an interrupt can come while it starts
             self._thread.join()
         with self._lock:
             self._write(self._cleared())

@@ -45,7 +45,7 @@ def _interposer(folder: Path) -> Interposer:
 
 def measure_failures(setting: FigureSettings) -> Iterator[Figure]:
     """Every call of every writer fails once, and then all from that call on."""
-    calls, failures, problems, notes = 0, 0, list[str](), list[str]()
+    calls, failures, problems = 0, 0, 0
     missing = {name: [each for each in writer.libraries if find_spec(each) is None] for name, writer in WRITERS.items()}
     names = [name for name in WRITERS if not missing[name]][: setting.limit]
     for number, name in enumerate(names):
@@ -57,13 +57,15 @@ def measure_failures(setting: FigureSettings) -> Iterator[Figure]:
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         walk = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"name"')))
-        calls, failures = calls + walk["calls"], failures + walk["failures"]
-        problems += [f"{name}: {problem}" for problem in walk["problems"]]
-        notes.append(f"{name}: {walk['calls']} calls, {walk['failures']} failures, {len(walk['problems'])} problems")
         shutil.rmtree(folder)
-    notes += [f"{name}: not walked, without {', '.join(libraries)}" for name, libraries in missing.items() if libraries]
-    value = f"{len(names)} writers, {calls} calls, {failures:,} runs with a failure: {len(problems)} problems"
-    yield Figure("failing writes", value, "0 problems", not problems, tuple(problems + notes))
+        calls += walk["calls"]
+        failures += walk["failures"]
+        problems += len(walk["problems"])
+        value = f"{walk['calls']} calls, {walk['failures']:,} runs with a failure: {len(walk['problems'])} problems"
+        yield Figure(f"failing writes, {name}", value, "0 problems", not walk["problems"], tuple(walk["problems"]))
+    notes = [f"{name}: not walked, without {', '.join(libraries)}" for name, libraries in missing.items() if libraries]
+    value = f"{len(names)} writers, {calls} calls, {failures:,} runs with a failure: {problems} problems"
+    yield Figure("failing writes", value, "0 problems", not problems, tuple(notes))
 
 
 @dataclass(frozen=True)

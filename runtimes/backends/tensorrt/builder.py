@@ -105,6 +105,8 @@ def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> 
 
     def run(outcome: Future[BuiltEngine]) -> None:
         try:
+            if cancel.is_set():  # before the thread began
+                raise KeyboardInterrupt
             outcome.set_result(work())
         except BaseException as error:
             outcome.set_exception(error)
@@ -112,14 +114,15 @@ def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> 
             del outcome  # see below
 
     thread = threading.Thread(target=run, args=(future,), name="engine-build", daemon=True)
-    thread.start()
     try:
+        thread.start()  # waits until the thread runs, and can be interrupted
         return future.result()
     except BaseException:
         cancel.set()
         raise
     finally:
-        thread.join()
+        if thread.is_alive():
+            thread.join()
         del future  # an error's traceback refers to it, and would keep the library's objects until a garbage collection
 
 

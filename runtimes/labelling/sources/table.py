@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -116,8 +118,10 @@ class ParquetSource:
                 row += 1
 
     def seal(self) -> str:
-        """Return the sizes of the files that hold images, and the positions of their columns."""
-        return "" if self._column == "uri" else "\n".join(f"{name} {_shape(self._file(name))}" for name in self._names)
+        """Return the footers' digests of the files that hold images."""
+        if self._column == "uri":
+            return ""
+        return "\n".join(f"{name} {_footer_digest(self._file(name))}" for name in self._names)
 
     def contents(self, images: Sequence[ListedImage]) -> Iterator[str | bytes]:
         """Yield the URIs or, row by row, the encoded images."""
@@ -180,11 +184,12 @@ def _values(batch: pyarrow.RecordBatch) -> list[bytes | None]:
     return values
 
 
-def _shape(file: ParquetFile) -> str:
-    """Return a text that changes when the content of a Parquet file does: the sizes of its row groups, in bytes."""
-    groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-    sizes = [
-        (group.num_rows, [group.column(index).total_compressed_size for index in range(group.num_columns)])
-        for group in groups
-    ]
-    return f"{file.metadata.serialized_size} {sizes}"
+def _footer_digest(file: ParquetFile) -> str:
+    """Return the digest of the footer of a Parquet file: the places, sizes and statistics of all its columns.
+
+    The footer is digested as a whole, because pyarrow 26 ends the process if the statistics of a column are damaged and
+    its ``ColumnChunkMetaData`` is asked for.
+    """
+    footer = io.BytesIO()
+    file.metadata.write_metadata_file(footer)
+    return hashlib.sha256(footer.getvalue()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -57,6 +58,23 @@ def test_kendalls_test_of_a_trend(seed: int) -> None:
     ascents = stats.kendalltau(np.arange(n), levels).statistic * n * (n - 1) / 2
     score = max(0.0, abs(ascents) - 1) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     assert found.p == pytest.approx(2 * stats.norm.sf(score), rel=1e-9)
+
+
+def test_kendalls_test_of_many_rounds_needs_no_table_of_pairs() -> None:
+    """With ties. Concordant and discordant pairs are counted by SciPy."""
+    levels = np.round(sampled(0, 20_000), 2)
+    tracemalloc.start()
+    found = trend.drift([[[level] for level in levels]])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found is not None
+    n, ties = len(levels), np.unique(levels, return_counts=True)[1]
+    pairs = n * (n - 1) / 2
+    untied = math.sqrt(pairs * (pairs - (ties * (ties - 1)).sum() / 2))
+    ascents = stats.kendalltau(np.arange(n), levels).statistic * untied
+    score = max(0.0, abs(ascents) - 1) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    assert found.p == pytest.approx(2 * stats.norm.sf(score), rel=1e-9)
+    assert peak < 1e7
 
 
 @pytest.mark.parametrize("seed", SEEDS)

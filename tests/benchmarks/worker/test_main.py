@@ -191,7 +191,7 @@ def test_runs_that_do_nothing_get_no_number(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(runtimes, "open", doubles.opening(kind))
         job = replace(JOB, artifact=path, evaluate=False, plan=replace(JOB.plan, duration_s=0.05))
         *_, outcome = outcomes(job, tmp_path / "p.npz", Told(job))
-        assert (outcome.status, outcome.sitting is None) == ("ok", False)
+        assert (outcome.status, outcome.sitting is None) == ("ok", False), outcome.reason
         results.append(finish_result(EMPTY, ProcessOutcomes([outcome]), None, ResultContext()))
     honest, idle = results
     assert (honest.status, Figures(honest).compute_p50 is None) == ("ok", False)

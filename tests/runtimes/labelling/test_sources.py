@@ -184,6 +184,22 @@ def test_a_damaged_table_is_refused(photos: Path, tmp_path: Path) -> None:
         listed(path)
 
 
+def test_a_table_with_damaged_statistics_of_another_column_is_read(photos: Path, tmp_path: Path) -> None:
+    """pyarrow's description of that column would end the process."""
+    images, path = encoded(photos), tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"bytes": images, "note": ["a"] * len(images)}), path)
+    optional, required = b"\x25\x02\x18\x04note", b"\x25\x00\x18\x04note"  # the schema, in Thrift's compact protocol
+    content = path.read_bytes()
+    assert content.count(optional) == 1
+    path.write_bytes(content.replace(optional, required))
+    source = recognise_source(str(path)).open()
+    assert list(source.contents(list(source.images()))) == images
+    seal = source.seal()
+    source.close()
+    path.write_bytes(content)
+    assert seal != recognise_source(str(path)).open().seal()
+
+
 def test_a_table_with_fewer_rows_than_it_says_is_refused(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
