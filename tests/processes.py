@@ -1,9 +1,10 @@
-"""Processes that a test interrupts, also where the tests themselves run with the interrupt ignored."""
+"""Processes that a test interrupts or waits for, also where the tests themselves run with the interrupt ignored."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -20,3 +21,11 @@ def default_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 60.0) -> None:
+    """Wait until a condition holds, and fail after ``limit_s`` seconds."""
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s, f"not within {limit_s:g} s"
+        time.sleep(0.01)

@@ -9,6 +9,9 @@ import os
 import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +26,7 @@ from scripts.fuzz import mutations
 from scripts.fuzz.campaign import Corpus, Finding, attack
 from scripts.fuzz.judge import judge
 from scripts.fuzz.readers import READERS
+from tests.processes import default_interrupt, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -266,3 +270,24 @@ def test_the_same_seed_gives_the_same_files(corpora: Callable[[str], Corpus]) ->
         corpus = corpora(name)
         assert [corpus.content(3, case) for case in range(20)] == [corpus.content(3, case) for case in range(20)]
         assert len({corpus.content(3, case) for case in range(20)}) > 10
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_campaigns(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """The one at work within seconds of its ten minutes, with its process, and those that wait for it at once."""
+    command = [sys.executable, "-m", "scripts.fuzz", "labels", "manifest", "--seconds", "600"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with default_interrupt():
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    try:
+        assert process.stdout is not None
+        assert "seed" in process.stdout.readline()
+        wait_for(lambda: any(tmp_path.glob("rexport-fuzz-*/scratch")))
+        os.killpg(process.pid, number)  # as a terminal and a service manager do
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, "Traceback" in stderr) == (code, False), stderr
+    assert list(tmp_path.iterdir()) == []

@@ -46,10 +46,15 @@ def main(
     click.echo(f"seed {seed}, {seconds:g} s for each of {len(chosen)} readers")
     campaigns = [Campaign(name, seed, seconds) for name in chosen]
     with ThreadPoolExecutor(jobs) as pool:
-        for campaign, _ in zip(campaigns, pool.map(Campaign.run, campaigns), strict=True):
-            click.echo(f"{campaign.reader}: {campaign.cases:,} files, {len(campaign.findings)} findings")
-            for finding in campaign.findings:
-                _report(finding, out)
+        try:
+            for campaign, _ in zip(campaigns, pool.map(Campaign.run, campaigns), strict=True):
+                click.echo(f"{campaign.reader}: {campaign.cases:,} files, {len(campaign.findings)} findings")
+                for finding in campaign.findings:
+                    _report(finding, out)
+        except BaseException:
+            for campaign in campaigns:
+                campaign.stop()
+            raise
     raise SystemExit(1 if any(campaign.findings for campaign in campaigns) else 0)
 
 

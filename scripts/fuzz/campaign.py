@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ HANG_S = 120
 
 MAX_FINDINGS = 10
 """The number of different findings after which a campaign against a reader ends."""
+
+POLL_S = 0.2
+"""The longest time after which a stopped campaign notices it."""
 
 
 @dataclass(frozen=True)
@@ -111,29 +115,41 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.findings: list[Finding] = []
+        self._stopped = threading.Event()
+
+    def _is_over(self) -> bool:
+        return self._stopped.is_set() or len(self.findings) >= MAX_FINDINGS
+
+    def stop(self) -> None:
+        """Let ``run``, which another thread calls, return soon."""
+        self._stopped.set()
 
     def run(self) -> None:
-        """Run until the time is over, or there are ``MAX_FINDINGS``."""
+        """Run until the time is over, there are ``MAX_FINDINGS``, or ``stop`` is called."""
         with tempfile.TemporaryDirectory(prefix="rexport-fuzz-") as folder:  # no crash leaves it behind
             self._run_in(Path(folder))
 
     def _run_in(self, folder: Path) -> None:
         context, end, first = multiprocessing.get_context("spawn"), time.monotonic() + self.seconds, 0
-        while time.monotonic() < end and len(self.findings) < MAX_FINDINGS:
+        while time.monotonic() < end and not self._is_over():
             ours, theirs = context.Pipe(duplex=False)
             case = context.Value("q", first)
             order = (folder, self.reader, self.seed, first, end - time.monotonic())
             process = context.Process(target=_work, args=(theirs, case, *order), daemon=True)
             process.start()
             theirs.close()
-            while (finding := _receive(ours)) is not None and len(self.findings) < MAX_FINDINGS:
+            while not self._is_over():
+                if not ours.poll(POLL_S):
+                    continue
+                if (finding := _receive(ours)) is None:
+                    break
                 self._keep(finding)
-            if len(self.findings) >= MAX_FINDINGS:
+            if self._is_over():
                 process.terminate()
             process.join()
             last, first = case.value, case.value + 1
             self.cases = last + 1
-            if process.exitcode and len(self.findings) < MAX_FINDINGS:
+            if process.exitcode and not self._is_over():
                 self._keep(Finding(self.reader, self.seed, last, f"ends the process ({_ending(process.exitcode)})"))
 
     def _keep(self, finding: Finding) -> None:
@@ -162,6 +178,7 @@ def _work(
     from scripts.fuzz.readers import READERS
 
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the campaign, which ends this process
     corpus = Corpus(READERS[name], folder / "samples")
     end, case = time.monotonic() + seconds, first
     while time.monotonic() < end:

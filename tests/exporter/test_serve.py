@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,19 +20,13 @@ import tritonclient.http
 import runtimes
 from runtimes import Artifact
 from tests.conftest import FakeFactory
+from tests.processes import wait_for
 from tests.refusals import error_codes
 from tests.runtimes.serving.conftest import png_of
 from tests.samples import SCRIPT
 from tests.servers import LIMIT_S, Address, serve_command, serve_process
 
 SLOW = replace(SCRIPT, delays_s=(0.002,))
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 class Load:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import errno
 import io
 import itertools
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -22,6 +20,7 @@ from exporter.document.status_line import (
 )
 from runtimes.errors import Reason
 from runtimes.escaping import printable
+from tests.processes import wait_for
 
 FULL = Status("openvino int8 · batch 1", "3/8", 2 / 3, "process 2 of 3 · round 4 of 10 · ov int8 2 ms", 70)
 
@@ -104,13 +103,6 @@ class Recorder(io.StringIO):
     def write(self, text: str) -> int:
         self.writes.append(text)
         return super().write(text)
-
-
-def wait_for(condition: Callable[[], object], limit_s: float = 10.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert condition()
 
 
 def test_the_line_is_drawn_over_itself_and_cleared_at_the_end() -> None:
