@@ -36,7 +36,7 @@ from exporter.weights.sources import ORIGINS, LoadedWeights, from_file, resolve
 from runtimes import files, notices
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, Vectors, check_target
 from runtimes.artifacts.manifest import Weights
-from runtimes.classifier import BINARY, activation_notice
+from runtimes.class_outputs import BINARY, activation_notice
 from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
 from runtimes.parity import IMAGES

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from runtimes.artifacts.artifact import Artifact
     from runtimes.artifacts.manifest import Manifest
     from runtimes.backends.registry import available_backends
-    from runtimes.classifier import Classifier, Label, Prediction
+    from runtimes.class_outputs import Label, Prediction
+    from runtimes.classifier import Classifier
     from runtimes.errors import (
         ArtifactError,
         BackendUnavailableError,
@@ -102,9 +103,9 @@ _MODULES = {
     "BenchmarkInterrupt": "rexport.benchmarking",
     "Classifier": "runtimes.classifier",
     "Figures": "benchmarks.analysis.figures",
-    "Label": "runtimes.classifier",
+    "Label": "runtimes.class_outputs",
     "Manifest": "runtimes.artifacts.manifest",
-    "Prediction": "runtimes.classifier",
+    "Prediction": "runtimes.class_outputs",
     "Preprocessing": "runtimes.images.spec",
     "Progress": "rexport.progress",
     "Report": "rexport.report",

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from runtimes.artifacts.artifact import Artifact
     from runtimes.artifacts.manifest import Manifest
     from runtimes.backends.registry import available_backends
-    from runtimes.classifier import Classifier, Label, Prediction
+    from runtimes.class_outputs import Label, Prediction
+    from runtimes.classifier import Classifier
     from runtimes.errors import RexportError
     from runtimes.images.spec import Preprocessing
     from runtimes.opening import open, open_artifact, profile
@@ -55,10 +56,10 @@ _MODULES = {
     "Classifier": "classifier",
     "Description": "protocol",
     "DeviceOutput": "tensors.device_output",
-    "Label": "classifier",
+    "Label": "class_outputs",
     "Layer": "protocol",
     "Manifest": "artifacts.manifest",
-    "Prediction": "classifier",
+    "Prediction": "class_outputs",
     "Preprocessing": "images.spec",
     "RexportError": "errors",
     "Runtime": "runtime",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from runtimes import notices, opening
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
+from runtimes.class_outputs import Answer, ClassOutputs, Prediction, check_finite
 from runtimes.copying import refuse_to_copy
-from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, Reason, UsageError, quote
+from runtimes.errors import ArtifactError, UsageError, quote
 from runtimes.escaping import shell_word
 from runtimes.images import prefetch
 from runtimes.images.contents import is_content
@@ -26,10 +26,6 @@ from runtimes.network_io import CAM, FEATURES, LOGITS, NetworkInput, find_output
 from runtimes.runtime import Runtime
 from runtimes.tensors.activation import (
     Activation,
-    check_activation,
-    guess_activation,
-    require_activation,
-    to_probabilities,
 )
 from runtimes.tensors.spec import Arrays, TensorSpec
 from runtimes.tensors.validation import check_rows
@@ -39,68 +35,8 @@ if TYPE_CHECKING:
 
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 
-BINARY = (1, 2)
-"""One output for two classes: its probability is that of the second class."""
-
 DECODERS = (PILLOW, NVIMGCODEC)
 """The names of the decoders of JPEG files."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """A class and its probability.
-
-    Attributes:
-        name: The name of the class, or ``class 7`` where names are unknown.
-        index: The position of the class in the network's output.
-        probability: The probability of the class, 0 to 1.
-    """
-
-    name: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image.
-
-    Attributes:
-        labels: The classes in order of falling probability. At equal probability, the lower index comes first.
-    """
-
-    labels: tuple[Label, ...]
-
-    @property
-    def label(self) -> str:
-        """The name of the most probable class."""
-        return self.labels[0].name
-
-    @property
-    def probability(self) -> float:
-        """The probability of the most probable class."""
-        return self.labels[0].probability
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """The outputs of a network for one batch of images.
-
-    Attributes:
-        probabilities: The probability of each class, float64 (n, classes).
-        features: The features, float32 (n, d), if they were asked for.
-    """
-
-    probabilities: NDArray[np.float64]
-    features: NDArray[np.float32] | None
-
-    @property
-    def finite(self) -> NDArray[np.bool_]:
-        """Whether all numbers of an image are finite, bool (n,)."""
-        finite = np.isfinite(self.probabilities).all(axis=1)
-        if self.features is not None:
-            finite &= np.isfinite(self.features).all(axis=1)
-        return np.asarray(finite)
 
 
 class Classifier:
@@ -142,22 +78,12 @@ class Classifier:
         decoder: str = PILLOW,
         activation: Activation | None = None,
     ) -> None:
-        if activation is not None:
-            require_activation(activation)
         self.runtime = runtime
         self.preprocessing = preprocessing
-        self.names = names
         self._input = NetworkInput.find(runtime, preprocessing)
         self._outputs = find_outputs(runtime)
         classes = self._outputs[LOGITS].shape[1] if LOGITS in self._outputs else None
-        manifest = runtime.artifact.manifest
-        if activation is None and manifest is not None:
-            activation = manifest.activation or (None if classes == 1 else "softmax")
-        self._activation = activation
-        if isinstance(classes, int):
-            self._check_names(classes)
-            if activation is not None:
-                check_activation(activation, classes)
+        self._classes = ClassOutputs(runtime.artifact, classes if isinstance(classes, int) else None, names, activation)
         self._device_preparation = None if decoder == PILLOW else self._prepare_on_device(decoder)
 
     def _prepare_on_device(self, decoder: str) -> DevicePreparation:
@@ -262,9 +188,14 @@ class Classifier:
         return PILLOW if device is None else f"{NVIMGCODEC} {device.decoder.version}"
 
     @property
+    def names(self) -> tuple[str, ...] | None:
+        """The name of each class, or ``None`` if they are unknown."""
+        return self._classes.names
+
+    @property
     def activation(self) -> Activation | None:
         """The step from the output to probabilities, or ``None`` before the first outputs of a network decide it."""
-        return self._activation
+        return self._classes.activation
 
     @property
     def batch(self) -> int | None:
@@ -307,8 +238,8 @@ class Classifier:
         predictions: list[Prediction] = []
         with closing(self._run(_iterate(images), batch, LOGITS)) as rows:
             for logits in rows:
-                for row in self._probabilities(logits, first=len(predictions)):
-                    predictions.append(self._prediction(row, top))
+                for row in self._classes.to_finite_probabilities(logits, first=len(predictions)):
+                    predictions.append(self._classes.predict(row, top))
         return predictions
 
     def prepare(self, image: Image, max_pixels: int = MAX_PIXELS) -> Arrays:
@@ -342,8 +273,8 @@ class Classifier:
         """
         if top < 1:
             raise UsageError(f"top must be at least 1, not {top}", code="top-invalid")
-        rows = self._probabilities(outputs[self._require(LOGITS).name], first=0)
-        return [self._prediction(row, top) for row in rows]
+        rows = self._classes.to_finite_probabilities(outputs[self._require(LOGITS).name], first=0)
+        return [self._classes.predict(row, top) for row in rows]
 
     def embed(self, images: Image | Iterable[Image], batch: int = 32) -> NDArray[np.float32]:
         """Return the features of each image: the input of the classifier, which the network computes by pooling.
@@ -368,7 +299,7 @@ class Classifier:
         rows: list[NDArray[np.float32]] = []
         with closing(self._run(_iterate(images), batch, FEATURES)) as batches:
             for values in batches:
-                _check_finite(values, first=sum(map(len, rows)))
+                check_finite(values, first=sum(map(len, rows)))
                 rows.append(values.astype(np.float32))
         if rows:
             return np.concatenate(rows)
@@ -399,7 +330,7 @@ class Classifier:
         wanted = self._require(FEATURES).name if features else None
         outputs = self._infer(pixels)
         count = len(pixels)
-        probabilities = self._to_probabilities(outputs[logits][:count])
+        probabilities = self._classes.to_probabilities(outputs[logits][:count])
         return Answer(probabilities, None if wanted is None else outputs[wanted][:count].astype(np.float32))
 
     def explain(self, image: Image, label: str | int | None = None) -> NDArray[np.float32]:
@@ -429,7 +360,7 @@ class Classifier:
         if label is None:
             self._require(LOGITS)
         else:
-            self._class_index(label)
+            self._classes.index_of(label, self._outputs[CAM].shape[1])
         pixels = decode(image, self.preprocessing.channels)
         fitted = fit_image(image if self.preprocessing.scaled_decoding else pixels, self.preprocessing)
         _, heat = self.interpret_map(self._infer(fitted[None]), label)
@@ -452,42 +383,15 @@ class Classifier:
         """
         maps = outputs[self._require(CAM).name]
         if label is None:
-            index = int(self._probabilities(outputs[self._require(LOGITS).name], first=0)[0].argmax())
+            index = int(self._classes.to_finite_probabilities(outputs[self._require(LOGITS).name], first=0)[0].argmax())
         else:
-            index = self._class_index(label)
-        is_binary = self._is_binary(maps.shape[1])
+            index = self._classes.index_of(label, self._outputs[CAM].shape[1])
+        is_binary = self._classes.is_binary(maps.shape[1])
         heat: NDArray[np.float32] = maps[0, 0 if is_binary else index]
         if is_binary and index == 0:  # the map is that of the second class, and what speaks for it speaks against this
             heat = -heat
-        _check_finite(heat[None], first=0)
+        check_finite(heat[None], first=0)
         return index, heat
-
-    def _is_binary(self, outputs: int) -> bool:
-        """Return whether so many outputs are one score of two named classes."""
-        return self.names is not None and (outputs, len(self.names)) == BINARY
-
-    def _class_index(self, label: str | int) -> int:
-        """Return the index of the class with this name or index."""
-        classes = self._outputs[CAM].shape[1]
-        count = classes if isinstance(classes, int) and not self._is_binary(classes) else len(self.names or ())
-        if isinstance(label, str):
-            found = [index for index, name in enumerate(self.names or ()) if name == label]
-        else:
-            found = [label] if 0 <= label < count else []
-        if len(found) > 1:
-            indices = " and ".join(map(str, found))
-            raise UsageError(
-                f"the classes {indices} have the name {quote(str(label))!r}",
-                code="class-ambiguous",
-                hint="pass the index of the class",
-            )
-        if not found:
-            raise UsageError(
-                f"none of the {count} classes is {quote(str(label))!r}",
-                code="class-unknown",
-                hint="pass a name of Classifier.names, or the index of the class",
-            )
-        return found[0]
 
     def _require(self, name: str) -> TensorSpec:
         """Return the output of this name.
@@ -532,51 +436,6 @@ class Classifier:
         pixels = fit_or_name(image, self.preprocessing, number)
         return pixels.copy() if isinstance(image, np.ndarray) else pixels  # the caller may reuse the array
 
-    def _probabilities(self, outputs: NDArray[Any], first: int) -> NDArray[np.float64]:
-        """Return probabilities (n, classes) for the logits of one batch (n, classes), which have to be finite."""
-        probabilities = self._to_probabilities(outputs)
-        _check_finite(probabilities, first)
-        return probabilities
-
-    def _to_probabilities(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
-        """Return probabilities (n, classes); for one output with two names, those of both classes."""
-        self._check_names(outputs.shape[1])
-        if self._activation is None and len(outputs):
-            self._activation = self._guess_activation(outputs)
-        if self._activation is not None:
-            check_activation(self._activation, outputs.shape[1])
-        probabilities = to_probabilities(outputs, self._activation or "softmax")
-        if self._is_binary(outputs.shape[1]):
-            return np.concatenate([1 - probabilities, probabilities], axis=1)
-        return probabilities
-
-    def _guess_activation(self, outputs: NDArray[Any]) -> Activation:
-        """Return the activation that the first outputs suggest, and announce any but the softmax.
-
-        Raises:
-            UsageError: The outputs may be logits or probabilities.
-        """
-        activation = guess_activation(outputs)
-        if activation != "softmax":
-            notices.warn(activation_notice(activation, self.runtime.artifact.path.name))
-        return activation
-
-    def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        return Prediction(tuple(Label(self._name(int(i)), int(i), float(probabilities[i])) for i in best))
-
-    def _name(self, index: int) -> str:
-        return f"class {index}" if self.names is None else self.names[index]
-
-    def _check_names(self, classes: int) -> None:
-        if self.names is not None and len(self.names) != classes and not self._is_binary(classes):
-            raise ModelMismatchError(
-                f"the network has {classes} classes, but {len(self.names)} labels were given",
-                code="labels-mismatch",
-                path=self.runtime.artifact.path,
-                hint=f"pass {classes} labels",
-            )
-
     def close(self) -> None:
         """Wait for running predictions, then free the model. A second call does nothing."""
         self.runtime.close()
@@ -592,30 +451,6 @@ class Classifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_finite(values: NDArray[Any], first: int) -> None:
-    """Raise ``CheckFailedError`` if a row of ``values`` is not finite. ``first`` is the number of its first image."""
-    broken = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    if broken.size:
-        raise CheckFailedError(
-            f"image {first + broken[0]}: the output of the network holds NaN or infinity", code="output-not-finite"
-        )
-
-
-def activation_notice(activation: Activation, name: str) -> Reason:
-    """Return the notice that the values of a network's outputs decided how they become probabilities.
-
-    Args:
-        activation: The activation.
-        name: The name of the network or of its file.
-    """
-    meaning = {
-        "none": "the outputs lie between 0 and 1, so they are taken as probabilities",
-        "sigmoid": "the network has one output, so a sigmoid makes it a probability",
-        "softmax": "a softmax makes the outputs probabilities",
-    }[activation]
-    return Reason("activation-assumed", f"{quote(name)}: {meaning} (activation {activation})")
 
 
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtimes import codec, files
-from runtimes.classifier import BINARY
+from runtimes.class_outputs import BINARY
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, quote
 from runtimes.escaping import shell_word
 

@@ -13,7 +13,7 @@ from exporter.data.dataset import are_foreign, map_classes, position_example
 from exporter.proportions import Interval, wilson
 from runtimes import Artifact
 from runtimes.artifacts.embedded import read_embedded
-from runtimes.classifier import BINARY
+from runtimes.class_outputs import BINARY
 from runtimes.errors import ModelMismatchError, Reason, quote
 from runtimes.labelling.job import LabellingJob
 from runtimes.labelling.listing import ListingReader

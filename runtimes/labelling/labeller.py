@@ -15,7 +15,8 @@ import numpy as np
 from runtimes import codec, files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.embedded import read_embedded
-from runtimes.classifier import Answer, Classifier
+from runtimes.class_outputs import Answer
+from runtimes.classifier import Classifier
 from runtimes.errors import InputError, ModelMismatchError, Reason, ResourceError
 from runtimes.images import prefetch
 from runtimes.images.preprocessing import Pixels, fit_image

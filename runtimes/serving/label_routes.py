@@ -11,7 +11,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response
 
-from runtimes.classifier import Classifier, Prediction
+from runtimes.class_outputs import Prediction
+from runtimes.classifier import Classifier
 from runtimes.errors import InputError, quote
 from runtimes.serving.body import ClientWatch, read_body
 from runtimes.serving.inference_request import InferenceRequest

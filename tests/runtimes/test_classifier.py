@@ -19,7 +19,7 @@ import runtimes
 from runtimes import Classifier, files, opening
 from runtimes.artifacts.artifact import publish
 from runtimes.artifacts.manifest import Manifest, Weights
-from runtimes.classifier import Label, Prediction
+from runtimes.class_outputs import Label, Prediction
 from runtimes.errors import (
     ArtifactError,
     CheckFailedError,

@@ -17,7 +17,8 @@ from benchmarks.worker import inputs
 from benchmarks.worker.inputs import ROTATION, make_encoded_call, oddities, subnormals
 from exporter.data.dataset import Dataset, noise, noise_pixels, open_dataset
 from runtimes import Runtime
-from runtimes.classifier import Classifier, Prediction
+from runtimes.class_outputs import Prediction
+from runtimes.classifier import Classifier
 from runtimes.errors import CompatibilityError, InputError
 from runtimes.images.preprocessing import Image, fit_image
 from runtimes.protocol import Array, Arrays, TensorSpec
