@@ -27,7 +27,7 @@ from exporter.targets.strided_slices import pool_strided_slices
 from runtimes import Artifact, files
 from runtimes.artifacts.embedded import KEY, Embedded
 from runtimes.artifacts.manifest import Calibration, FileRecord
-from runtimes.errors import CheckFailedError, CompatibilityError, RexportError, UsageError, quote
+from runtimes.errors import CheckFailedError, CompatibilityError, ResourceError, RexportError, UsageError, quote
 
 if TYPE_CHECKING:
     import onnx
@@ -46,6 +46,9 @@ ONE_FILE_BYTES = (2 << 30) - (64 << 20)
 
 Protocol buffers end at 2 GiB, so larger weights get their own file.
 """
+
+_UNREADABLE = ("Unable to open proto file", "Unable to parse proto from file")
+"""What onnx says of a file that was written whole, if a call of the system fails while it is read."""
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -320,12 +323,15 @@ def _check(path: Path, network: Network) -> None:
 
     Raises:
         CheckFailedError: The file is invalid, or contains a batch norm that can be folded.
+        ResourceError: The file cannot be read.
     """
     import onnx
 
     try:
         onnx.checker.check_model(os.fspath(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        if str(error).startswith(_UNREADABLE):
+            raise ResourceError(f"cannot read: {quote(error)}", code="file-access-failed", path=path) from error
         raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}", code="graph-invalid") from error
     nodes = onnx.load(os.fspath(path), load_external_data=False).graph.node
     unfolded = [name for name in _norms(nodes) if name not in _norms_that_stay(nodes, network.variant)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from runtimes.artifacts.artifact import Artifact
@@ -18,6 +19,9 @@ _VERSIONS = ("opset", "Opset", "IR version", "No Op registered")
 _NO_KERNEL = re.compile(
     r"(?:Could not find an implementation for|Provider type for) (\w+)(?:\(\d+\))? node with name '(.*?)'"
 )
+
+_SYSTEM_ERROR = re.compile(r"system error number (\d+)")
+"""What ONNX Runtime says if a call of the system fails while it reads the file."""
 
 _DEVICE = ("CUDA failure", "CUDA error", "CUDNN failure", "CUBLAS failure")
 """Errors after which the process can usually not use the GPU any more."""
@@ -50,6 +54,9 @@ def translate_error(error: Exception, artifact: Artifact | None) -> RexportError
     text = quote(text)
     if memory:
         return ResourceError(f"ONNX Runtime ran out of memory: {text}", code="onnxruntime-out-of-memory", path=path)
+    if (found := _SYSTEM_ERROR.search(text)) and path is not None:
+        number = int(found[1])
+        return ResourceError.from_os(OSError(number, os.strerror(number)), path, "read")
     if any(word in text for word in _DEVICE):
         return ResourceError(
             f"the GPU failed in ONNX Runtime: {text}",

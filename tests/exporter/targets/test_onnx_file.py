@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 import runtimes
 from exporter.models.variants import FAMILIES, Variant, customise, variant
-from exporter.network import INPUT, ExportRequest, prepare
+from exporter.network import INPUT, ExportRequest, Network, prepare
 from exporter.targets import onnx_file
 from runtimes import Artifact, TensorSpec, files, parity
 from runtimes.artifacts.manifest import FileRecord
@@ -28,8 +28,8 @@ from runtimes.errors import (
 from tests.exporter.small import BASIC, BOTTLENECK, LARGE, SILENT, content, export
 from tests.refusals import refuses
 
-TRACED = onnx_file._trace
-"""The real one, which the tests replace by one that remembers."""
+TRACED, CHECKED = onnx_file._trace, onnx_file._check
+"""The real ones, which tests replace."""
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -282,6 +282,20 @@ def test_an_invalid_graph_is_caught(
 
     monkeypatch.setattr(onnx_file, "_trace", without_a_weight)
     with refuses(CheckFailedError, "graph-invalid"):
+        export(BASIC, tmp_path)
+    assert content(tmp_path) == kept
+
+
+@pytest.mark.parametrize("found", [None, b"\xff\xff"])
+def test_a_file_that_cannot_be_read_back_is_not_an_invalid_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes], found: bytes | None
+) -> None:
+    def check(path: Path, network: Network) -> None:
+        path.unlink() if found is None else path.write_bytes(found)
+        CHECKED(path, network)
+
+    monkeypatch.setattr(onnx_file, "_check", check)
+    with refuses(ResourceError, "file-access-failed", "proto"):
         export(BASIC, tmp_path)
     assert content(tmp_path) == kept
 

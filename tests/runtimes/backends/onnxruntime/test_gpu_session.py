@@ -496,6 +496,12 @@ REFUSALS: dict[str, tuple[Exception, type[RexportError], str, tuple[object, ...]
         "onnxruntime-gpu-failed",
         ("failure 700", "restart the process"),
     ),
+    "disk": (
+        Fail("Load model from twice.onnx failed:system error number 5"),
+        ResourceError,
+        "file-access-failed",
+        ("cannot read: Input/output error",),
+    ),
     "anything": (Fail("anything"), ArtifactError, "onnxruntime-refused-file", ("anything",)),
 }
 """What the library says, and the error that it becomes."""
