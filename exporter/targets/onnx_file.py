@@ -48,7 +48,7 @@ Protocol buffers end at 2 GiB, so larger weights get their own file.
 """
 
 _UNREADABLE = ("Unable to open proto file", "Unable to parse proto from file")
-"""What onnx says of a file that was written whole, if a call of the system fails while it is read."""
+"""The messages of onnx about a file that was written whole, if a call of the system fails while it is read."""
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -331,7 +331,7 @@ def _check(path: Path, network: Network) -> None:
         onnx.checker.check_model(os.fspath(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         if str(error).startswith(_UNREADABLE):
-            raise ResourceError(f"cannot read: {quote(error)}", code="file-access-failed", path=path) from error
+            raise ResourceError.from_os(OSError(quote(error)), path, "read") from error
         raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}", code="graph-invalid") from error
     nodes = onnx.load(os.fspath(path), load_external_data=False).graph.node
     unfolded = [name for name in _norms(nodes) if name not in _norms_that_stay(nodes, network.variant)]

@@ -21,7 +21,7 @@ _NO_KERNEL = re.compile(
 )
 
 _SYSTEM_ERROR = re.compile(r"system error number (\d+)")
-"""What ONNX Runtime says if a call of the system fails while it reads the file."""
+"""The message of ONNX Runtime if a call of the system fails while it reads the file."""
 
 _DEVICE = ("CUDA failure", "CUDA error", "CUDNN failure", "CUBLAS failure")
 """Errors after which the process can usually not use the GPU any more."""
