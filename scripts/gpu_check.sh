@@ -72,14 +72,15 @@ left() { echo $((limit > SECONDS ? limit - SECONDS : 0)); }
 
 passed="tests: all passed" # the line of log.txt by which it is known the next time
 
-# One run of pytest on files, within the seconds given, if any; its output is added to tests.log.
+# One run of pytest on files, within the seconds given, if any; its output is added to tests.log. Slow tests are left
+# out: those of a GPU compile for minutes.
 run_pytest() {
     local seconds=$1 limited=() code=0
     shift
     if [[ -n $seconds ]]; then
         limited=(timeout -s INT -k 10 "$seconds") # interrupted, they end what they started
     fi
-    "${limited[@]}" "$PYTHON" -m pytest -q -m "gpu or tensorrt" -o filterwarnings=default -p no:cacheprovider \
+    "${limited[@]}" "$PYTHON" -m pytest -q -m "(gpu or tensorrt) and not slow" -o filterwarnings=default -p no:cacheprovider \
         "$@" >>"$folder/tests.log" 2>&1 || code=$?
     tail -n 25 "$folder/tests.log"
     ((code == 5)) || return "$code" # 5: none of these was selected

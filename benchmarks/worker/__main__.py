@@ -32,21 +32,19 @@ from benchmarks.records.request import is_classifier
 from benchmarks.records.result import KernelSummary
 from benchmarks.records.samples import LoadResult
 from benchmarks.worker import evaluate, kernels, load_generator, served_load, trtexec
+from benchmarks.worker.calls import tolerance_of
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.inputs import ROTATION, list_assumptions, make_encoded_call, oddities, rotation
 from benchmarks.worker.remote_session import RemoteRuntime
 from benchmarks.worker.served_load import ServedRun
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from exporter.data.dataset import Unreadable
-from runtimes import Artifact, Manifest, Runtime, codec, files
+from runtimes import Artifact, Runtime, codec, files
 from runtimes.backends import registry
 from runtimes.devices import parse_device
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
 from runtimes.parity import compare_at
 from runtimes.protocol import Arrays, summarise_precisions
-
-DEFAULT_TOLERANCE = 1e-4
-"""The limit of the relative difference for an artifact with test vectors and without a parity record."""
 
 UNFINISHED = Reason("profiler-crashed", "not profiled: the profiler ended the process")
 """The note that is written before profiling, and stays if the profiler ends the process."""
@@ -111,7 +109,7 @@ def _apply_load(
     runtime = opened.runtime
     if isinstance(runtime, RemoteRuntime):
         assert runtime.artifact.manifest is not None
-        tolerance = _tolerance(runtime.artifact.manifest)
+        tolerance = tolerance_of(runtime.artifact.manifest)
         return served_load.run(runtime.session, opened, plan, ServedRun(wire.step, machine, tolerance))
     with gpu.turn():
         load = load_generator.run(runtime, opened.feeds, plan, wire.step, watcher=machine)
@@ -268,7 +266,7 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Rea
                 raise CheckFailedError(f"output {name!r} is not finite", code="model-output-not-finite")
         return Reason("outputs-not-compared", "no test vectors: the outputs were only checked for finite values")
     vectors = runtime.artifact.vectors()
-    tolerance = _tolerance(manifest)
+    tolerance = tolerance_of(manifest)
     for name, difference in compare_at(runtime, vectors, batch).items():
         if not difference.relative_difference <= tolerance:
             raise CheckFailedError(
@@ -277,14 +275,6 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Rea
                 code="vectors-not-matched",
             )
     return None
-
-
-def _tolerance(manifest: Manifest) -> float:
-    """Return the limit of the relative difference for the logits of an artifact."""
-    if manifest.parity is not None:
-        return manifest.parity.tolerance
-    tolerance = None if manifest.engine is None else manifest.engine.tolerance
-    return DEFAULT_TOLERANCE if tolerance is None else tolerance
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Array, Arrays
 
@@ -17,6 +18,9 @@ REPEAT_TOLERANCE = 1e-3
 
 The limit is a share of the largest value.
 """
+
+DEFAULT_TOLERANCE = 1e-4
+"""The limit of the relative difference for an artifact that records none."""
 
 LOOKED_AT = 101
 """The outputs of one call in this number are verified, and those of the first and last call of a turn.
@@ -95,6 +99,14 @@ class RotatingCall:
                     raise CheckFailedError(
                         f"a timed call returned before its output {name!r} was complete", code="output-late"
                     )
+
+
+def tolerance_of(manifest: Manifest | None) -> float:
+    """Return the limit of the relative difference for the outputs of an artifact with this manifest, if it has one."""
+    if manifest is not None and manifest.parity is not None:
+        return manifest.parity.tolerance
+    tolerance = None if manifest is None or manifest.engine is None else manifest.engine.tolerance
+    return DEFAULT_TOLERANCE if tolerance is None else tolerance
 
 
 def close(values: Array, expected: Array, tolerance: float = REPEAT_TOLERANCE) -> bool:

@@ -18,7 +18,7 @@ from benchmarks.machine.monitor import MachineMonitor, wait_until_idle
 from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples
-from benchmarks.worker.calls import AlternatingCalls, RotatingCall
+from benchmarks.worker.calls import REPEAT_TOLERANCE, AlternatingCalls, RotatingCall, tolerance_of
 from benchmarks.worker.device_runs import DeviceRuns
 from benchmarks.worker.throughput import ConcurrentCalls
 from benchmarks.worker.timer import TimedCall
@@ -98,8 +98,10 @@ class Clocks:
         self._latency = TimedCall(self._rotating, self.plan, after=self._rotating.copy_outputs)
         self._image = None if self.opened.image is None else TimedCall(self.opened.image, self.plan)
         opened = self.opened
+        tolerance = max(REPEAT_TOLERANCE, tolerance_of(opened.runtime.artifact.manifest))
         self._throughput = [
-            ConcurrentCalls(opened.runtime.infer, opened.feeds, opened.expected, streams) for streams in self.streams
+            ConcurrentCalls(opened.runtime.infer, opened.feeds, opened.expected, streams, tolerance)
+            for streams in self.streams
         ]
 
     def warm_up(self, lead_s: float = 0.0) -> float:

@@ -28,6 +28,7 @@ from benchmarks.roofline.roof import count_layers
 from benchmarks.worker import __main__ as worker
 from benchmarks.worker import clocks, kernels
 from benchmarks.worker.__main__ import outcomes
+from benchmarks.worker.calls import tolerance_of
 from benchmarks.worker.kernels import Kernel
 from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest
@@ -310,7 +311,7 @@ def test_an_engine_carries_its_tolerance(
     assert manifest.parity is not None
     passed = None if parity is None else replace(manifest.parity, tolerance=parity)
     built = None if engine is None else replace(ENGINE, tolerance=engine)
-    assert worker._tolerance(replace(manifest, parity=passed, engine=built)) == allowed
+    assert tolerance_of(replace(manifest, parity=passed, engine=built)) == allowed
 
 
 def test_answers_that_are_not_finite_are_caught(tmp_path: Path) -> None:

@@ -32,15 +32,18 @@ class Ticking:
     def __call__(self) -> float:
         return float(getattr(self._own, "s", 0.0))
 
+    def wait(self, seconds: float) -> None:
+        self._own.s = self() + seconds
+
     def infer(self, arrays: Arrays) -> Arrays:
-        self._own.s = self() + 1 / 8
+        self.wait(1 / 8)
         return twice(arrays)
 
 
 def calls(streams: int, infer: Callable[[Arrays], Arrays] = twice, clock: Ticking | None = None) -> ConcurrentCalls:
     if clock is None:
         return ConcurrentCalls(infer, FEEDS, EXPECTED, streams)
-    return ConcurrentCalls(clock.infer, FEEDS, EXPECTED, streams, clock)
+    return ConcurrentCalls(clock.infer, FEEDS, EXPECTED, streams, clock=clock)
 
 
 @pytest.mark.parametrize("streams", [1, 2, 4])
@@ -82,6 +85,31 @@ def test_all_threads_call_at_the_same_time() -> None:
     assert inside.broken  # the four met, or the first wait would have timed out with an error
 
 
+def test_what_a_thread_prepares_in_its_first_calls_is_not_timed() -> None:
+    """As cuDNN's search for algorithms, which each thread makes for itself."""
+    clock, prepared = Ticking(), threading.local()
+
+    def infer(arrays: Arrays) -> Arrays:
+        if not hasattr(prepared, "done"):
+            prepared.done = True
+            clock.wait(1000.0)
+        return clock.infer(arrays)
+
+    made = ConcurrentCalls(infer, FEEDS, EXPECTED, 3, clock=clock)
+    for _ in range(4):
+        made.turn(1.0)
+    assert made.series().rates_per_s == (8.0 * 3,) * 4
+
+
+def test_answers_of_another_algorithm_are_within_the_tolerance() -> None:
+    def infer(arrays: Arrays) -> Arrays:
+        return {"y": 2 * arrays["x"] * 1.005}
+
+    ConcurrentCalls(infer, FEEDS, EXPECTED, 2, tolerance=1e-2).turn(0.0)
+    with refuses(CheckFailedError, "concurrent-output-changed"):
+        calls(2, infer).turn(0.0)
+
+
 def test_the_warm_up_ends_when_the_rates_agree() -> None:
     clock = Ticking()
     made = calls(2, clock=clock)
@@ -112,3 +140,17 @@ def test_a_thread_that_fails_ends_all_with_its_error() -> None:
 
     with refuses(ResourceError, "gpu-out-of-memory"):
         calls(2, infer).turn(0.05)
+
+
+def test_a_thread_that_fails_in_its_first_calls_ends_those_that_wait_for_it() -> None:
+    lock, left = threading.Lock(), [1]
+
+    def infer(arrays: Arrays) -> Arrays:
+        with lock:
+            left[0] -= 1
+            if left[0] < 0:
+                raise ResourceError("out of memory", code="gpu-out-of-memory")
+        return twice(arrays)
+
+    with refuses(ResourceError, "gpu-out-of-memory"):
+        calls(3, infer).turn(0.0)
