@@ -205,8 +205,9 @@ def _compute_mode(runtime: ModuleType, ordinal: int) -> int:
 def current(ordinal: int) -> Iterator[None]:
     """Make a device current in the calling thread for the ``with`` block, and restore the previous device after it.
 
-    The previous device is not touched: ``cudaSetDevice`` would create a context on it, which takes some hundred
-    megabytes, and would fail if another process has that device for itself.
+    In the block, the thread is also ``apart_from_recordings``. The previous device is not touched: ``cudaSetDevice``
+    would create a context on it, which takes some hundred megabytes, and would fail if another process has that device
+    for itself.
 
     Raises:
         BackendUnavailableError: The GPU does not exist, or the driver or cuda-bindings is missing.
@@ -214,17 +215,45 @@ def current(ordinal: int) -> Iterator[None]:
     runtime = _runtime()
     before = int(_call_checked(runtime, "read the current GPU", "cudaGetDevice"))
     if before == ordinal:
-        yield
+        with apart_from_recordings():
+            yield
         return
     driver = importlib.import_module(_DRIVER)
     context = _primary_context(runtime, driver, ordinal)
     _call_checked(runtime, f"use GPU {ordinal}", "cuCtxPushCurrent", context, library=driver)
     try:
-        yield
+        with apart_from_recordings():
+            yield
     finally:
         driver.cuCtxPopCurrent()
         if runtime.cudaGetDevice()[1] != before:  # a library called cudaSetDevice meanwhile
             runtime.cudaSetDevice(before)
+
+
+@contextlib.contextmanager
+def apart_from_recordings() -> Iterator[None]:
+    """Let the calling thread allocate, free and wait for events in the ``with`` block while another thread records.
+
+    ONNX Runtime records in CUDA's global mode: until it ends, such a call of any other thread fails, and ends the
+    recording. CUDA ignores recordings of other threads for a thread in the mode ``ThreadLocal``. The device of the work
+    must be current. Without cuda-bindings or a driver, nothing is changed: what follows in the block gives the reason.
+    """
+    try:
+        runtime = _runtime()
+        code, before = runtime.cudaThreadExchangeStreamCaptureMode(
+            runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        )
+    except (BackendUnavailableError, RuntimeError):  # not installed; a library below cuda-bindings cannot be loaded
+        yield
+        return
+    if code != runtime.cudaError_t.cudaSuccess:
+        runtime.cudaGetLastError()  # otherwise the next check of the last error, in any library, reports this one
+        yield
+        return
+    try:
+        yield
+    finally:
+        runtime.cudaThreadExchangeStreamCaptureMode(before)
 
 
 @functools.cache
@@ -532,8 +561,9 @@ class Event(_Owned):
         _call_checked(self._runtime, "wait for an event", "cudaStreamWaitEvent", stream.handle, self._event, flags)
 
     def synchronize(self) -> None:
-        """Block until the device has reached the event."""
-        _call_checked(self._runtime, "wait for an event", "cudaEventSynchronize", self._event)
+        """Block until the device has reached the event. The calling thread is ``apart_from_recordings`` meanwhile."""
+        with apart_from_recordings():
+            _call_checked(self._runtime, "wait for an event", "cudaEventSynchronize", self._event)
 
     def elapsed_s(self, since: Event) -> float:
         """Return the device time from ``since`` to this event in seconds, after waiting for both.

@@ -7,13 +7,15 @@ tensor and releases it when Python deletes the capsule.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import Any, Protocol
 
 import numpy as np
 
-from runtimes.errors import InputError, quote
+from runtimes.errors import BackendUnavailableError, InputError, quote
 from runtimes.frozen_dataclass import dataclass
+from runtimes.tensors import cuda
 from runtimes.tensors.spec import Array
 
 CUDA = 2
@@ -99,7 +101,10 @@ address of a stream."""
 
 def _capsule(value: SupportsDLPack, stream: int) -> object:
     try:
-        return value.__dlpack__(stream=stream)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(BackendUnavailableError):  # without cuda-bindings, the caller's GPU stays current
+                stack.enter_context(cuda.current(value.__dlpack_device__()[1]))  # PyTorch shares no tensors of others
+            return value.__dlpack__(stream=stream)
     except Exception as error:  # the other library may raise anything
         raise InputError(
             f"the library of the tensor does not share it by DLPack: {quote(error)}",

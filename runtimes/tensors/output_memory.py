@@ -36,13 +36,15 @@ class QueuedRun:
     def delay(self, stream: int) -> None:
         """Make a stream wait for the run. The call does not block."""
         if stream != self.stream:
-            for event in self._events:
-                event.delay(cuda.BorrowedStream(stream))
+            with cuda.current(self.device):
+                for event in self._events:
+                    event.delay(cuda.BorrowedStream(stream))
 
     def synchronize(self) -> None:
         """Block until the run has finished."""
-        for event in self._events:
-            event.synchronize()
+        with cuda.current(self.device):
+            for event in self._events:
+                event.synchronize()
 
 
 @dataclass(eq=False)

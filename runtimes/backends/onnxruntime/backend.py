@@ -109,11 +109,12 @@ def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Laye
     from runtimes.backends.onnxruntime import profiling
     from runtimes.backends.onnxruntime.serialised import GPU_LOCK
     from runtimes.tensors import cuda
+    from runtimes.tensors.capture import capture_lock
 
     graph = onnxfile.graph(artifact.path)
     if options.device == "cpu":
         return profiling.profile(artifact, CpuProvider(), options.threads, arrays)
-    with GPU_LOCK, cuda.current(options.device_index):
+    with GPU_LOCK, capture_lock(), cuda.current(options.device_index):
         return profiling.profile(artifact, _cuda(artifact, graph, options), options.threads, arrays)
 
 

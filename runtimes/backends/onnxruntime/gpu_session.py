@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -57,8 +58,10 @@ def open_on_gpu(
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"{provider.name} has no CUDA device: {missing}", code="provider-without-gpu")
-    # The library makes its GPU current and does not restore the caller's.
-    with GPU_LOCK, cuda.current(provider.device_id):
+    # The library makes its GPU current and does not restore the caller's. Its provider for CUDA waits for the whole
+    # device when it is made, which would end the recordings of others.
+    alone = capture_lock() if isinstance(provider, CudaProvider) else nullcontext()
+    with GPU_LOCK, alone, cuda.current(provider.device_id):
         stream = cuda.Stream()
         session = session_factory.open_session(
             artifact, replace(provider, user_compute_stream=stream.handle), options.threads

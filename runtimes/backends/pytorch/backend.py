@@ -23,6 +23,7 @@ from runtimes.errors import (
 )
 from runtimes.libraries import importing, missing_library
 from runtimes.protocol import Backend, Description, Layer, Options
+from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.spec import Arrays
 
 if TYPE_CHECKING:
@@ -90,8 +91,11 @@ def load_program(
             warnings.simplefilter("ignore", FutureWarning)
             with files.open_regular(artifact.path) as file:
                 program = torch.export.load(file)
+        if device.kind == CPU:
+            return program
         # With the number of the device: a graph that asserts "cuda" rejects a tensor on "cuda:0".
-        return program if device.kind == CPU else move_program(program, device.numbered)
+        with capture_lock():  # it allocates
+            return move_program(program, device.numbered)
     except torch.OutOfMemoryError as error:
         raise translate_error(error) from error
     except Exception as error:

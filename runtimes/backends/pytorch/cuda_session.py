@@ -16,7 +16,7 @@ from runtimes import notices
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.batch_sizes import FIXED_BATCHES, FirstBatches
 from runtimes.backends.pytorch.launch_settings import LAUNCH_LOCK, apply_launch_settings
-from runtimes.backends.pytorch.outputs import caller_stream, share, translate_errors
+from runtimes.backends.pytorch.outputs import caller_stream, on_device, share, translate_errors
 from runtimes.backends.pytorch.session import TorchSession
 from runtimes.backends.pytorch.streams import Lanes, NotRecordedError, Recording, TorchLane
 from runtimes.errors import InputError, Reason
@@ -96,7 +96,7 @@ class CudaTorchSession(TorchSession):
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the program, as ``Session.run``."""
-        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+        with translate_errors(), on_device(self._device), self._lanes.borrow() as lane:
             staged = lane.stage(arrays[self.inputs[0].name])
             with lane.current():
                 return self._fetch_outputs(lane, self._launch(lane, staged))
@@ -108,7 +108,7 @@ class CudaTorchSession(TorchSession):
             InputError: The tensor is on another GPU than the program.
         """
         tensor = self._check_device(tensors)
-        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+        with translate_errors(), on_device(self._device), self._lanes.borrow() as lane:
             # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
             wait_for_producer(tensor, lane.stream.cuda_stream)
             with lane.current():
@@ -133,16 +133,16 @@ class CudaTorchSession(TorchSession):
         value = feeds[self.inputs[0].name]
         if isinstance(value, DeviceTensor):
             self._check_device({self.inputs[0].name: value})
-        with translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+        with translate_errors(), on_device(self._device), self._lanes.borrow() as lane:
             home = caller_stream(stream, self._device)
-            if isinstance(value, DeviceTensor):
-                if stream is None:
-                    wait_for_producer(value, lane.stream.cuda_stream)
-                staged = from_dlpack(value.source)
-            else:
-                staged = lane.stage(value)
+            if isinstance(value, DeviceTensor) and stream is None:
+                wait_for_producer(value, lane.stream.cuda_stream)
+            staged = None if isinstance(value, DeviceTensor) else lane.stage(value)
             lane.stream.wait_stream(home)
             with lane.current():
+                if isinstance(value, DeviceTensor):  # TorchInductor compiles once more for one made outside this mode
+                    staged = from_dlpack(value.source)
+                assert staged is not None
                 computed = self._launch(lane, staged)
                 outputs = {name: _copy_for(home, output) for name, output in self._by_name(computed)}
                 finished = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -155,7 +155,7 @@ class CudaTorchSession(TorchSession):
     def empty_array(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of ``shape`` and ``dtype`` in page-locked memory, as ``DeviceSession.empty_array``."""
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
-        with translate_errors(), torch.cuda.device(self._device):
+        with translate_errors(), on_device(self._device):
             array: Array = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
         return array
 
@@ -164,7 +164,7 @@ class CudaTorchSession(TorchSession):
         lanes, launch = self._bound_lane, self._prepare(arrays)
 
         def run_once() -> None:
-            with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with translate_errors(), on_device(self._device), lanes.borrow() as lane, lane.current():
                 launch()
                 lane.stream.synchronize()
 
@@ -177,7 +177,7 @@ class CudaTorchSession(TorchSession):
         is included.
         """
         lanes, launch = self._bound_lane, self._prepare(arrays)
-        with torch.cuda.device(self._device):
+        with on_device(self._device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
         def read_clocks() -> float:
@@ -185,18 +185,19 @@ class CudaTorchSession(TorchSession):
             return float(start.elapsed_time(end)) / 1e3
 
         def run_once() -> RunTimes:
-            with translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with translate_errors(), on_device(self._device), lanes.borrow() as lane, lane.current():
                 return time_run(launch, start.record, end.record, read_clocks)
 
         return run_once
 
     def close(self) -> None:
         """Free the program and PyTorch's cached device memory, after queued runs have finished."""
-        with translate_errors():
-            self._lanes.synchronize()
+        with translate_errors(), on_device(self._device):
+            self._lanes.close()
+            self._bound_lane.close()
         super().close()
         del self._lanes, self._bound_lane
-        with LAUNCH_LOCK, capture_lock(), translate_errors(), torch.cuda.device(self._device):
+        with LAUNCH_LOCK, capture_lock(), translate_errors(), on_device(self._device):
             torch.cuda.empty_cache()
 
     def _prepare(self, arrays: Arrays) -> Callable[[], Outputs]:
@@ -205,7 +206,7 @@ class CudaTorchSession(TorchSession):
         The function is called with the lane of all bound runs current. Bound runs share this lane, so that memory for
         intermediate results exists only once.
         """
-        with translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
+        with translate_errors(), on_device(self._device), self._bound_lane.borrow() as lane:
             staged = lane.stage(arrays[self.inputs[0].name])
             with lane.current():
                 recording = self._record(lane, staged) if self._execution.is_recorded(len(staged)) else None

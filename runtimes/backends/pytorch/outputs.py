@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from runtimes.backends.pytorch.session import translate_error
+from runtimes.tensors import cuda
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.spec import Array, TensorSpec
 from runtimes.tensors.stream_handle import LEGACY_DEFAULT
@@ -22,6 +23,13 @@ def translate_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:  # including torch.OutOfMemoryError
         raise translate_error(error) from error
+
+
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """Make a device current in the ``with`` block, in which the thread is also ``cuda.apart_from_recordings``."""
+    with torch.cuda.device(device), cuda.apart_from_recordings():
+        yield
 
 
 def caller_stream(handle: int | None, device: torch.device) -> Any:
@@ -58,14 +66,14 @@ class TorchOutput:
         """Make a stream wait for the run, as ``OutputOwner.delay``."""
         if stream <= 0 or stream == (self._stream.cuda_stream or LEGACY_DEFAULT):
             return
-        with translate_errors():
+        with translate_errors(), on_device(self._tensor.device):
             reader = _stream(stream, self._tensor.device)
             reader.wait_event(self._finished)
             self._tensor.record_stream(reader)
 
     def synchronize(self) -> None:
         """Block until the run has finished."""
-        with translate_errors():
+        with translate_errors(), on_device(self._tensor.device):
             self._finished.synchronize()
 
     def copy_to(self, target: Array) -> None:

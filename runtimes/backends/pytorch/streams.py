@@ -56,6 +56,23 @@ class Staging:
         return self.tensor(tuple(tensor.shape), tensor.dtype).copy_(tensor, non_blocking=True)
 
 
+_IDLE_STREAMS: dict[int, list[torch.cuda.Stream]] = {}
+"""The streams of closed lanes, by GPU."""
+
+
+def _take_stream() -> torch.cuda.Stream:
+    """Return a stream of the current device that no other lane uses.
+
+    PyTorch gives out 32 streams of a device in turn, and the 33rd is the first one again. Lanes therefore use the
+    streams of closed lanes before new ones.
+    """
+    idle = _IDLE_STREAMS.get(torch.cuda.current_device())
+    try:
+        return idle.pop() if idle else torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    except IndexError:  # another thread took the last one
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
 class TorchLane:
     """A stream with staging memory for input and output, and recordings by the shape of the input.
 
@@ -68,7 +85,7 @@ class TorchLane:
     """
 
     def __init__(self) -> None:
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = _take_stream()
         self.incoming, self.outgoing = Staging(), Staging()
         self.recordings: dict[tuple[int, ...], Recording | None] = {}
         self.launched: set[tuple[int, ...]] = set()
@@ -111,8 +128,8 @@ class TorchLane:
                     self._anchor, _ = self._capture(lambda: torch.zeros(1, device=device))
                 return self._capture(call)
         except RuntimeError as error:
-            if self._anchor is None:
-                self._pool = torch.cuda.graph_pool_handle()
+            # PyTorch up to 2.12 leaves a pool whose recording failed in the state of recording, and then refuses it.
+            self._anchor, self._pool = None, torch.cuda.graph_pool_handle()
             raise NotRecordedError(str(error)) from error
 
     def _capture(self, call: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
@@ -189,11 +206,13 @@ class Lanes:
                 self._free.append(lane)
                 self._changed.notify()
 
-    def synchronize(self) -> None:
-        """Wait for the queued work of all lanes. No lane may be in use."""
+    def close(self) -> None:
+        """Wait for the queued work of all lanes, and give up their streams. No lane may be in use, now or later."""
         with self._changed:
             for lane in self._free:
                 lane.synchronize()
+            _IDLE_STREAMS.setdefault(torch.cuda.current_device(), []).extend(lane.stream for lane in self._free)
+            self._free.clear()
 
     def _take_free(self) -> TorchLane | None:
         """Return the free lane used last, or ``None`` if the caller has to create one."""

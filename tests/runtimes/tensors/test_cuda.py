@@ -97,6 +97,7 @@ def test_the_true_module_takes_the_arguments_as_they_are_passed() -> None:
         real.cudaGetDeviceProperties(0),
         real.cudaSetDevice(0),
         real.cudaGetDevice(),
+        real.cudaThreadExchangeStreamCaptureMode(mode),
     ):
         assert result[0] == CODES.cudaErrorInsufficientDriver
 
@@ -186,6 +187,41 @@ def test_the_callers_device_comes_back(recorder: Recorder) -> None:
     with cuda.current(1):
         recorder.cuda.cudaSetDevice(1)  # as ONNX Runtime does in each run
     assert recorder.cuda.cudaGetDevice()[1] == 3
+
+
+def test_recordings_of_other_threads_are_of_no_concern_where_a_device_is_current(recorder: Recorder) -> None:
+    """ONNX Runtime's would otherwise be ended by a wait for an event, which fails as well."""
+    modes = real.cudaStreamCaptureMode
+
+    def mode() -> object:
+        _, found = recorder.cuda.cudaThreadExchangeStreamCaptureMode(modes.cudaStreamCaptureModeGlobal)
+        recorder.cuda.cudaThreadExchangeStreamCaptureMode(found)
+        return found
+
+    recorder.devices = 2
+    assert mode() == modes.cudaStreamCaptureModeGlobal
+    for ordinal in (0, 1):
+        with cuda.current(ordinal):
+            assert mode() == modes.cudaStreamCaptureModeThreadLocal
+            with cuda.current(0):
+                assert mode() == modes.cudaStreamCaptureModeThreadLocal
+            assert mode() == modes.cudaStreamCaptureModeThreadLocal
+        assert mode() == modes.cudaStreamCaptureModeGlobal
+    with pytest.raises(KeyError), cuda.current(0):
+        raise KeyError
+    assert mode() == modes.cudaStreamCaptureModeGlobal
+
+
+def test_a_mode_that_cannot_be_changed_is_left(recorder: Recorder) -> None:
+    recorder.codes["cudaThreadExchangeStreamCaptureMode"] = [CODES.cudaErrorNotSupported]
+    with cuda.current(0):
+        assert recorder.cuda.cudaGetLastError() == (CODES.cudaSuccess,)
+
+
+def test_the_double_finds_who_would_end_a_recording(recorder: Recorder) -> None:
+    event = Event()
+    recorder.cuda.cudaEventSynchronize(event._event)
+    assert recorder.faults == ["wait-ends-recordings-of-others"]
 
 
 def test_a_gpu_that_is_not_used_gets_no_context(recorder: Recorder) -> None:

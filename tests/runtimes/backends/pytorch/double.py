@@ -6,7 +6,7 @@ Kernels run at once, so it says nothing about time. What it does hold the code t
 - a recorded run is not executed, and what it leaves in its output is no number until it is replayed;
 - a replay reads and writes the very tensors of the recording, and needs its stream to be current;
 - a replay has the arithmetic of its recording, and kernels that of the moment of their launch;
-- nothing more is recorded in a pool whose recordings have all gone;
+- nothing more is recorded in a pool whose recordings have all gone, or in which a recording failed;
 - a tensor that has still to be computed is waited for by the stream that its owner is told of, if that is another than
   the current one.
 
@@ -27,7 +27,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from runtimes.backends.pytorch import cuda_session
+from runtimes.backends.pytorch import cuda_session, streams
 from tests.runtimes.backends.tensorrt.cudadouble import holds_capture_lock
 
 CPU = torch.device("cpu")
@@ -35,9 +35,9 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Recorder:
-    """What was done. ``events`` names it in order; ``faults`` is what no GPU would forgive, ``pools`` the
-    memory that each recording was given, ``unrecordable`` whether another thread ends every recording, ``devices`` the
-    numbers of the GPUs of sessions."""
+    """What was done. ``events`` names it in order; ``faults`` is what no GPU would forgive, ``pools`` the memory that
+    each recording was given, ``unrecordable`` whether another thread ends every recording, ``spoiled`` the pools of
+    those, ``devices`` the numbers of the GPUs of sessions."""
 
     events: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -47,6 +47,7 @@ class Recorder:
     waits: list[tuple[int, int]] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
     unrecordable: bool = False
+    spoiled: set[object] = field(default_factory=set)
     devices: list[int] = field(default_factory=list)
 
 
@@ -183,7 +184,10 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         recorder.events.append("record")
         if not holds_capture_lock():
             recorder.faults.append("capture-lock-not-held")
+        if pool in recorder.spoiled:
+            recorder.faults.append("pool-already-recording")  # PyTorch up to 2.12
         if recorder.unrecordable:
+            recorder.spoiled.add(pool)
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
         if any(other.recording for other in recorder.streams):
             recorder.faults.append("concurrent-recordings")
@@ -227,6 +231,7 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
     def record_stream(_: torch.Tensor, stream: Stream) -> None:
         recorder.readers.append(stream.cuda_stream)
 
+    patch.setattr(streams, "_IDLE_STREAMS", {})
     patch.setattr(torch.Tensor, "record_stream", record_stream)
     patch.setattr(torch, "empty", empty)
     patch.setattr(cuda_session, "device_of", device_of)

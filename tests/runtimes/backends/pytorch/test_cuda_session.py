@@ -488,4 +488,10 @@ def test_a_spoiled_recording_is_a_run_without_one(
     recorder.unrecordable = False
     session.run(images(3))
     assert recorder.events.count("replay") == 1
+    recorder.unrecordable = True  # now where the lane has recordings
+    session.run(images(4))
+    recorder.unrecordable = False
+    for batch in (5, 3):
+        np.testing.assert_array_equal(session.run(images(batch))["logits"], expected(images(batch)))
+    assert recorder.events.count("replay") == 3
     assert recorder.faults == []

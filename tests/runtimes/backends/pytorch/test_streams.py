@@ -69,6 +69,16 @@ def test_a_lane_that_cannot_be_made_leaves_its_place(recorder: Recorder, monkeyp
     assert len(recorder.streams) == 1
 
 
+def test_the_streams_of_closed_lanes_are_used_again(recorder: Recorder) -> None:
+    """PyTorch has 32, and then gives out the first one again, which another lane may be recording on."""
+    for _ in range(40):
+        pool = Lanes(2)
+        with pool.borrow() as first, pool.borrow() as second:
+            assert first.stream is not second.stream
+        pool.close()
+    assert len(recorder.streams) == 2
+
+
 def test_a_failed_call_gives_its_lane_back(recorder: Recorder) -> None:
     pool = Lanes(1)
     for _ in range(3):

@@ -230,6 +230,17 @@ class CudaDouble:
             last, self._last.code = getattr(self._last, "code", OK), OK
             return (last,)
 
+    def cudaThreadExchangeStreamCaptureMode(self, mode: Any) -> Result:
+        with self._called("cudaThreadExchangeStreamCaptureMode") as code:
+            before = getattr(self._current, "mode", real.cudaStreamCaptureMode.cudaStreamCaptureModeGlobal)
+            if code == OK:
+                self._current.mode = mode
+            return code, before
+
+    def _is_apart(self) -> bool:
+        """Whether a recording of ONNX Runtime in another thread is of no concern to calls of this thread."""
+        return bool(getattr(self._current, "mode", None) == real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+
     # Memory
 
     def cudaMalloc(self, size: int) -> Result:
@@ -385,6 +396,8 @@ class CudaDouble:
 
     def cudaEventSynchronize(self, event: Any) -> Result:
         with self._called("cudaEventSynchronize") as code:
+            if not self._is_apart():
+                self._recorder.fault("wait-ends-recordings-of-others")
             found = self._events[int(event)]
             if code == OK and found is not None:
                 self._reach(*found)

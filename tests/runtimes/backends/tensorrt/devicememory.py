@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 
@@ -72,8 +73,8 @@ class Memory:
 
 
 class DeviceArray:
-    """A tensor on the double's device, as PyTorch's would be: it is handed over by DLPack. ``asked`` are the streams
-    that were to wait for it."""
+    """A tensor on the double's device, as PyTorch's would be: it is handed over by DLPack, while its GPU is current.
+    ``asked`` are the streams that were to wait for it."""
 
     def __init__(self, memory: Memory, array: Array, offset_bytes: int = 0, ordinal: int = 0) -> None:
         self.pointer = memory.take(array.nbytes + offset_bytes, "device") + offset_bytes
@@ -86,6 +87,8 @@ class DeviceArray:
         return dlpack.CUDA, self._ordinal
 
     def __dlpack__(self, *, stream: int | None = None) -> object:
+        if import_module("cuda.bindings.runtime").cudaGetDevice()[1] not in (self._ordinal, None):
+            raise BufferError("Can't export tensors on a different CUDA device index")
         self.asked.append(stream)
         found, held = self._array, dlpack._Managed()
         held.tensor.data, held.tensor.device_type, held.tensor.device_id = self.pointer, dlpack.CUDA, self._ordinal

@@ -227,6 +227,7 @@ def test_nothing_is_allocated_for_runs_that_come_again(recorder: Recorder, calle
 
 
 def test_a_refused_or_misplaced_run_leaves_the_session_usable(recorder: Recorder) -> None:
+    recorder.devices = 2
     session = double.session(recorder)
     with refuses(InputError, "tensor-on-other-device", "device 1", "device 0"):
         session.queue({"input": device_tensor(DeviceArray(recorder.cuda.memory, images(1), ordinal=1))}, None)

@@ -249,6 +249,7 @@ def test_tensors_that_do_not_suit_are_copied_on_the_device(recorder: Recorder, c
 
 
 def test_a_tensor_of_another_gpu_is_refused(recorder: Recorder) -> None:
+    recorder.devices = 2
     session = double.session(recorder)
     with refuses(InputError, "tensor-on-other-device", "input", "device 1", "device 0", "tensor.to("):
         session.run_tensors({"input": device_tensor(DeviceArray(recorder.cuda.memory, images(1), ordinal=1))})
