@@ -46,7 +46,7 @@ from exporter.commands.serve import serve
 from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.triton import triton
-from exporter.commands.values import DATASET, VARIANT_OR_FILE
+from exporter.commands.values import DATASET, VARIANT_OR_FILE, OutputFile
 from exporter.commands.web import web_command
 
 EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
@@ -302,14 +302,14 @@ def verify(artifact: Path, as_json: bool, **options: Any) -> None:
 @selection_options
 @OUTPUT.option(
     "--export-layer-info",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputFile(),
     metavar="FILE",
     show_default="none",
     help="Also write the layers of an engine, as trtexec --exportLayerInfo does. Needs a GPU.",
 )
 @OUTPUT.option(
     "--export-profile",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputFile(),
     metavar="FILE",
     show_default="none",
     help="Also write the times of the layers of an engine, as trtexec --exportProfile does. Needs a GPU.",

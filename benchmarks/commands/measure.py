@@ -16,7 +16,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.backend_option import backend_option
 from exporter.commands.command import MEASURING, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import force_option
-from exporter.commands.values import VARIANT_OR_FILE
+from exporter.commands.values import VARIANT_OR_FILE, OutputFile
 from exporter.precision.table import PRECISIONS
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def load(
 @options.json_file_option
 @OUTPUT.option(
     "--page",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputFile(),
     metavar="FILE",
     show_default="none",
     help="HTML file to write, with the table and a plot of accuracy against latency.",

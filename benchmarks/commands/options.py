@@ -41,7 +41,7 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
-from exporter.commands.values import BACKEND, DATASET, DEVICE, DEVICES, VARIANT_OR_FILE, WEIGHTS, Sizes
+from exporter.commands.values import BACKEND, DATASET, DEVICE, DEVICES, VARIANT_OR_FILE, WEIGHTS, OutputFile, Sizes
 from exporter.precision.table import PRECISIONS, TARGETS
 from runtimes.devices import CPU
 from runtimes.errors import Reason, RexportError, UsageError
@@ -137,7 +137,7 @@ strict_option = MEASURING.option(
 json_file_option = OUTPUT.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     show_default="none",
     help="Add the results to FILE as JSON lines.",

@@ -13,6 +13,7 @@ from benchmarks.commands import options
 from benchmarks.records.identity import FIELDS
 from exporter.commands import streams, terminal
 from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
+from exporter.commands.values import OutputFile
 
 if TYPE_CHECKING:
     from benchmarks.analysis.figures import Figures
@@ -42,14 +43,14 @@ _FIELD_NAMES = [field.name for field in FIELDS]
 @OUTPUT.option(
     "-o",
     "page",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     show_default=f"{PAGE}, or none with --markdown",
     help="HTML page to write.",
 )
 @OUTPUT.option(
     "--markdown",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=OutputFile(allow_dash=True),
     metavar="FILE",
     show_default="none",
     help="Markdown file to write, as for a pull request; - is standard output.",
@@ -198,6 +199,11 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
     is_flag=True,
     help="Accept that NEW lacks or skips rows of OLD, as where NEW has fewer backends.",
 )
+@MEASURING.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 1 if a compared row is INVALID, as of a busy machine, or its machine is unknown.",
+)
 @terminal.json_option
 @OUTPUT.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, as for a pull request.")
 @options.explain_option
@@ -209,6 +215,7 @@ def compare(
     max_drop: float,
     across: tuple[str, ...],
     missing: bool,
+    strict: bool,
     as_json: bool,
     as_markdown: bool,
     explain: bool,
@@ -217,6 +224,7 @@ def compare(
 
     A row is a regression if it is slower with 95 % confidence and by more than --max-slowdown, if its top-1 accuracy
     dropped likewise, or if it was measured before and now fails, is skipped or is missing. The exit code is then 1.
+    A busy machine is said, and fails the comparison only with --strict.
     Rows of another model file, machine, device, thread count or rate are not compared unless --across allows it. The
     last run in each file counts.
     """
@@ -227,7 +235,7 @@ def compare(
     from benchmarks.report.markdown import markdown
     from runtimes import codec
 
-    found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across, missing))
+    found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across, missing, strict))
     if as_json:
         streams.print_json(codec.dumps(found, indent=2))
     elif as_markdown:
@@ -250,9 +258,7 @@ def compare(
     metavar="FILE|DIR...",
     help="Files of JSON lines that rbench run wrote, or their folders.",
 )
-@OUTPUT.option(
-    "-o", "out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="File of JSON lines to write."
-)
+@OUTPUT.option("-o", "out", required=True, type=OutputFile(), metavar="FILE", help="File of JSON lines to write.")
 @OUTPUT.option("--force", is_flag=True, help="Replace an existing file, even if it is one of those that are merged.")
 @terminal.debug_option
 def merge(sources: tuple[Path, ...], out: Path, force: bool) -> None:

@@ -23,6 +23,9 @@ from benchmarks.records.samples import Series
 from benchmarks.stats.comparison import NO_DIFFERENCE
 from runtimes.errors import ArtifactError, CompatibilityError, Reason, UsageError, quote
 
+UNRELIABLE = ("side-invalid", "side-unwatched")
+"""The codes of remarks on results whose times are not reliable."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -33,6 +36,7 @@ class Limits:
         drop: The largest decrease of top-1 accuracy, in percentage points.
         across: The fields of ``identity.FIELDS`` in which two compared results may differ.
         missing: Whether results that the old file measured may be missing or skipped in the new file.
+        strict: Whether the comparison fails if a compared result is invalid, or its machine was not recorded.
 
     Raises:
         UsageError: A limit is negative, or a field is unknown.
@@ -42,6 +46,7 @@ class Limits:
     drop: float = 0.5
     across: tuple[str, ...] = ()
     missing: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         for option, value in (("--max-slowdown", self.slowdown), ("--max-drop", self.drop)):
@@ -99,6 +104,11 @@ class RowComparison:
     regressions: tuple[Reason, ...]
     remarks: tuple[Reason, ...]
 
+    @property
+    def is_unreliable(self) -> bool:
+        """Whether one of the two results is invalid, or its machine was not recorded."""
+        return any(remark.code in UNRELIABLE for remark in self.remarks)
+
 
 @dataclass(frozen=True)
 class ComparisonReport:
@@ -108,7 +118,7 @@ class ComparisonReport:
         old: The path of the old file.
         new: The path of the new file.
         limits: The limits.
-        passed: Whether there is no regression.
+        passed: Whether there is no regression and, with ``Limits.strict``, nothing unreliable.
         rows: The compared configurations, in the order of the new file.
         only_old: The configurations that only the old file has.
         only_new: The configurations that only the new file has.
@@ -173,7 +183,7 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
         old=str(paths[0]),
         new=str(paths[1]),
         limits=limits,
-        passed=not gone and not any(row.regressions for row in rows),
+        passed=not gone and not any(row.regressions or (limits.strict and row.is_unreliable) for row in rows),
         rows=tuple(rows),
         only_old=_names(matches.only_old, sides),
         only_new=_names(matches.only_new, sides),
@@ -335,7 +345,11 @@ def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
             f"request rate, from the throughput of a single stream: {rates[0]:,.0f}/s before, {rates[1]:,.0f}/s now",
         )
     for side, figures in (("OLD", old), ("NEW", new)):
-        if figures.disturbances:
+        if figures.validity == "INVALID":
+            yield Reason("side-invalid", f"{side} is INVALID: {figures.validity_reason}; its times are unreliable")
+        elif figures.validity is not None and figures.disturbances is None:
+            yield Reason("side-unwatched", f"{side}: the machine was not recorded, so nobody knows whether it was busy")
+        elif figures.disturbances:
             others = len(figures.disturbances) - 1
             more = f", and {others} more" if others else ""
             yield Reason("side-disturbed", f"{side}: {figures.disturbances[0]}{more}")

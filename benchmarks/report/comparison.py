@@ -118,5 +118,7 @@ def _headline(found: ComparisonReport) -> str:
     rows = count(len(found.rows) + len(found.gone), "row")
     worse = len(found.gone) + sum(bool(row.regressions) for row in found.rows)
     what = f"{worse} of {rows} became worse than allowed" if worse else f"{rows} compared"
+    if found.limits.strict and (unreliable := sum(row.is_unreliable for row in found.rows)):
+        what += f", {unreliable} of them unreliable"
     allowed = f"allowed: {100 * found.limits.slowdown:g} % slower, {found.limits.drop:g} pp less top-1 accuracy"
-    return f"{'failed' if worse else 'passed'}: {what}, {counts or 'no latency'} ({allowed})"
+    return f"{'passed' if found.passed else 'failed'}: {what}, {counts or 'no latency'} ({allowed})"

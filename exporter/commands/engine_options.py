@@ -9,7 +9,7 @@ import click
 
 from exporter.commands.command import ENGINE, RUNTIME, NameChoice, stack_options
 from exporter.commands.options import force_option, given_options, out_option, require_device
-from exporter.commands.values import DEVICE
+from exporter.commands.values import DEVICE, OutputFile
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT, TILING
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
 from runtimes.backends.tensorrt.flavors import FLAVORS
@@ -103,7 +103,7 @@ def engine_options(command: Command) -> Command:
         ),
         ENGINE.option(
             "--timing-cache",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=OutputFile(),
             show_default="none",
             help="File that keeps the times of kernels from build to build (TensorRT only).",
         ),

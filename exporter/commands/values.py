@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,6 +80,18 @@ VARIANT_OR_FILE = Name(_variants, or_file=True)
 BACKEND = BackendName(_backends)
 DATASET = Name(_datasets, or_file=True)
 WEIGHTS = Name(_origins, or_file=True)
+
+
+class OutputFile(click.Path):
+    """The path of a file to write. A folder is refused, and so is a name that ends in a slash, which means a folder."""
+
+    def __init__(self, allow_dash: bool = False) -> None:
+        super().__init__(path_type=Path, dir_okay=False, allow_dash=allow_dash)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).endswith("/"):
+            self.fail(f"{str(value)!r} names a folder: name a file", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Size(click.ParamType[tuple[int, int]]):

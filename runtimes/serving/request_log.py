@@ -161,6 +161,8 @@ class RequestEnvelope:
             await self._app(scope, receive, send)
             return
         record = scope[RECORD] = RequestRecord(request_id(_header(scope, b"x-request-id")))
+        is_head = scope["method"] == "HEAD"  # answered as GET, without the body
+        routed = {**scope, "method": "GET"} if is_head else scope
 
         async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -170,11 +172,13 @@ class RequestEnvelope:
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
             else:
+                if is_head:
+                    message["body"] = b""
                 record.sent_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(routed, receive, send_and_note)
         except ClientGoneError:
             record.status = CLIENT_GONE
         except asyncio.CancelledError:
@@ -183,7 +187,7 @@ class RequestEnvelope:
         except Exception as error:
             await self._answer_failure(record, error, send_and_note)
         finally:
-            self._log.finish(scope["method"], route_of(scope), record, self._service.metrics)
+            self._log.finish(scope["method"], route_of(routed), record, self._service.metrics)
 
     async def _answer_failure(self, record: RequestRecord, error: Exception, send: Send) -> None:
         began = bool(record.status)

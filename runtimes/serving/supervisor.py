@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -23,6 +21,7 @@ import runtimes
 from runtimes import codec, errors
 from runtimes.errors import ResourceError, RexportError
 from runtimes.serving.listening import address_of, listen, refuse_new_connections, reserve
+from runtimes.serving.metrics_folder import metrics_folder
 from runtimes.serving.worker import DRAIN, RETIRE, WorkerOrder, WorkerReply
 
 FINISH_S = 35.0
@@ -157,8 +156,7 @@ class Supervisor:
                 listener=self._socket.fileno(),
                 grpc_address=None if reserved is None else address_of(reserved),
             )
-            self._metrics = tempfile.mkdtemp(prefix="rexport-metrics-")
-            stack.callback(shutil.rmtree, self._metrics, ignore_errors=True)
+            self._metrics = stack.enter_context(metrics_folder())
             stack.callback(self._kill_all)
             self._watch_signals()
             replies = await self._start_all()

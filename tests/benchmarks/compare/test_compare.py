@@ -11,9 +11,12 @@ import pytest
 from benchmarks.analysis.figures import Figures, latencies
 from benchmarks.compare import changes
 from benchmarks.compare.compare import Limits, compare
+from benchmarks.machine.monitor import Conditions
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import LoadResult
+from benchmarks.report.comparison import comparison_document
 from benchmarks.stats.comparison import NO_DIFFERENCE
+from exporter.document.terminal import as_text
 from exporter.proportions import newcombe, wilson
 from runtimes.errors import ArtifactError, CompatibilityError, Reason
 from tests.benchmarks import results
@@ -234,7 +237,7 @@ def test_responses_under_a_load_are_compared_at_one_rate(tmp_path: Path) -> None
     found = compared(tmp_path, [loaded(100.0)], [loaded(100.0, 1.2, seed=1)])
     (row,) = found.rows
     assert (row.load, found.passed) == ("server", False)
-    assert codes(row.remarks) == ["one-process-each"]
+    assert codes(row.remarks) == ["side-unwatched", "side-unwatched", "one-process-each"]
     assert row.p99 is not None
     with refuses(CompatibilityError, "conditions-differ", "100.0", "140.0", "--across rate"):
         compared(tmp_path, [loaded(100.0)], [loaded(140.0, seed=1)])
@@ -286,7 +289,25 @@ def test_other_circumstances_and_disturbances_are_remarked(tmp_path: Path) -> No
     new = change_facts(SAME, backend_version="1.33.0", arithmetic="float32", samples=samples)
     found = compared(tmp_path, [OLD], [new], TOLERANT)
     remarks = found.rows[0].remarks
-    assert codes(remarks) == ["circumstances-differ", "circumstances-differ", "side-disturbed"]
+    assert codes(remarks) == ["circumstances-differ", "circumstances-differ", "side-invalid"]
     assert all(word in remarks[0].sentence for word in ("1.32.0", "1.33.0"))
     assert remarks[1].sentence.endswith("float32 now")
-    assert remarks[2].sentence.startswith("NEW")
+    assert remarks[2].sentence.startswith("NEW is INVALID")
+
+
+def test_a_busy_machine_fails_only_a_strict_comparison(tmp_path: Path) -> None:
+    def measured(conditions: Conditions | None) -> Result:
+        return change_facts(SAME, samples=tuple(replace(each, conditions=conditions) for each in SAME.samples))
+
+    cases = {
+        "side-invalid": measured(replace(QUIET, foreign_cores=0.9, processors=2, pressure_share=0.9)),
+        "side-unwatched": measured(None),
+    }
+    for code, new in cases.items():
+        loose, strict = (
+            compared(tmp_path, [measured(QUIET)], [new], replace(TOLERANT, strict=on)) for on in (False, True)
+        )
+        assert code in codes(loose.rows[0].remarks)
+        assert (loose.passed, strict.passed) == (True, False)
+        assert "failed: 1 row compared, 1 of them unreliable" in as_text(comparison_document(strict))
+    assert compared(tmp_path, [measured(QUIET)], [measured(QUIET)], replace(TOLERANT, strict=True)).passed

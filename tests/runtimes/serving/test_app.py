@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import struct
@@ -101,6 +102,21 @@ def test_metrics_count_requests_and_images(server: AppServer) -> None:
     assert float(answered[1]) >= 1
     assert 'rexport_batch_rows_count{model="resnet20"}' in text
     assert 'rexport_queued_requests{model="resnet20"} 0.0' in text
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/health/ready", "/v2/models/resnet20", "/metrics", "/nothing"])
+def test_head_is_get_without_the_body(server: AppServer, path: str) -> None:
+    """As load balancers ask; the connection stays usable."""
+    expected = server.address.get(path)
+    connection = http.client.HTTPConnection(server.address.host, server.address.port)
+    for _ in range(2):
+        connection.request("HEAD", path)
+        reply = connection.getresponse()
+        assert (reply.status, reply.read()) == (expected.status, b"")
+        assert reply.headers["content-type"] == expected.headers["content-type"]
+    connection.request("GET", "/v2/health/live")
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 def test_a_request_id_is_kept_or_made(server: AppServer) -> None:
