@@ -60,7 +60,7 @@ def copy(tmp_path: Path) -> Path:
         (project / name).mkdir(parents=True)
     shutil.copy(SCRIPT, project / "scripts")
     (project / "pyproject.toml").write_text(
-        '[tool.pytest.ini_options]\nmarkers = ["gpu: g", "tensorrt: t"]\naddopts = ["--strict-markers"]\n'
+        '[tool.pytest.ini_options]\nmarkers = ["gpu: g", "tensorrt: t", "slow: s"]\naddopts = ["--strict-markers"]\n'
     )
     (project / "scripts" / "__init__.py").touch()
     (project / "scripts" / "inventory.py").write_text("print('inventory')")
@@ -68,7 +68,10 @@ def copy(tmp_path: Path) -> Path:
     return project / "scripts" / "gpu_check.sh"
 
 
-MARKED = "import pytest\n@pytest.mark.gpu\ndef test_gpu(): assert {}\ndef test_other(): assert False\n"
+MARKED = (
+    "import pytest\n@pytest.mark.gpu\ndef test_gpu(): assert {}\ndef test_other(): assert False\n"
+    "@pytest.mark.gpu\n@pytest.mark.slow\ndef test_slow(): assert False\n"
+)
 
 
 def test_a_failed_test_fails_the_script_and_all_is_measured(copy: Path, tmp_path: Path) -> None:
