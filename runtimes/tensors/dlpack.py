@@ -15,7 +15,6 @@ import numpy as np
 
 from runtimes.errors import BackendUnavailableError, InputError, quote
 from runtimes.frozen_dataclass import dataclass
-from runtimes.tensors import cuda
 from runtimes.tensors.spec import Array
 
 CUDA = 2
@@ -100,6 +99,8 @@ address of a stream."""
 
 
 def _capsule(value: SupportsDLPack, stream: int) -> object:
+    from runtimes.tensors import cuda  # not for apps without a GPU
+
     try:
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(BackendUnavailableError):  # without cuda-bindings, the caller's GPU stays current
