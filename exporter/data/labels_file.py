@@ -25,7 +25,7 @@ _WITHOUT_NUMBERS = {
     "begins": "s/^[[:space:]]*[0-9]+[,;:[:space:]]+//",
     "ends": "s/[,;:[:space:]]+[0-9]+[[:space:]]*$//",
 }
-"""What sed does to such lines."""
+"""The command of sed that removes the numbers."""
 
 _LIST = re.compile(r"""\[\s*(["'].*|[^]]*)""")
 """The first line of a list: a quotation mark follows the bracket, or the bracket is not closed."""
