@@ -401,6 +401,7 @@ def test_a_softmax_of_one_output_is_not_exported() -> None:
 
 def test_not_kept_is_said_of_commands_that_write_nothing() -> None:
     assert {guess.subject for guess in GUESSES if guess.record == NOT_KEPT} == {
-        "Order of class folders for an artifact", "Preprocessing of a model without a manifest", "Backend and device",
+        "Order of class folders for an artifact", "Folders around the classes of `rexport label --evaluate`",
+        "Preprocessing of a model without a manifest", "Backend and device",
     }  # fmt: skip
     assert re.fullmatch(r"[a-z ]+", NOT_KEPT)
