@@ -78,11 +78,11 @@ GUESSES: tuple[Guess, ...] = (
     Guess(
         "Order of class folders for an artifact",
         "the names of the folders, and the labels of the artifact",
-        "the order of the folders, unless the labels have the same names",
+        "the order of the folders, unless the labels have the same names; `rexport label` takes numbers as outputs",
         ("artifact-classes-by-position",),
         NOT_KEPT,
         ("--labels",),
-        ("class-order-numeric", "class-order-unclear", "class-count-mismatch"),
+        ("class-order-numeric", "class-order-unclear", "class-count-mismatch", "label-number-too-large"),
     ),
     Guess(
         "Labels of a network without any",
@@ -101,6 +101,14 @@ GUESSES: tuple[Guess, ...] = (
         "kind of job.json",
         ("--kind",),
         ("source-unknown", "source-compressed", "source-kind-mismatch"),
+    ),
+    Guess(
+        "Folders around the classes of `rexport label --evaluate`",
+        "their names, as for a dataset",
+        "parts of the dataset, whose images all count",
+        ("dataset-parts-together",),
+        NOT_KEPT,
+        ("the path of one part, as photos/test",),
     ),
     Guess(
         "Weights in a checkpoint",

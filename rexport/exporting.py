@@ -25,6 +25,7 @@ from exporter.weights.recognition import VariantOptions, from_checkpoint
 from exporter.weights.sources import ORIGINS, LoadedWeights
 from rexport.progress import Progress, listen_to_export
 from rexport.wording import python_wording
+from runtimes.arguments import is_count, require_names
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import UsageError, quote
 from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
@@ -146,7 +147,7 @@ def export(
             until one passes the gate.
         float_layers: Names of layers that are not quantised, as ``layer1.0.conv1/Conv``. By default none, unless
             no recipe passes the gate.
-        labels: One a class, or the path of a text file with one label a line.
+        labels: A list with one a class, or the path of a text file with one label a line.
         activation: The step from the logits to probabilities: ``softmax``, ``sigmoid``, or ``none`` for a network that
             ends in probabilities. By default found from the outputs, and a warning says so unless it is the softmax.
         preprocessing: What images go through before the network: resize, crop, padding, channel order, scale, mean and
@@ -258,7 +259,7 @@ def export(
             seed=seed,
             batch=_at_least_one("batch", batch),
             activation=activation,
-            labels=Path(labels) if isinstance(labels, str | os.PathLike) else None if labels is None else tuple(labels),
+            labels=_labels(labels),
             data=None if data is None else os.fspath(data),
             force=overwrite,
             raw=raw_input,
@@ -325,9 +326,16 @@ def _input_shape(
 
 
 def _at_least_one(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise UsageError(f"{name} must be at least 1, not {value}", code="count-below-one")
+    if value is not None and not is_count(value):
+        raise UsageError(f"{name} must be an integer of at least 1, not {quote(repr(value))}", code="count-below-one")
     return value
+
+
+def _labels(labels: str | os.PathLike[str] | Sequence[str] | None) -> Path | tuple[str, ...] | None:
+    """The file of the labels, or the labels. Raises UsageError where they are neither."""
+    if labels is None:
+        return None
+    return Path(labels) if isinstance(labels, str | os.PathLike) else require_names(labels)
 
 
 @dataclass(frozen=True)

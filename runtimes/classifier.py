@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import notices, opening
+from runtimes.arguments import is_count, require_names
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
 from runtimes.class_outputs import Answer, ClassOutputs, Prediction, check_finite
 from runtimes.copying import refuse_to_copy
@@ -137,7 +138,7 @@ class Classifier:
             gpu_mem_limit: As for ``runtimes.open``.
             preprocessing: The preparation of images, in place of the manifest's. A model needs it that has neither a
                 manifest nor, as the ONNX files of rexport have, a description in its metadata.
-            labels: The names of the classes, in place of the manifest's.
+            labels: The names of the classes in the order of the outputs, in place of the manifest's.
             activation: The step from the output to probabilities, in place of the manifest's: ``softmax``, ``sigmoid``
                 or ``none``. Without either, the first outputs decide, and a warning on the logger ``rexport`` says so
                 unless it is the softmax.
@@ -150,23 +151,25 @@ class Classifier:
             A classifier, which the caller closes. A ``with`` statement closes it.
 
         Raises:
-            UsageError: No preprocessing is known and none is passed; or as for ``runtimes.open``.
+            UsageError: No preprocessing is known and none is passed, or the labels are no list of strings; or as for
+                ``runtimes.open``.
             ModelMismatchError: The preprocessing does not fit the network's input, or the number of labels differs from
                 the number of classes.
             ArtifactError: The network is not an image classifier; or as for ``runtimes.open``.
             RexportError: As for ``runtimes.open``.
         """
+        names = None if labels is None else require_names(labels)
         runtime = opening.open(
             path, backend, device, threads, streams=streams, model_cache=model_cache, gpu_mem_limit=gpu_mem_limit
         )
         try:
             known = runtime.artifact.manifest or read_embedded(runtime.artifact)
-            if isinstance(known, Embedded) and (preprocessing is None or labels is None):
+            if isinstance(known, Embedded) and (preprocessing is None or names is None):
                 notices.warn(unverified(runtime.artifact))
             if preprocessing is None and known is not None:
                 preprocessing = known.preprocessing
-            if labels is None and known is not None:
-                labels = known.labels
+            if names is None and known is not None:
+                names = known.labels
             if activation is None and known is not None:
                 activation = known.activation
             if preprocessing is None:
@@ -176,7 +179,7 @@ class Classifier:
                     path=runtime.artifact.path,
                     hint="export it with --mean and --std; in Python, pass preprocessing=runtimes.Preprocessing(...)",
                 )
-            return cls(runtime, preprocessing, None if labels is None else tuple(labels), decoder, activation)
+            return cls(runtime, preprocessing, names, decoder, activation)
         except BaseException:
             runtime.close()
             raise
@@ -230,11 +233,14 @@ class Classifier:
             BackendUnavailableError: Pillow is needed but not installed.
             CheckFailedError: An output of the network is not a finite number, or has not one row for each image.
             ModelMismatchError: The number of outputs differs from the number of class names.
-            UsageError: ``top`` or ``batch`` is below 1, or the classifier is closed.
+            UsageError: ``top`` or ``batch`` is no integer or below 1, or the classifier is closed.
             ArtifactError: The network is a trunk without the output ``logits``.
         """
-        if top < 1 or batch < 1:
-            raise UsageError(f"top and batch must be at least 1, not {top} and {batch}", code="top-or-batch-invalid")
+        if not (is_count(top) and is_count(batch)):
+            raise UsageError(
+                f"top and batch must be integers of at least 1, not {quote(repr(top))} and {quote(repr(batch))}",
+                code="top-or-batch-invalid",
+            )
         predictions: list[Prediction] = []
         with closing(self._run(_iterate(images), batch, LOGITS)) as rows:
             for logits in rows:
@@ -271,8 +277,8 @@ class Classifier:
         Raises:
             RexportError: As for ``predict``.
         """
-        if top < 1:
-            raise UsageError(f"top must be at least 1, not {top}", code="top-invalid")
+        if not is_count(top):
+            raise UsageError(f"top must be an integer of at least 1, not {quote(repr(top))}", code="top-invalid")
         rows = self._classes.to_finite_probabilities(outputs[self._require(LOGITS).name], first=0)
         return [self._classes.predict(row, top) for row in rows]
 
@@ -291,11 +297,11 @@ class Classifier:
 
         Raises:
             ArtifactError: The network has no output ``features``.
-            UsageError: ``batch`` is below 1, or the classifier is closed.
+            UsageError: ``batch`` is no integer or below 1, or the classifier is closed.
             RexportError: As for ``predict``.
         """
-        if batch < 1:
-            raise UsageError(f"batch must be at least 1, not {batch}", code="batch-invalid")
+        if not is_count(batch):
+            raise UsageError(f"batch must be an integer of at least 1, not {quote(repr(batch))}", code="batch-invalid")
         rows: list[NDArray[np.float32]] = []
         with closing(self._run(_iterate(images), batch, FEATURES)) as batches:
             for values in batches:

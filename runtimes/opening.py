@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from runtimes import files
+from runtimes.arguments import is_count
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.registry import available_backends, find_backend
 from runtimes.devices import parse_device
-from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
+from runtimes.errors import InputError, IntegrityError, RexportError, UsageError, quote
 from runtimes.protocol import Layer, Options
 from runtimes.runtime import Runtime, example
 from runtimes.selection import BackendCandidate, first_session, select_candidates
@@ -80,7 +81,7 @@ def open(
         CompatibilityError: This machine or the installed libraries cannot run the artifact.
         BackendUnavailableError: A library or the device is missing.
         UsageError: The backend or device is unknown, or ``threads``, ``streams``, ``batch`` or
-            ``gpu_mem_limit`` is out of range.
+            ``gpu_mem_limit`` is no integer or out of range.
 
     Example:
         Run one batch of zeros:
@@ -110,15 +111,16 @@ def _complete(
     """Return the candidate with the rest of its options.
 
     Raises:
-        UsageError: There are fewer threads than streams, or the batch is not positive.
+        UsageError: ``streams`` or ``batch`` is no integer, not positive, or above the threads.
     """
     folder = None if model_cache is None else Path(model_cache)
     options = replace(candidate.options, model_cache=folder, batch=_check_batch(batch))
     if streams is None:
         return candidate._replace(options=options)
-    if not 1 <= streams <= options.threads:
+    if not is_count(streams) or streams > options.threads:
         raise UsageError(
-            f"streams must be between 1 and {options.threads}, the number of threads, not {streams}",
+            f"streams must be an integer between 1 and {options.threads}, the number of threads, "
+            f"not {quote(repr(streams))}",
             code="streams-out-of-range",
         )
     return candidate._replace(options=replace(options, streams=streams))
@@ -128,10 +130,13 @@ def _limit_memory(candidate: BackendCandidate, gpu_mem_limit: int | None) -> Bac
     """Return the candidate with the limit of the GPU's memory.
 
     Raises:
-        UsageError: The limit is not positive.
+        UsageError: The limit is no positive integer.
     """
-    if gpu_mem_limit is not None and gpu_mem_limit < 1:
-        raise UsageError(f"gpu_mem_limit must be at least 1 byte, not {gpu_mem_limit}", code="gpu-memory-limit-too-low")
+    if gpu_mem_limit is not None and not is_count(gpu_mem_limit):
+        raise UsageError(
+            f"gpu_mem_limit must be an integer of at least 1 byte, not {quote(repr(gpu_mem_limit))}",
+            code="gpu-memory-limit-too-low",
+        )
     return candidate._replace(options=replace(candidate.options, gpu_mem_limit=gpu_mem_limit))
 
 
@@ -139,10 +144,10 @@ def _check_batch(batch: int | None) -> int | None:
     """Return the batch size.
 
     Raises:
-        UsageError: The batch size is not positive.
+        UsageError: The batch size is no positive integer.
     """
-    if batch is not None and batch < 1:
-        raise UsageError(f"batch must be at least 1, not {batch}", code="batch-out-of-range")
+    if batch is not None and not is_count(batch):
+        raise UsageError(f"batch must be an integer of at least 1, not {quote(repr(batch))}", code="batch-out-of-range")
     return batch
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from runtimes import devices, notices
+from runtimes.arguments import is_count
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Tuning
 from runtimes.backends import registry
@@ -87,16 +88,16 @@ def select_candidates(
         cuda_graphs: As in ``Options``.
 
     Raises:
-        UsageError: The backend or device is unknown, or ``threads`` is out of range.
+        UsageError: The backend or device is unknown, or ``threads`` is no integer or out of range.
         BackendUnavailableError: The library of the named or tuned backend is missing, or there is no GPU of this
             number.
         CompatibilityError: The artifact was tuned for a backend or device that this version of rexport does not have.
     """
     usable = usable_processors()
-    if threads is not None and not 1 <= threads <= usable:
+    if threads is not None and (not is_count(threads) or threads > usable):
         raise UsageError(
-            f"threads must be between 1 and {usable}, the number of processors that this process may use, "
-            f"not {threads}",
+            f"threads must be an integer between 1 and {usable}, the number of processors that this process may use, "
+            f"not {quote(repr(threads))}",
             code="threads-out-of-range",
         )
     auto = device is not None and device.lower() == AUTO

@@ -258,6 +258,9 @@ TABLES = {
     "1: cat\n2: dog\n": "labels-numbered",
     "     1\tcat\n     2\tdog\n": "labels-numbered",  # cat -n
     "1 , cat\n2 , dog\n": "labels-numbered",
+    "cat,0\ndog,1\n": "labels-numbered",
+    "cat 0\ndog 1\n": "labels-numbered",
+    "cat\t 1 \r\ndog\t 2 \r\n": "labels-numbered",
     '{"0": "cat",\n"1": "dog"}': "labels-not-lines",
     '["cat", "dog"]': "labels-not-lines",
     "{0: 'cat',\n1: 'dog'}": "labels-not-lines",  # Python, as the best-known file of ImageNet
@@ -272,13 +275,13 @@ TABLES = {
 @pytest.mark.parametrize(("text", "code"), TABLES.items())
 def test_a_table_of_labels_is_refused(text: str, code: str, tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
-    path.write_text(text)
+    path.write_bytes(text.encode())
     with refuses(ArtifactError, code, "names.txt") as refusal:
         read_labels(path, 2, lambda _: None)
     hint = refusal.value.hint or ""
     if command := re.match(r"sed .+\.txt", hint):
         subprocess.run(command[0], shell=True, check=True)
-        assert path.read_text() == text
+        assert path.read_bytes() == text.encode()
         assert read_labels(tmp_path / "names-names.txt", 2, lambda _: None) == ("cat", "dog")
 
 
@@ -294,6 +297,12 @@ def test_numbers_alone_are_labels_and_a_header_is_named(tmp_path: Path) -> None:
     assert read_labels(path, 3, lambda _: None) == ("0", "1", "2")
     path.write_text("7 up\n3 musketeers\n")
     assert read_labels(path, 2, lambda _: None) == ("7 up", "3 musketeers")
+    path.write_text("class 0\nclass 1\n")
+    assert read_labels(path, 2, lambda _: None) == ("class 0", "class 1")
+    path.write_text("boeing 747\nairbus 320\n")
+    assert read_labels(path, 2, lambda _: None) == ("boeing 747", "airbus 320")
+    path.write_text(f"{'1' * 5000} up\n2 {'1' * 5000}\n")  # more digits than Python converts
+    assert len(read_labels(path, 2, lambda _: None)) == 2
     path.write_text("label\ncat\ndog\n")
     with refuses(ModelMismatchError, "label-count-mismatch", "'label'", "header"):
         read_labels(path, 2, lambda _: None)
@@ -392,6 +401,7 @@ def test_a_softmax_of_one_output_is_not_exported() -> None:
 
 def test_not_kept_is_said_of_commands_that_write_nothing() -> None:
     assert {guess.subject for guess in GUESSES if guess.record == NOT_KEPT} == {
-        "Order of class folders for an artifact", "Preprocessing of a model without a manifest", "Backend and device",
+        "Order of class folders for an artifact", "Folders around the classes of `rexport label --evaluate`",
+        "Preprocessing of a model without a manifest", "Backend and device",
     }  # fmt: skip
     assert re.fullmatch(r"[a-z ]+", NOT_KEPT)

@@ -132,18 +132,18 @@ def label_command(heading: str) -> SectionedCommand:
             require_device(options["device"])
         with terminal.reserve_stdout(), terminal.listening() as listener:
             from exporter.document.status_line import is_live
-            from exporter.inspect import labelled_accuracy, labelling
+            from exporter.inspect import labelling
+            from exporter.inspect.labelled_accuracy import Evaluation
             from runtimes.labelling.label import label as label_images
             from runtimes.labelling.sources.opening import absolute
 
             open_executor = _executor(options, listener)
             request = _request(source, artifact, options)
-            progress = labelling.LabellingProgress(listener, absolute(request.out), evaluate, is_live(sys.stderr))
+            evaluation = Evaluation(absolute(request.out), artifact, listener.notice) if evaluate else None
+            progress = labelling.LabellingProgress(listener, evaluation, is_live(sys.stderr))
             result = label_images(request, open_executor, progress.job_listener())
             labelling.announce_end(result, listener.notice)
-            accuracy = None
-            if evaluate:
-                accuracy = labelled_accuracy.measure_accuracy(result.out, result.job, artifact, listener.notice)
+            accuracy = None if evaluation is None else evaluation.measure(result.job)
         if as_json:
             streams.print_json(labelling.as_json(result, accuracy))
             return

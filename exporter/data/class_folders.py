@@ -131,7 +131,7 @@ def _find_splits(parts: _Inner, wanted: Split, reading: Reading | None) -> _Sort
     if reading == "splits":
         if not named:
             raise UsageError(
-                f"no folder has the name of a split, only {_first_names(others) or 'none'}",
+                f"no folder has the name of a split, only {first_names(others) or 'none'}",
                 code="dataset-splits-absent",
                 hint="name the folders train, validation or test",
             )
@@ -200,7 +200,7 @@ def _choose_split(named: Mapping[str, Part], wanted: Split) -> str:
     folders = sorted(name for name, value in named.items() if value == part)
     if len(folders) > 1:
         raise ArtifactError(
-            f"{_first_names(folders)} may each be the {part} part of the dataset",
+            f"{first_names(folders)} may each be the {part} part of the dataset",
             code="dataset-splits-ambiguous",
             hint=" or ".join(f"use PATH/{shell_word(folder)}" for folder in folders[:MAX_NAMED]),
         )
@@ -209,7 +209,7 @@ def _choose_split(named: Mapping[str, Part], wanted: Split) -> str:
 
 def _unclear_error(named: list[str], others: list[str]) -> ArtifactError:
     return ArtifactError(
-        f"{_first_names(named)} may be a class like {_first_names(others)}, or a part of the dataset",
+        f"{first_names(named)} may be a class like {first_names(others)}, or a part of the dataset",
         code="dataset-layout-unclear",
         hint="classes:PATH takes every folder as a class; splits:PATH takes train, validation and test as parts",
     )
@@ -219,7 +219,7 @@ def _class_notice(named: Collection[str], top: Collection[str]) -> tuple[Reason,
     if not named:
         return ()
     others = sorted(set(top) - set(named))
-    sentence = f"{_first_names(sorted(named))} is taken as a class, like {_first_names(others)}"
+    sentence = f"{first_names(sorted(named))} is taken as a class, like {first_names(others)}"
     return (Reason("dataset-split-is-class", f"{sentence}; splits:PATH takes it as a part of the dataset"),)
 
 
@@ -228,7 +228,7 @@ def _split_notice(named: Mapping[str, Part], split: str, wanted: Split) -> Reaso
     absent = "" if part == wanted else f" ({part} images, because there is no {wanted} part)"
     return Reason(
         "dataset-split-chosen",
-        f"{_first_names(sorted(named))}: taken as parts of the dataset; the images are those of {quote(split)}"
+        f"{first_names(sorted(named))}: taken as parts of the dataset; the images are those of {quote(split)}"
         f"{absent}; classes:PATH takes every folder as a class",
     )
 
@@ -241,13 +241,17 @@ def _inner_folders_notice(paths: Collection[tuple[str, ...]], classes: Collectio
     return (
         Reason(
             "dataset-folders-inside-classes",
-            f"the {len(classes)} classes are the outer folders ({_first_names(sorted(classes))}); the {len(inside)} "
+            f"the {len(classes)} classes are the outer folders ({first_names(sorted(classes))}); the {len(inside)} "
             "folders inside them are no classes",
         ),
     )
 
 
-def _first_names(names: Collection[str]) -> str:
-    """Return the first names as text, made safe for a message."""
+def first_names(names: Collection[str]) -> str:
+    """Return the first names as text, made safe for a message.
+
+    Args:
+        names: The names of folders.
+    """
     more = ", ..." if len(names) > MAX_NAMED else ""
     return ", ".join(quote(name) for name in list(names)[:MAX_NAMED]) + more

@@ -15,8 +15,17 @@ from runtimes.escaping import shell_word
 LABELS_LIMIT_BYTES = 16 << 20
 """The largest size of a file with labels."""
 
-_NUMBERED = re.compile(r"(\d+)\s*[,;:\t ]\s*\S.*")
-"""A line that begins with a number, and holds more."""
+_NUMBERED = {
+    "begins": re.compile(r"(?P<number>\d{1,9})\s*[,;:\t ]\s*(?P<name>\S.*)"),
+    "ends": re.compile(r"(?P<name>.*[^,;:\s])[,;:\s]+(?P<number>\d{1,9})"),
+}
+"""A line that begins or ends with a number, and holds more."""
+
+_WITHOUT_NUMBERS = {
+    "begins": "s/^[[:space:]]*[0-9]+[,;:[:space:]]+//",
+    "ends": "s/[,;:[:space:]]+[0-9]+[[:space:]]*$//",
+}
+"""The command of sed that removes the numbers."""
 
 _LIST = re.compile(r"""\[\s*(["'].*|[^]]*)""")
 """The first line of a list: a quotation mark follows the bracket, or the bracket is not closed."""
@@ -81,25 +90,29 @@ def _check_form(text: str, labels: Sequence[str], path: Path) -> None:
             path=path,
             hint="write the names to a text file, in the order of the outputs",
         )
-    matches = [_NUMBERED.fullmatch(label) for label in labels]
-    numbers = [int(match[1]) for match in matches if match is not None]
-    if (
-        len(labels) > 1
-        and len(numbers) == len(labels)
-        and numbers
-        in (
-            list(range(len(labels))),
-            list(range(1, len(labels) + 1)),
-        )
-    ):
+    side = _numbered_side(labels)
+    if side is not None:
         names = path.with_name(f"{path.stem}-names.txt")  # never the file that is read
         raise ArtifactError(
-            f"each line begins with its number, as {quote(labels[0])!r}; expected the label alone",
+            f"each line {side} with its number, as {quote(labels[0])!r}; expected the label alone",
             code="labels-numbered",
             path=path,
-            hint=f"sed -E 's/^[[:space:]]*[0-9]+[,;:[:space:]]+//' {shell_word(path)} > {shell_word(names)} "
-            "leaves the numbers out",
+            hint=f"sed -E '{_WITHOUT_NUMBERS[side]}' {shell_word(path)} > {shell_word(names)} leaves the numbers out",
         )
+
+
+def _numbered_side(labels: Sequence[str]) -> str | None:
+    """Return the side of the lines where their numbers from 0 or 1 stand, or ``None`` if there are none.
+
+    One name with different numbers, as in ``class 0`` and ``class 1``, is a label with its number.
+    """
+    for side, pattern in _NUMBERED.items():
+        matches = [match for match in map(pattern.fullmatch, labels) if match is not None]
+        numbers = [int(match["number"]) for match in matches]
+        counted = any(numbers == list(range(first, first + len(labels))) for first in (0, 1))
+        if counted and len({match["name"] for match in matches}) > 1:
+            return side
+    return None
 
 
 def _is_json(text: str) -> bool:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from exporter.format import count
-from exporter.inspect.labelled_accuracy import LabelledAccuracy, check_targets
+from exporter.inspect.labelled_accuracy import Evaluation, LabelledAccuracy
 from exporter.network import ExportListener
 from runtimes import codec
 from runtimes.errors import Reason, quote
@@ -30,8 +30,7 @@ class LabellingProgress:
 
     Args:
         listener: The status line and the notices.
-        out: The output folder.
-        evaluate: Whether the classes of the images have to be known.
+        evaluation: Finds the classes of the images before they are labelled, or ``None``.
         live: Whether the status line is drawn.
         clock: Returns seconds.
     """
@@ -39,14 +38,12 @@ class LabellingProgress:
     def __init__(
         self,
         listener: ExportListener,
-        out: str,
-        evaluate: bool,
+        evaluation: Evaluation | None,
         live: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener = listener
-        self._out = out
-        self._evaluate = evaluate
+        self._evaluation = evaluation
         self._live = live
         self._clock = clock
         self._recent: deque[tuple[float, int]] = deque()
@@ -61,8 +58,9 @@ class LabellingProgress:
         self._listener.progress(None, count(images, "image"))
 
     def _plan(self, job: LabellingJob, before: JobProgress) -> None:
-        if self._evaluate:
-            check_targets(self._out, job)
+        if self._evaluation is not None:
+            self._listener.step("matching the classes")
+            self._evaluation.match(job)
         self._listener.notice(
             Reason(
                 "source-recognised",

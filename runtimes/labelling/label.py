@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtimes.arguments import is_count
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, UsageError, quote
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
@@ -198,12 +199,13 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
     """Check what needs no listing, which may take long.
 
     Raises:
-        UsageError: A number is out of range.
+        UsageError: A number is no integer or out of range.
         ArtifactError: The network has no features.
     """
-    if min(request.top, request.shard, request.batch) < 1:
+    numbers = request.top, request.shard, request.batch
+    if not all(map(is_count, numbers)):
         raise UsageError(
-            f"top, shard and batch must be at least 1, not {request.top}, {request.shard} and {request.batch}",
+            f"top, shard and batch must be integers of at least 1, not {quote(', '.join(map(repr, numbers)))}",
             code="labelling-number-invalid",
         )
     manifest = artifact.manifest

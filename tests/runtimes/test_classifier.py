@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -265,10 +266,33 @@ def test_a_broken_image_is_named_by_path_or_number(model: Path, tmp_path: Path) 
             classifier.predict([3])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize(("top", "batch"), [(0, 1), (1, 0)])
-def test_top_and_batch_below_one(model: Path, top: int, batch: int) -> None:
-    with open_classifier(model) as classifier, refuses(UsageError, "top-or-batch-invalid", top, batch):
+@pytest.mark.parametrize(("top", "batch"), [(0, 1), (1, 0), ("3", 1), (2.0, 1), (1, "3"), (None, 1)])
+def test_top_and_batch_are_integers_of_at_least_one(model: Path, top: Any, batch: Any) -> None:
+    with open_classifier(model) as classifier, refuses(UsageError, "top-or-batch-invalid", repr(top), repr(batch)):
         classifier.predict(RED, top=top, batch=batch)
+
+
+def test_integers_of_numpy_are_integers(model: Path) -> None:
+    with open_classifier(model) as classifier:
+        (prediction,) = classifier.predict(RED, top=np.int64(2), batch=np.int32(1))  # type: ignore[arg-type]
+        assert len(prediction.labels) == 2
+        with refuses(UsageError, "top-invalid", "2.5"):
+            classifier.interpret({}, top=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("labels", "code", "value"),
+    [
+        ({"red", "green", "blue"}, "labels-not-a-list", "set"),
+        ({"red": 0, "green": 1, "blue": 2}, "labels-not-a-list", "dict"),
+        ("red", "labels-not-a-list", "str"),
+        (3, "labels-not-a-list", "int"),
+        (("red", 1, "blue"), "labels-not-strings", "labels[1] is of type int"),
+    ],
+)
+def test_labels_without_an_order_are_refused(labels: Any, code: str, value: str, model: Path) -> None:
+    with refuses(UsageError, code, value):
+        open_classifier(model, labels=labels)
 
 
 def test_a_model_that_does_not_say_how_needs_preprocessing(model: Path) -> None:

@@ -90,6 +90,23 @@ def test_classes_that_are_not_known_are_refused_first(fake_artifact: FakeFactory
     assert not (tmp_path / "out" / part_name(0)).exists()
 
 
+def test_classes_that_do_not_fit_are_refused_before_the_work(fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    source = write_images(tmp_path / "photos", 30, ("a", "b"))  # two classes, and the network has ten
+    refused = here(main, "label", *job(source, fake_artifact().path, tmp_path / "out"), "--evaluate")
+    assert (refused.code, error_codes(refused.stderr)) == (4, ["class-count-mismatch"])
+    assert not list((tmp_path / "out").glob("part-*"))
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_parts_of_a_dataset_that_count_together_are_named(fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    parts = [f"{part}/class {number}" for part in ("train", "test") for number in range(2)]
+    source = write_images(tmp_path / "photos", 8, tuple(parts))
+    done = here(main, "label", *job(source, fake_artifact().path, tmp_path / "out"), "--evaluate")
+    assert "8 images" in done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if "[dataset-parts-together]" in line]
+    assert f"rexport label {source}/test" in line
+
+
 @pytest.mark.parametrize("text", ["x", "-1", "101%", "1.5", "%", "nan%"])
 def test_a_wrong_limit_of_errors_is_a_usage_error(text: str, tmp_path: Path) -> None:
     refused = here(main, "label", *job(tmp_path, tmp_path, tmp_path / "out"), "--max-errors", text)

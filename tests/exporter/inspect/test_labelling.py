@@ -11,13 +11,22 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from exporter.inspect.labelled_accuracy import _classes_of, _outputs_of, check_targets, measure_accuracy
+from exporter.inspect.labelled_accuracy import (
+    Evaluation,
+    LabelledAccuracy,
+    _classes_of,
+    _ListedClasses,
+    _outputs_of,
+    _parts_notice,
+)
 from exporter.inspect.labelling import LOG_S, LabellingProgress
 from exporter.network import ExportListener
 from exporter.proportions import wilson
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import ModelMismatchError, Reason
 from runtimes.labelling.driver import JobProgress
+from runtimes.labelling.job import SourceKind
+from runtimes.labelling.label import LabellingResult
 from tests.conftest import FakeFactory
 from tests.exporter.deploy.changes import change
 from tests.refusals import refuses
@@ -25,8 +34,19 @@ from tests.runtimes.labelling.jobs import request, rows, run, write_images
 from tests.runtimes.labelling.test_queue import job
 from tests.samples import SCRIPT
 
-UNREAD: list[str | Reason] = []
-"""Notices that nobody reads."""
+
+def measured(
+    result: LabellingResult, artifact: Path, notify: Callable[[str | Reason], None] = lambda _: None
+) -> LabelledAccuracy:
+    """The accuracy of a finished job."""
+    evaluation = Evaluation(result.out, artifact, notify)
+    evaluation.match(result.job)
+    return evaluation.measure(result.job)
+
+
+def folders(*names: str) -> _ListedClasses:
+    """Classes that are folders of these names."""
+    return _ListedClasses(set(names), set(), {()})
 
 
 class Screen:
@@ -40,7 +60,7 @@ class Screen:
         listener = ExportListener(
             self.steps.append, self.notices.append, lambda share, detail: self.shares.append((share, detail))
         )
-        self.listener = LabellingProgress(listener, "/out", False, live, lambda: self.now_s).job_listener()
+        self.listener = LabellingProgress(listener, None, live, lambda: self.now_s).job_listener()
 
     def move(self, seconds: float, images: int, errors: int = 0) -> None:
         """Report after so many seconds that so many images are done."""
@@ -83,7 +103,7 @@ def test_numbers_of_a_table_are_the_outputs(fake_artifact: FakeFactory, tmp_path
     table = pyarrow.table({"bytes": [path.read_bytes() for path in paths], "label": labels})
     parquet.write_table(table, tmp_path / "a.parquet")
     result = run(request(tmp_path / "a.parquet", artifact, tmp_path / "out"))
-    accuracy = measure_accuracy(result.out, result.job, artifact, UNREAD.append)
+    accuracy = measured(result, artifact)
     assert (accuracy.right, accuracy.images, accuracy.share) == (15, 20, 0.75)
     assert accuracy.interval == wilson(15, 20)
 
@@ -91,13 +111,12 @@ def test_numbers_of_a_table_are_the_outputs(fake_artifact: FakeFactory, tmp_path
 def test_classes_that_the_network_lacks_are_refused(fake_artifact: FakeFactory, tmp_path: Path) -> None:
     source, artifact = write_images(tmp_path / "photos", 6), fake_artifact().path
     result = run(request(source, artifact, tmp_path / "out"))
-    check_targets(result.out, result.job)
     with refuses(ModelMismatchError, "class-count-mismatch", 2, 10):
-        measure_accuracy(result.out, result.job, artifact, UNREAD.append)
+        measured(result, artifact)
 
 
 def share_of(
-    folders: Sequence[int | str], artifact: Path, folder: Path, of: Callable[[int], int | str] = int
+    kept_classes: Sequence[int | str], artifact: Path, folder: Path, of: Callable[[int], int | str] = int
 ) -> tuple[float, list[str]]:
     """The accuracy of a folder of images in class folders, and the codes of the notices.
 
@@ -108,12 +127,12 @@ def share_of(
     kept = folder / "kept"
     for row in rows(folder / "plain"):
         name = of(row["index"])
-        if name in folders:
+        if name in kept_classes:
             (kept / str(name)).mkdir(parents=True, exist_ok=True)
             shutil.copy(source / row["uri"], kept / str(name))
     result = run(request(kept, artifact, folder / "out"))
     heard: list[str | Reason] = []
-    accuracy = measure_accuracy(result.out, result.job, artifact, heard.append)
+    accuracy = measured(result, artifact, heard.append)
     return accuracy.share, [notice.code for notice in heard if isinstance(notice, Reason)]
 
 
@@ -130,7 +149,7 @@ def test_fewer_folders_than_classes_are_not_matched(fake_artifact: FakeFactory, 
     change(artifact, labels=None)
     result = run(request(source, artifact, tmp_path / "out"))
     with refuses(ModelMismatchError, "class-count-mismatch", 2, 10):
-        measure_accuracy(result.out, result.job, artifact, UNREAD.append)
+        measured(result, artifact)
 
 
 @pytest.mark.parametrize("labels", [None, tuple("klmnopqrst"), ("a", *"lmnopqrst")], ids=["none", "foreign", "some"])
@@ -141,7 +160,7 @@ def test_foreign_folders_are_matched_by_position_aloud(
     change(artifact, labels=labels)
     result = run(request(source, artifact, tmp_path / "out"))
     heard: list[str | Reason] = []
-    measure_accuracy(result.out, result.job, artifact, heard.append)
+    measured(result, artifact, heard.append)
     (notice,) = heard
     assert isinstance(notice, Reason)
     assert notice.code == "artifact-classes-by-position"
@@ -153,8 +172,56 @@ def test_classes_of_a_file_that_says_nothing_are_unknown(fake_artifact: FakeFact
     artifact = fake_artifact()
     manifest_path(artifact.path).unlink()
     with refuses(ModelMismatchError, "label-classes-unknown", "--labels"):
-        _outputs_of({"cat", "dog"}, job(10), artifact.path, lambda _: None)
-    assert _outputs_of({"3", "11"}, job(10), artifact.path, lambda _: None) == {"3": 3, "11": 11}
+        _outputs_of(folders("cat", "dog"), job(10), artifact.path, lambda _: None)
+    assert _outputs_of(folders("3", "5"), job(10), artifact.path, lambda _: None) == {"3": 3, "5": 5}
+    with refuses(ModelMismatchError, "class-order-numeric", "output 0", "may be 3", "or 11"):
+        _outputs_of(folders("3", "11"), job(10), artifact.path, lambda _: None)
+
+
+def test_numbers_of_folders_have_one_order(fake_artifact: FakeFactory) -> None:
+    """Where the artifact has no labels, its outputs may be in the order of torchvision, which sorts 10 before 2."""
+    wide = replace(SCRIPT, outputs=(replace(SCRIPT.outputs[0], shape=("batch", 12)),))
+    path = fake_artifact(wide).path
+    change(path, labels=None)
+
+    def outputs(classes: _ListedClasses) -> dict[str, int]:
+        return _outputs_of(classes, job(10), path, lambda _: None)
+
+    numbers = [str(number) for number in range(12)]
+    for names in (numbers, ["2", "3"]):
+        with refuses(ModelMismatchError, "class-order-numeric", "output 2", "may be 2", "or 10", "--labels"):
+            outputs(folders(*names))
+    assert outputs(folders("0", "1")) == {"0": 0, "1": 1}
+    assert outputs(folders("00", "01", "11")) == {"00": 0, "01": 1, "11": 11}
+    assert outputs(_ListedClasses(set(), set(numbers), set())) == {number: int(number) for number in numbers}
+    change(path, labels=tuple(numbers))
+    assert outputs(folders("2", "10")) == {"2": 2, "10": 10}
+    change(path, labels=tuple(sorted(numbers)))
+    assert outputs(folders("2", "10")) == {"2": 4, "10": 2}
+    change(path, labels=tuple("abcdefghijkl"))
+    assert outputs(folders("2", "10")) == {"2": 2, "10": 10}
+
+
+PLACES: list[tuple[set[tuple[str, ...]], SourceKind, tuple[str, ...]]] = [
+    ({("train",), ("val",), ("test",)}, "folder", ("test, train, val:", "rexport label '/my photos/test' ...")),
+    ({("data", "Train"), ("data", "Val")}, "folder", ("Train, Val:", "rexport label '/my photos/data/Val' ...")),
+    ({("seg_train", "seg_train"), ("seg_test", "seg_test")}, "folder", ("rexport label '/my photos/seg_test' ...",)),
+    ({("train",), ("test",)}, "tar", ("a source with the images of one part",)),
+    ({("train",)}, "folder", ()),
+    ({()}, "folder", ()),
+    (set(), "parquet", ()),
+    ({("bus",), ("train",)}, "folder", ()),
+]
+
+
+@pytest.mark.parametrize(("places", "kind", "values"), PLACES)
+def test_parts_that_count_together_are_named(
+    places: set[tuple[str, ...]], kind: SourceKind, values: tuple[str, ...]
+) -> None:
+    notice = _parts_notice(replace(job(10), source="/my photos", kind=kind), places)
+    assert (notice is None) == (not values)
+    assert notice is None or notice.code == "dataset-parts-together"
+    assert all(value in str(notice) for value in values)
 
 
 def test_one_output_stands_for_two_classes(fake_artifact: FakeFactory) -> None:
@@ -163,12 +230,12 @@ def test_one_output_stands_for_two_classes(fake_artifact: FakeFactory) -> None:
 
 
 def test_a_job_without_labels_has_no_accuracy(fake_artifact: FakeFactory, tmp_path: Path) -> None:
-    source, artifact = write_images(tmp_path / "photos", 2), fake_artifact().path
+    source, artifact = write_images(tmp_path / "photos", 2, ("class 0", "class 1")), fake_artifact().path
     for path in source.rglob("*.png"):
         path.write_bytes(b"broken")
     result = run(request(source, artifact, tmp_path / "out"))
     with refuses(ModelMismatchError, "accuracy-without-labels"):
-        measure_accuracy(result.out, result.job, artifact, UNREAD.append)
+        measured(result, artifact)
     shutil.rmtree(tmp_path / "out")
 
 
@@ -177,5 +244,5 @@ def test_a_number_beyond_the_outputs_is_refused(fake_artifact: FakeFactory) -> N
     path = fake_artifact().path
     numbers = {str(number) for number in range(1, 11)}
     with refuses(ModelMismatchError, "label-number-too-large", "10", "0 to 9"):
-        _outputs_of(numbers, job(10), path, lambda _: None)
-    assert _outputs_of(numbers - {"10"}, job(10), path, lambda _: None)["9"] == 9
+        _outputs_of(folders(*numbers), job(10), path, lambda _: None)
+    assert _outputs_of(folders(*numbers - {"10"}), job(10), path, lambda _: None)["9"] == 9

@@ -236,9 +236,9 @@ def test_many_threads_get_their_own_answers(runtime: Runtime) -> None:
 @pytest.mark.parametrize("backend", PRESENT, ids=named)
 def test_wrong_requests_are_refused_before_anything_opens(backend: Backend, samples: dict[str, Artifact]) -> None:
     path = samples[backend.formats[0]].path
-    for threads in (0, -1):
-        with refuses(UsageError, "threads-out-of-range", threads):
-            runtimes.open(path, backend.name, threads=threads)
+    for threads in (0, -1, "2", 1.0):
+        with refuses(UsageError, "threads-out-of-range", repr(threads)):
+            runtimes.open(path, backend.name, threads=threads)  # type: ignore[arg-type]
     with refuses(UsageError, "device-unknown", "'tpu'"):
         runtimes.open(path, backend.name, device="tpu")
     with refuses(UsageError, "backend-unknown", "'tensorflow'", "one of", "onnxruntime"):

@@ -7,6 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,6 +232,14 @@ def test_without_pyarrow_the_extra_is_named(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with refuses(BackendUnavailableError, "library-missing", "rexport[label]"):
         run(request(photos, fake_artifact().path, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("change", [{"top": "3"}, {"shard": 2.0}, {"batch": 0}])
+def test_numbers_are_integers_of_at_least_one(
+    change: dict[str, Any], photos: Path, fake_artifact: FakeFactory, tmp_path: Path
+) -> None:
+    with refuses(UsageError, "labelling-number-invalid", *map(repr, change.values())):
+        run(request(photos, fake_artifact().path, tmp_path / "out", **change))
 
 
 def test_the_output_folder_cannot_be_the_source(photos: Path, fake_artifact: FakeFactory) -> None:
