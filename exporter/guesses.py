@@ -54,7 +54,7 @@ GUESSES: tuple[Guess, ...] = (
         "calibration the other way round",
         ("dataset-split-chosen", "dataset-split-is-class", "dataset-folders-inside-classes"),
         MANIFEST,
-        ("classes:PATH", "splits:PATH"),
+        ("classes:PATH", "splits:PATH", "the path of one part"),
         ("dataset-layout-unclear", "dataset-splits-ambiguous", "dataset-splits-absent"),
     ),
     Guess(
