@@ -264,7 +264,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         raise UsageError(
             "--expect-top1 needs labelled images", code="expected-top1-needs-data", hint="--data DIR names them"
         )
-    inputs, images, dataset = _inputs(request, data, preprocessing, listener)
+    inputs, images, dataset = _inputs(request, data, preprocessing, loaded.record.trained, listener)
     floats = normalise(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
     known_labels = labels or loaded.labels
     if dataset is not None and needs_classifier(outputs):
@@ -422,7 +422,11 @@ def reference_logits(
 
 
 def _inputs(
-    request: ExportRequest, data: str | None, preprocessing: Preprocessing | None, listener: ExportListener
+    request: ExportRequest,
+    data: str | None,
+    preprocessing: Preprocessing | None,
+    trained: bool,
+    listener: ExportListener,
 ) -> tuple[Array, str, Dataset | None]:
     """Return the test inputs, their description, and their dataset."""
     variant = request.variant
@@ -441,13 +445,20 @@ def _inputs(
         raise ModelMismatchError(
             f"the dataset {quote(data)!r} has {len(dataset.classes)} classes, but the network has {variant.classes}",
             code="data-class-count",
-            hint=f"export with --num-classes {len(dataset.classes)}"
-            if variant.classes > 1
-            else "omit --data: the accuracy of a network with one output is not measured",
+            hint=_class_count_hint(variant, trained, len(dataset.classes)),
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
     inputs = pixels if request.raw else normalise(pixels, preprocessing)
     return inputs, f"{len(inputs)} images of {dataset.name}", dataset
+
+
+def _class_count_hint(variant: AnyNetwork, trained: bool, classes: int) -> str:
+    """Return what helps against data of another number of classes. That of trained weights is what it is."""
+    if variant.classes == 1:
+        return "omit --data: the accuracy of a network with one output is not measured"
+    if trained or not isinstance(variant, Variant):
+        return f"use images of its {variant.classes} classes, with a folder for each"
+    return f"export with --num-classes {classes}"
 
 
 def noise_inputs(shape: tuple[int, int, int], count: int, seed: int, raw: bool) -> Array:
