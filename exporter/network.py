@@ -39,6 +39,7 @@ from runtimes.artifacts.manifest import Weights
 from runtimes.class_outputs import BINARY, activation_notice
 from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
+from runtimes.images.spec import IMAGE_CHANNELS
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
 from runtimes.tensors.activation import Activation, check_activation, guess_activation
@@ -430,6 +431,12 @@ def _inputs(
 ) -> tuple[Array, str, Dataset | None]:
     """Return the test inputs, their description, and their dataset."""
     variant = request.variant
+    if data is not None and variant.in_channels not in IMAGE_CHANNELS:
+        raise UsageError(
+            f"--data has images of 1 or 3 channels, but the network has {variant.in_channels} input channels",
+            code="data-channel-count",
+            hint="omit --data: noise takes the place of images",
+        )
     if preprocessing is None and (request.raw or data is not None):
         option = "--input raw" if request.raw else "--data"
         raise UsageError(
@@ -521,10 +528,12 @@ def _is_scaled(variant: AnyNetwork, loaded: LoadedWeights, options: Preprocessin
 
 def _unknown_preprocessing(channels: int) -> Reason:
     halves = ",".join(("0.5",) * channels)
+    use = f"predict, label, serve and web need one: export with --mean and --std, as --mean {halves} --std {halves}"
+    if channels not in IMAGE_CHANNELS:
+        use = "image files have 1 or 3 channels, so predict, label and web refuse it, and serve takes tensors alone"
     return Reason(
         "preprocessing-unrecorded",
-        f"the artifact records no preprocessing, because nothing is assumed for {channels} input channels; predict, "
-        f"label, serve and web need one: export with --mean and --std, as --mean {halves} --std {halves}",
+        f"the artifact records no preprocessing, because nothing is assumed for {channels} input channels; {use}",
     )
 
 

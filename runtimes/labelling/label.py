@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtimes.artifacts.artifact import Artifact
+from runtimes.artifacts.embedded import read_embedded
 from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, UsageError, quote
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
 from runtimes.labelling.executor import Executor
@@ -23,7 +24,7 @@ from runtimes.labelling.sources.opening import SourceForm, absolute, recognise_s
 from runtimes.labelling.stores import Store, open_store
 from runtimes.labelling.work import WorkerSettings
 from runtimes.libraries import missing_library
-from runtimes.network_io import FEATURES
+from runtimes.network_io import FEATURES, check_image_channels
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
     Raises:
         UsageError: A number is out of range.
         ArtifactError: The network has no features.
+        CompatibilityError: The network takes no images of files.
     """
     if min(request.top, request.shard, request.batch) < 1:
         raise UsageError(
@@ -214,6 +216,8 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
             path=artifact.path,
             hint="rexport onnx --output logits,features exports it",
         )
+    known = manifest or read_embedded(artifact)
+    check_image_channels(None if known is None else known.channels, artifact.path)
 
 
 def _find_job(

@@ -184,8 +184,8 @@ def test_other_channels_need_statistics_for_preprocessing() -> None:
 
 
 def test_data_without_statistics_is_refused() -> None:
-    request = ExportRequest(customise(BASIC, in_channels=4), "unused", data="fashion-mnist")
-    with refuses(UsageError, "option-needs-statistics", "--data", "--mean", "--std", "4"):
+    request = ExportRequest(customise(BASIC, in_channels=1), "unused", data="fashion-mnist")
+    with refuses(UsageError, "option-needs-statistics", "--data", "--mean", "--std", "1"):
         prepare(request, SILENT)
 
 
