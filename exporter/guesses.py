@@ -54,7 +54,7 @@ GUESSES: tuple[Guess, ...] = (
         "calibration the other way round",
         ("dataset-split-chosen", "dataset-split-is-class", "dataset-folders-inside-classes"),
         MANIFEST,
-        ("classes:PATH", "splits:PATH"),
+        ("classes:PATH", "splits:PATH", "the path of one part"),
         ("dataset-layout-unclear", "dataset-splits-ambiguous", "dataset-splits-absent"),
     ),
     Guess(
@@ -128,7 +128,8 @@ GUESSES: tuple[Guess, ...] = (
     Guess(
         "Network of a checkpoint",
         "the names and the shapes of the tensors",
-        "the variant that has exactly these tensors; stride v1.5, or the stride of the layout; the size of the variant",
+        "the variant that has exactly these tensors; stride v1.5, or the stride of the layout; the size of the "
+        "variant, or that of `--resize` alone if it is smaller",
         ("variant-recognised", "variant-adapted", "stride-from-layout"),
         "weights.assumed",
         ("VARIANT", "--stride", "--size", "--shortcut", "--num-classes", "--in-channels"),
@@ -137,7 +138,8 @@ GUESSES: tuple[Guess, ...] = (
     Guess(
         "Input of your own module",
         "its `example_input_array`, its `pretrained_cfg`, else its first convolution",
-        "the channels that these say, and 224 x 224 pixels if nothing says the size",
+        "the channels that these say; if nothing says the size, 224 x 224 pixels, or that of `--resize` alone if it is "
+        "smaller",
         ("module-is-custom", "module-is-variant", "module-own-weights"),
         MANIFEST,
         ("--size", "--in-channels", "--weights"),

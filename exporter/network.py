@@ -39,6 +39,7 @@ from runtimes.artifacts.manifest import Weights
 from runtimes.class_outputs import BINARY, activation_notice
 from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
+from runtimes.images.spec import IMAGE_CHANNELS
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
 from runtimes.tensors.activation import Activation, check_activation, guess_activation
@@ -264,7 +265,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         raise UsageError(
             "--expect-top1 needs labelled images", code="expected-top1-needs-data", hint="--data DIR names them"
         )
-    inputs, images, dataset = _inputs(request, data, preprocessing, listener)
+    inputs, images, dataset = _inputs(request, data, preprocessing, loaded.record.trained, listener)
     floats = normalise(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
     known_labels = labels or loaded.labels
     if dataset is not None and needs_classifier(outputs):
@@ -422,10 +423,20 @@ def reference_logits(
 
 
 def _inputs(
-    request: ExportRequest, data: str | None, preprocessing: Preprocessing | None, listener: ExportListener
+    request: ExportRequest,
+    data: str | None,
+    preprocessing: Preprocessing | None,
+    trained: bool,
+    listener: ExportListener,
 ) -> tuple[Array, str, Dataset | None]:
     """Return the test inputs, their description, and their dataset."""
     variant = request.variant
+    if data is not None and variant.in_channels not in IMAGE_CHANNELS:
+        raise UsageError(
+            f"--data has images of 1 or 3 channels, but the network has {variant.in_channels} input channels",
+            code="data-channel-count",
+            hint="omit --data: noise takes the place of images",
+        )
     if preprocessing is None and (request.raw or data is not None):
         option = "--input raw" if request.raw else "--data"
         raise UsageError(
@@ -441,13 +452,20 @@ def _inputs(
         raise ModelMismatchError(
             f"the dataset {quote(data)!r} has {len(dataset.classes)} classes, but the network has {variant.classes}",
             code="data-class-count",
-            hint=f"export with --num-classes {len(dataset.classes)}"
-            if variant.classes > 1
-            else "omit --data: the accuracy of a network with one output is not measured",
+            hint=_class_count_hint(variant, trained, len(dataset.classes)),
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
     inputs = pixels if request.raw else normalise(pixels, preprocessing)
     return inputs, f"{len(inputs)} images of {dataset.name}", dataset
+
+
+def _class_count_hint(variant: AnyNetwork, trained: bool, classes: int) -> str:
+    """Return what helps against data of another number of classes. That of trained weights is what it is."""
+    if variant.classes == 1:
+        return "omit --data: the accuracy of a network with one output is not measured"
+    if trained or not isinstance(variant, Variant):
+        return f"use images of its {variant.classes} classes, with a folder for each"
+    return f"export with --num-classes {classes}"
 
 
 def noise_inputs(shape: tuple[int, int, int], count: int, seed: int, raw: bool) -> Array:
@@ -510,10 +528,12 @@ def _is_scaled(variant: AnyNetwork, loaded: LoadedWeights, options: Preprocessin
 
 def _unknown_preprocessing(channels: int) -> Reason:
     halves = ",".join(("0.5",) * channels)
+    use = f"predict, label, serve and web need one: export with --mean and --std, as --mean {halves} --std {halves}"
+    if channels not in IMAGE_CHANNELS:
+        use = "image files have 1 or 3 channels, so predict, label and web refuse it, and serve takes tensors alone"
     return Reason(
         "preprocessing-unrecorded",
-        f"the artifact records no preprocessing, because nothing is assumed for {channels} input channels; predict, "
-        f"label, serve and web need one: export with --mean and --std, as --mean {halves} --std {halves}",
+        f"the artifact records no preprocessing, because nothing is assumed for {channels} input channels; {use}",
     )
 
 

@@ -22,7 +22,7 @@ from exporter.weights.checkpoint import stem
 from exporter.weights.entries import ANY_ENTRY, Selection, parse_digest
 from exporter.weights.modules import NamedModule, from_module
 from exporter.weights.recognition import VariantOptions, from_checkpoint
-from exporter.weights.sources import ORIGINS, LoadedWeights
+from exporter.weights.sources import ORIGINS, PREPARED, LoadedWeights
 from rexport.progress import Progress, listen_to_export
 from rexport.wording import python_wording
 from runtimes.arguments import is_count, require_names
@@ -158,7 +158,7 @@ def export(
         resize: Pixels of the shorter side, or the (height, width) that images are squashed to. Like the next arguments,
             this replaces one field of the preprocessing.
         crop: Height and width of the centre that is cut out, or one number for both. Without ``input_size``, the
-            network takes images of this size.
+            network takes images of this size; without both, of ``resize`` if that is smaller than the usual size.
         pad: Black pixels added on each side.
         interpolation: Filter of resizing: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``, ``box``, ``hamming``.
         antialias: Whether a filter averages all pixels when it shrinks, as Pillow's do.
@@ -240,7 +240,15 @@ def export(
             std=None if std is None else tuple(std),
             base=preprocessing,
         ).with_file(None if transform is None else Path(transform), size)
-        options = VariantOptions(variant, num_classes, in_channels, size or chosen.input_size(), stride, shortcut)
+        options = VariantOptions(
+            variant,
+            num_classes,
+            in_channels,
+            size or chosen.input_size(),
+            stride,
+            shortcut,
+            None if str(weights).lower() in PREPARED else chosen.resized_side(),
+        )
         chosen_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         check_outputs(chosen_outputs)
         digest = None if expect_sha256 is None else parse_digest(expect_sha256)

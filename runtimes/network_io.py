@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes.errors import ArtifactError, ModelMismatchError
+from runtimes.errors import ArtifactError, CompatibilityError, ModelMismatchError
 from runtimes.images.preprocessing import Pixels, normalise
-from runtimes.images.spec import Preprocessing
+from runtimes.images.spec import IMAGE_CHANNELS, Preprocessing
 from runtimes.runtime import Runtime
 from runtimes.tensors.spec import TensorSpec
 
@@ -89,6 +90,25 @@ class NetworkInput:
         if fill and self.batch is not None and len(inputs) < self.batch:
             inputs = np.concatenate([inputs, np.zeros((self.batch - len(inputs), *inputs.shape[1:]), inputs.dtype)])
         return np.ascontiguousarray(inputs, self.spec.dtype)
+
+
+def check_image_channels(channels: int | None, path: Path) -> None:
+    """Check that image files can be prepared for a network, before any of them is read.
+
+    Args:
+        channels: The number of input channels, or ``None`` if unknown.
+        path: The model file.
+
+    Raises:
+        CompatibilityError: No image file has so many channels.
+    """
+    if channels is not None and channels not in IMAGE_CHANNELS:
+        raise CompatibilityError(
+            f"the network takes {channels} channels, and image files have {' or '.join(map(str, IMAGE_CHANNELS))}",
+            code="channels-not-of-images",
+            path=path,
+            hint="rexport serve takes its tensors",
+        )
 
 
 def _takes_pixels(spec: TensorSpec) -> bool:

@@ -190,6 +190,32 @@ def test_folders_mean_what_their_names_say(case: Folders) -> None:
     assert case.code in (None, *codes)
 
 
+@pytest.mark.parametrize(
+    ("names", "reading", "wanted", "said"),
+    [
+        (("test/cat", "val/cat"), None, "test", "classes:PATH takes every folder"),
+        (("test/cat", "val/cat"), "splits", "test", "those of test; PATH/val takes others"),
+        (("test/cat", "val set/cat"), "splits", "test", "PATH/'val set' takes others"),
+        (("test", "val"), "splits", "train", "those of val (validation images, because there is no train part)"),
+        (("train/cat", "extra/cat"), "splits", "test", "a folder test would be taken first"),
+        (("test/cat", "extra/cat"), "splits", "test", None),
+    ],
+)  # fmt: skip
+def test_a_reading_that_the_user_says_is_no_guess(
+    names: tuple[str, ...],
+    reading: class_folders.Reading | None,
+    wanted: class_folders.Split,
+    said: str | None,
+) -> None:
+    found = class_folders.read([f"{name}/1.png" for name in names], wanted, reading)
+    assert found is not None
+    sentences = [notice.sentence for notice in found.notices]
+    assert len(sentences) == (said is not None)
+    assert all(str(said) in sentence for sentence in sentences)
+    assert all(("taken as parts" in sentence) == (reading is None) for sentence in sentences)
+    assert all(("classes:PATH" in sentence) == (reading is None) for sentence in sentences)
+
+
 def test_the_forms_of_a_dataset_are_read(tmp_path: Path) -> None:
     place = folder_of(tmp_path / "my vehicles", {f"{name}/x/1.png": png(1) for name in ("bus", "train")})
     with refuses(ArtifactError, "dataset-layout-unclear", f"classes:'{place}'", f"splits:'{place}'"):

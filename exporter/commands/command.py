@@ -114,6 +114,17 @@ class SectionedCommand(click.Command):
         self.examples = tuple(examples)
         self.heading = heading
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does. An empty value, as of an unset variable of a shell, is refused: no option has one, and as a
+        path it would be the current folder."""
+        if not ctx.resilient_parsing:
+            values, _, _ = self.make_parser(ctx).parse_args(list(args))
+            for param in self.get_params(ctx):
+                value = values.get(param.name or "")
+                if "" in (value if isinstance(value, (list, tuple)) else [value]):
+                    raise click.BadParameter("the value is empty", ctx, param)
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_lists(formatter, self.lists(ctx))
 

@@ -255,14 +255,16 @@ def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
 
 
 def _variant_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """The values of ``variant_options`` by the fields of a variant."""
+    """The values of ``variant_options``, and the side of resized images, by the arguments of ``customise``."""
     names = ("in_channels", "size", "stride", "shortcut")
-    return {"classes": options["num_classes"]} | {name: options[name] for name in names}
+    changed = {name: options[name] for name in names}
+    return {"classes": options["num_classes"], "resized": options.get("resized")} | changed
 
 
 def request_of(network: str, options: dict[str, Any], listener: ExportListener) -> ExportRequest:
     """The request that the values of ``export_options`` come to. A checkpoint is read and the user's code is
-    run here. Without ``--size``, the input has the size of the images after preprocessing, if that is chosen.
+    run here. Without ``--size``, the input has the size of the images after preprocessing, if that is chosen; or of
+    ``--resize`` alone, if that is smaller than the usual size.
 
     Raises:
         UsageError: as ``customise_variant``; or weights or a part of a checkpoint are named where there are none.
@@ -274,10 +276,13 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     from exporter.weights.checkpoint import stem
     from exporter.weights.modules import FactoryRequest, from_factory
     from exporter.weights.recognition import VariantOptions, from_checkpoint
-    from exporter.weights.sources import ORIGINS
+    from exporter.weights.sources import ORIGINS, PREPARED
 
     preprocessing = preprocessing_of(options, options["size"])
-    options = options | {"size": options["size"] or preprocessing.input_size()}
+    options = options | {
+        "size": options["size"] or preprocessing.input_size(),
+        "resized": None if options["weights"].lower() in PREPARED else preprocessing.resized_side(),
+    }
     same = ("out", "seed", "batch", "labels", "data", "force", "activation")
     given = {name: options[name] for name in same} | {"raw": options["input"] == "raw", "preprocessing": preprocessing}
     given["expected"] = ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"])

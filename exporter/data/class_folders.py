@@ -146,7 +146,9 @@ def _find_splits(parts: _Inner, wanted: Split, reading: Reading | None) -> _Sort
     split = _choose_split({name: named[name] for name in deep}, wanted)
     images = {name: path for name, path in parts.items() if path[0] in deep and len(path) > 2}
     return _Sorting(
-        {name: _without_twin(path) for name, path in images.items()}, split, (_split_notice(named, split, wanted),)
+        {name: _without_twin(path) for name, path in images.items()},
+        split,
+        _split_notices(named, split, wanted, reading),
     )
 
 
@@ -170,7 +172,7 @@ def _find_unsorted(
     named = parts_of({path[0] for path in parts.values() if len(path) > 1}) if reading != "classes" else {}
     split = _choose_split(named, wanted) if named else None
     chosen = [name for name, path in parts.items() if split is None or path[0] == split]
-    notices = () if split is None else (_split_notice(named, split, wanted),)
+    notices = () if split is None else _split_notices(named, split, wanted, reading)
     return ClassFolders(tuple(chosen), None, (), split, notices) if chosen else None
 
 
@@ -223,14 +225,23 @@ def _class_notice(named: Collection[str], top: Collection[str]) -> tuple[Reason,
     return (Reason("dataset-split-is-class", f"{sentence}; splits:PATH takes it as a part of the dataset"),)
 
 
-def _split_notice(named: Mapping[str, Part], split: str, wanted: Split) -> Reason:
-    part = named[split]
+def _split_notices(named: Mapping[str, Part], split: str, wanted: Split, reading: Reading | None) -> tuple[Reason, ...]:
+    """Return the notice about the chosen part.
+
+    Where the user says that the folders are parts, only the choice between them is a guess.
+    """
+    part, parts = named[split], first_names(sorted(named))
+    others = [f"PATH/{shell_word(name)}" for name in sorted(named) if name != split][:MAX_NAMED]
+    if reading is None:
+        beginning, end = f"{parts}: taken as parts of the dataset", "classes:PATH takes every folder as a class"
+    elif others:
+        beginning, end = f"the parts of the dataset are {parts}", f"{' or '.join(others)} takes others"
+    elif part != wanted:
+        beginning, end = f"the only part of the dataset is {parts}", f"a folder {wanted} would be taken first"
+    else:
+        return ()
     absent = "" if part == wanted else f" ({part} images, because there is no {wanted} part)"
-    return Reason(
-        "dataset-split-chosen",
-        f"{first_names(sorted(named))}: taken as parts of the dataset; the images are those of {quote(split)}"
-        f"{absent}; classes:PATH takes every folder as a class",
-    )
+    return (Reason("dataset-split-chosen", f"{beginning}; the images are those of {quote(split)}{absent}; {end}"),)
 
 
 def _inner_folders_notice(paths: Collection[tuple[str, ...]], classes: Collection[str]) -> tuple[Reason, ...]:

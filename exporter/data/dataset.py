@@ -438,7 +438,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
         raise ModelMismatchError(
             f"the dataset has {len(names)} classes, but the network has {classes}",
             code="class-count-mismatch",
-            hint=f"use a dataset of {classes} classes, or export with --num-classes {len(names)}"
+            hint=f"use images of its {classes} classes, with a folder for each"
             if classes > 1
             else "the accuracy of a network with one output is not measured",
         )

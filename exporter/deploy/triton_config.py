@@ -19,6 +19,7 @@ from exporter.deploy.triton_settings import (
 from runtimes import files
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, BackendUnavailableError, CompatibilityError, quote
+from runtimes.images.spec import IMAGE_CHANNELS
 from runtimes.libraries import importing, missing_library
 from runtimes.network_io import LOGITS
 from runtimes.tensors.spec import TensorSpec
@@ -92,7 +93,7 @@ def labels_of(manifest: Manifest) -> tuple[str, ...] | None:
 
 def takes_images(manifest: Manifest) -> bool:
     """Return whether ``model.py`` can prepare encoded images for the network: grey or colour ones, as known."""
-    return manifest.preprocessing is not None and manifest.preprocessing.channels in (1, 3)
+    return manifest.preprocessing is not None and manifest.preprocessing.channels in IMAGE_CHANNELS
 
 
 def _parameters(

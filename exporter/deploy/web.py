@@ -114,9 +114,18 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
     artifact = Artifact.read(request.model)
     _check_model(artifact, FILE_LIMIT_BYTES if request.is_single else FOLDER_LIMIT_BYTES)
     samples = _samples(request.samples, artifact.manifest)
-    files.check_writable(page.parent)
-    listener.step("finding ONNX Runtime Web")
-    runtime = find_runtime(request.runtime, listener.notice)
+    with files.folder_to_fill(page.parent):
+        site = _make_site(request, samples, listener)
+        listener.step("writing the page")
+        description = codec.dumps(site.model)
+        if request.is_single:
+            page_folder.write_file(page, page_files.single_page(site.words, description, site.contents).encode())
+        else:
+            page_folder.write_folder(page, page_files.folder_page(site.words), description, site.contents)
+    return page
+
+
+def _make_site(request: SiteRequest, samples: Sequence[Mapping[str, str]], listener: ExportListener) -> Site:
     listener.step("opening the model")
     with open_classifier(
         PredictionRequest(
@@ -131,14 +140,8 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
         ),
         listener,
     ) as classifier:
-        site = _site(classifier, runtime, samples)
-    listener.step("writing the page")
-    description = codec.dumps(site.model)
-    if request.is_single:
-        page_folder.write_file(page, page_files.single_page(site.words, description, site.contents).encode())
-        return page
-    page_folder.write_folder(page, page_files.folder_page(site.words), description, site.contents)
-    return page
+        listener.step("finding ONNX Runtime Web")
+        return _site(classifier, find_runtime(request.runtime, listener.notice), samples)
 
 
 def _check_model(artifact: Artifact, limit_bytes: int) -> None:
@@ -166,7 +169,7 @@ def _check_model(artifact: Artifact, limit_bytes: int) -> None:
 def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping[str, str]]) -> Site:
     artifact, preprocessing = classifier.runtime.artifact, classifier.preprocessing
     network_input, outputs = NetworkInput.find(classifier.runtime, preprocessing), find_outputs(classifier.runtime)
-    _check_network(artifact, network_input, outputs, preprocessing.channels)
+    _check_network(artifact, network_input, outputs)
     manifest = artifact.manifest
     found = (runtime.contents[CODE], runtime.contents[WASM], artifact.path.read_bytes())
     contents = {
@@ -206,9 +209,7 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
     return Site(_words(classifier, runtime), model, contents)
 
 
-def _check_network(
-    artifact: Artifact, network_input: NetworkInput, outputs: Mapping[str, object], channels: int
-) -> None:
+def _check_network(artifact: Artifact, network_input: NetworkInput, outputs: Mapping[str, object]) -> None:
     if LOGITS not in outputs:
         raise CompatibilityError(
             "the network has no output logits, so it labels nothing",
@@ -216,9 +217,9 @@ def _check_network(
             path=artifact.path,
             hint="rexport onnx --output logits exports it",
         )
-    if network_input.spec.dtype not in DTYPES or channels not in (1, 3):
+    if network_input.spec.dtype not in DTYPES:
         raise CompatibilityError(
-            f"a page fills inputs of {' or '.join(DTYPES)} with 1 or 3 channels, not {network_input.spec}",
+            f"a page fills inputs of {' or '.join(DTYPES)}, not {network_input.spec}",
             code="web-input-unsupported",
             path=artifact.path,
         )

@@ -31,6 +31,7 @@ from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, 
 from runtimes.escaping import csv_cell, printable
 from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import decode
+from runtimes.network_io import check_image_channels
 from runtimes.tensors.activation import Activation
 
 STDIN = "-"
@@ -201,6 +202,8 @@ def open_classifier(request: PredictionRequest, listener: ExportListener) -> Cla
     known, names = (None, None) if source is None else (source.preprocessing, source.labels)
     if artifact.manifest is None and source is not None:
         listener.notice(unverified(artifact))
+    channels = len(request.preprocessing.mean or ()) or None if source is None else source.channels
+    check_image_channels(channels, request.path)
     _check_preprocessing(request, known, source is not None)
     runtime = runtimes.open(request.path, request.backend, request.device, request.threads)
     try:

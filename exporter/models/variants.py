@@ -369,6 +369,18 @@ def variant(name: str) -> Variant:
     return row
 
 
+def assume_size(usual: tuple[int, int], resized: int | None) -> tuple[int, int]:
+    """Return the size of the input where nobody says it: the usual one, or that of smaller images.
+
+    A network of 224 x 224 pixels may crop images of 256 pixels, but those of 64 pixels would have a black margin.
+
+    Args:
+        usual: The usual (height, width) in pixels.
+        resized: The height and width of square images after resizing and padding, or ``None`` if unknown.
+    """
+    return usual if resized is None or resized >= min(usual) else (resized, resized)
+
+
 def customise(
     row: Variant,
     *,
@@ -377,6 +389,7 @@ def customise(
     size: tuple[int, int] | None = None,
     stride: Stride | None = None,
     shortcut: Shortcut | None = None,
+    resized: int | None = None,
 ) -> Variant:
     """Return a copy of a variant with some options replaced. ``None`` keeps the value of the variant.
 
@@ -387,6 +400,7 @@ def customise(
         size: The (height, width) of the input in pixels.
         stride: The position of the stride in bottlenecks.
         shortcut: The shortcut option.
+        resized: As for ``assume_size``, if there is no ``size``.
 
     Raises:
         UsageError: A number is below 1, a plain network is given a shortcut option, or a network of basic blocks is
@@ -397,7 +411,7 @@ def customise(
         row,
         classes=row.classes if classes is None else classes,
         in_channels=row.in_channels if in_channels is None else in_channels,
-        size=row.size if size is None else size,
+        size=assume_size(row.size, resized) if size is None else size,
         stride=row.stride if stride is None else stride,
         shortcut=row.shortcut if shortcut is None else shortcut,
     )

@@ -85,6 +85,12 @@ class PreprocessingOptions:
             crop = self.base.crop
         return None if crop is None else (crop[0] + 2 * pad, crop[1] + 2 * pad)
 
+    def resized_side(self) -> int | None:
+        """Return the height and width of square images after resizing and padding, or ``None`` if a crop follows."""
+        if not isinstance(self.resize, int) or self.input_size() is not None:
+            return None
+        return self.resize + 2 * (self.pad or 0)
+
     def apply(self, base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
         """Return ``base`` with the chosen fields in place of its own.
 

@@ -14,7 +14,7 @@ from exporter.data.dataset import noise
 from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
 from exporter.models.factory import build_module
-from exporter.models.variants import Stride, Variant, variant
+from exporter.models.variants import Stride, Variant, assume_size, variant
 from exporter.weights import checkpoint, matching, translation
 from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.matching import Notify, describe_variant
@@ -281,6 +281,8 @@ def _custom_network(
     _check_weights(module)
     declared, source = _declared_shape(module)
     channels, size = options.in_channels or declared[0], options.size or (declared[1], declared[2])
+    if options.size is None and source == "assumed":
+        size = assume_size(size, options.resized)
     inputs = noise((IMAGES, channels, *size), seed)
     logits = _logits(module, inputs, name)
     classes = logits.shape[1]

@@ -39,6 +39,7 @@ class VariantOptions:
         size: As for ``exporter.models.variants.customise``.
         stride: As for ``exporter.models.variants.customise``.
         shortcut: As for ``exporter.models.variants.customise``.
+        resized: As for ``exporter.models.variants.customise``.
     """
 
     name: str | None = None
@@ -47,6 +48,7 @@ class VariantOptions:
     size: tuple[int, int] | None = None
     stride: Stride | None = None
     shortcut: Shortcut | None = None
+    resized: int | None = None
 
     @property
     def chosen(self) -> frozenset[str]:
@@ -67,6 +69,7 @@ class VariantOptions:
             size=self.size,
             stride=self.stride,
             shortcut=self.shortcut,
+            resized=self.resized,
         )
 
 

@@ -48,7 +48,10 @@ IMAGENET_PREPROCESSING = Preprocessing(
 )
 """The preprocessing with which torchvision evaluates its ImageNet weights."""
 
-ORIGINS = ("random", "bundled", "imagenet")
+PREPARED = ("bundled", "imagenet")
+"""The origins of weights that come with their preprocessing."""
+
+ORIGINS = ("random", *PREPARED)
 """The values of ``--weights`` besides a file."""
 
 MAX_SEED = (1 << 63) - 1

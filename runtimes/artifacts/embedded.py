@@ -47,6 +47,11 @@ class Embedded:
         digest = manifest_digest(manifest)
         return cls(manifest.name, manifest.labels, manifest.preprocessing, digest, manifest.activation)
 
+    @property
+    def channels(self) -> int | None:
+        """The number of input channels, or ``None`` if unknown."""
+        return None if self.preprocessing is None else self.preprocessing.channels
+
     def as_json(self) -> str:
         """Return the description as it stands in the metadata."""
         return codec.dumps(self)

@@ -489,6 +489,15 @@ class Manifest:
             raise UsageError("an input must have dimensions", code="manifest-input-scalar")
 
     @property
+    def channels(self) -> int | None:
+        """The number of input channels, or ``None`` for an input that is not a batch of images."""
+        shape = self.inputs[0].shape
+        if len(shape) != 4:
+            return None
+        channels = shape[3 if self.inputs[0].dtype == "uint8" else 1]
+        return channels if isinstance(channels, int) else None
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """The (height, width) of the input in pixels, or ``None`` for an input that is not a batch of images."""
         shape = self.inputs[0].shape

@@ -20,7 +20,7 @@ from runtimes.images.preprocessing import (
     open_image,
     read_file,
 )
-from runtimes.images.spec import MAX_PIXELS, Preprocessing
+from runtimes.images.spec import IMAGE_CHANNELS, MAX_PIXELS, Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ class DevicePreparation:
 
     def __init__(self, preprocessing: Preprocessing, decoder: Decoder, device: str, batch: int | None) -> None:
         scaled = preprocessing.scaled_decoding
-        if not preprocessing.antialias or preprocessing.channels not in (1, 3) or scaled:
+        if not preprocessing.antialias or preprocessing.channels not in IMAGE_CHANNELS or scaled:
             raise UsageError(
                 "decoding on a GPU needs images of 1 or 3 channels that are resized with antialiasing, and "
                 "decodes them in full",

@@ -46,6 +46,7 @@ from runtimes.errors import BackendUnavailableError, InputError, ResourceError, 
 from runtimes.images import sampling
 from runtimes.images.contents import ImageContent as ImageContent
 from runtimes.images.contents import is_content, read_content
+from runtimes.images.spec import IMAGE_CHANNELS
 from runtimes.images.spec import MAX_PIXELS as MAX_PIXELS
 from runtimes.images.spec import Preprocessing as Preprocessing
 
@@ -211,7 +212,7 @@ def decode(image: Image, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pix
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
-    if channels not in (1, 3):
+    if channels not in IMAGE_CHANNELS:
         raise InputError(
             f"a network of {channels} input channels takes only arrays as images",
             code="image-must-be-array",
@@ -240,7 +241,7 @@ def _name_path(image: str | os.PathLike[str] | ImageContent, work: Callable[[byt
 
 
 def _from_array(array: NDArray[Any], channels: int) -> Pixels:
-    allowed = (1, 3, 4) if channels in (1, 3) else (channels,)
+    allowed = (1, 3, 4) if channels in IMAGE_CHANNELS else (channels,)
     if array.dtype != np.uint8:
         raise InputError(
             f"the image is an array of dtype {array.dtype}; expected uint8 pixels from 0 to 255",
@@ -258,7 +259,7 @@ def _from_array(array: NDArray[Any], channels: int) -> Pixels:
             hint="if the channels come first, pass array.transpose(1, 2, 0)" if channels_first else None,
         )
     pixels: Pixels = np.asarray(array)
-    if channels not in (1, 3):
+    if channels not in IMAGE_CHANNELS:
         return pixels
     return _in_channels(_blend_with_white(pixels) if pixels.shape[2] == 4 else pixels, channels)
 

@@ -13,6 +13,9 @@ from runtimes.frozen_dataclass import dataclass
 MAX_PIXELS = 80_000_000
 """The largest number of pixels of an image, before and after resizing. Pillow warns from 89,478,486 pixels on."""
 
+IMAGE_CHANNELS = (1, 3)
+"""The numbers of channels that a decoded image may have: grey or coloured."""
+
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 """The filter of resizing, by Pillow's names."""
 
@@ -129,7 +132,7 @@ class Preprocessing:
                 code="antialias-needs-filter",
             )
 
-        if self.scaled_decoding and (self.resize is None or not self.antialias or self.channels not in (1, 3)):
+        if self.scaled_decoding and (self.resize is None or not self.antialias or self.channels not in IMAGE_CHANNELS):
             raise UsageError(
                 "scaled decoding needs images of 1 or 3 channels that are resized with antialiasing",
                 code="scaled-decoding-unsupported",

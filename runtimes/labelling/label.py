@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runtimes.arguments import is_count
 from runtimes.artifacts.artifact import Artifact
+from runtimes.artifacts.embedded import read_embedded
 from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, UsageError, quote
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
 from runtimes.labelling.executor import Executor
@@ -24,7 +25,7 @@ from runtimes.labelling.sources.opening import SourceForm, absolute, recognise_s
 from runtimes.labelling.stores import Store, open_store
 from runtimes.labelling.work import WorkerSettings
 from runtimes.libraries import missing_library
-from runtimes.network_io import FEATURES
+from runtimes.network_io import FEATURES, check_image_channels
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
     Raises:
         UsageError: A number is no integer or out of range.
         ArtifactError: The network has no features.
+        CompatibilityError: The network takes no images of files.
     """
     numbers = request.top, request.shard, request.batch
     if not all(map(is_count, numbers)):
@@ -216,6 +218,8 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
             path=artifact.path,
             hint="rexport onnx --output logits,features exports it",
         )
+    known = manifest or read_embedded(artifact)
+    check_image_channels(None if known is None else known.channels, artifact.path)
 
 
 def _find_job(

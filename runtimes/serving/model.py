@@ -9,8 +9,8 @@ from pathlib import Path
 
 from runtimes import notices, opening
 from runtimes.classifier import Classifier
-from runtimes.errors import ArtifactError, Reason, UsageError, quote
-from runtimes.network_io import LOGITS, find_outputs
+from runtimes.errors import ArtifactError, CompatibilityError, Reason, UsageError, quote
+from runtimes.network_io import LOGITS, check_image_channels, find_outputs
 from runtimes.runtime import Runtime
 from runtimes.serving.batcher import NetworkBatch
 
@@ -71,11 +71,14 @@ class ServedModel:
         except (UsageError, ArtifactError) as error:
             if error.code not in _WITHOUT_IMAGES:
                 raise
-            notices.inform(
-                Reason("model-opened-for-tensors", f"model {name} takes tensors and no images: {error.what}")
-            )
+            _announce_tensors(name, error.what)
             runtime = opening.open(path, backend, device, threads, gpu_mem_limit=gpu_mem_limit)
             return cls(name, runtime, None)
+        try:
+            check_image_channels(classifier.preprocessing.channels, classifier.runtime.artifact.path)
+        except CompatibilityError as error:
+            _announce_tensors(name, error.what)
+            return cls(name, classifier.runtime, None)
         return cls(name, classifier.runtime, classifier)
 
     @property
@@ -103,6 +106,10 @@ class ServedModel:
     def close(self) -> None:
         """Wait for running calls, then free the model. A second call does nothing."""
         self.runtime.close()
+
+
+def _announce_tensors(name: str, why: str) -> None:
+    notices.inform(Reason("model-opened-for-tensors", f"model {name} takes tensors and no images: {why}"))
 
 
 def model_name(path: str | os.PathLike[str]) -> str:

@@ -184,15 +184,24 @@ def test_other_channels_need_statistics_for_preprocessing() -> None:
 
 
 def test_data_without_statistics_is_refused() -> None:
-    request = ExportRequest(customise(BASIC, in_channels=4), "unused", data="fashion-mnist")
-    with refuses(UsageError, "option-needs-statistics", "--data", "--mean", "--std", "4"):
+    request = ExportRequest(customise(BASIC, in_channels=1), "unused", data="fashion-mnist")
+    with refuses(UsageError, "option-needs-statistics", "--data", "--mean", "--std", "1"):
         prepare(request, SILENT)
 
 
 def test_data_of_other_classes_is_refused() -> None:
     request = ExportRequest(customise(BASIC, classes=7), "unused", data="fashion-mnist")
-    with refuses(ModelMismatchError, "data-class-count", "10", "7", "--num-classes"):
+    with refuses(ModelMismatchError, "data-class-count", "10", "7", "export with --num-classes 10"):
         prepare(request, SILENT)
+
+
+def test_trained_weights_have_their_number_of_classes(tmp_path: Path) -> None:
+    """Another one would be refused, as the tensors have another shape. So the advice is about the images."""
+    torch.save(build(customise(BASIC, classes=7)).state_dict(), tmp_path / "best.pth")
+    request = ExportRequest(customise(BASIC, classes=7), "unused", str(tmp_path / "best.pth"), data="fashion-mnist")
+    with refuses(ModelMismatchError, "data-class-count", "10", "images of its 7 classes") as caught:
+        prepare(request, SILENT)
+    assert "--num-classes" not in str(caught.value)
 
 
 def test_real_images_come_with_their_classes() -> None:

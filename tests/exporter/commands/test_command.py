@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,12 +10,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.cli import rbench
 from exporter.cli import cli
 from exporter.commands.command import COLUMN, MODEL, OUTPUT, RUNTIME, Group, NameChoice, OptionSection, stack_options
 from exporter.commands.values import Names
 from exporter.models.outputs import OUTPUTS
 from exporter.network import ExportRequest
 from runtimes.errors import CheckFailedError
+from scripts.docs.pages import walk
 
 
 @click.group("program", cls=Group, examples=("program work a", "program --version"))
@@ -157,3 +160,24 @@ def test_outputs_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             cli.main(arguments, standalone_mode=False)
     assert [request.outputs for request in asked] == [("logits",), ("features", "logits", "cam"), ("stages",)]
     assert [request.selection.headless for request in asked] == [False, False, True]
+
+
+def values_of(command: click.Command) -> Iterator[list[str]]:
+    """What stands behind the name of the command where one of its options or arguments is empty."""
+    for param in command.params:
+        if isinstance(param, click.Option) and not param.is_flag:
+            yield from ([param.opts[0], ""], [f"{param.opts[-1]}="] if param.opts[-1].startswith("--") else [])
+    arguments = [param for param in command.params if isinstance(param, click.Argument)]
+    yield from (["x"] * before + [""] for before, _ in enumerate(arguments))
+
+
+@pytest.mark.parametrize("group", [cli, rbench], ids=["rexport", "rbench"])
+def test_no_option_and_no_argument_takes_an_empty_value(group: click.Group) -> None:
+    """It comes from a variable of the shell that is not set, and is no path."""
+    tried = 0
+    for context, command in walk(group, click.Context(group, info_name="program")):
+        for values in filter(None, values_of(command)):
+            done = CliRunner().invoke(group, [*context.command_path.split()[1:], *values])
+            assert (done.exit_code, "the value is empty" in done.output) == (2, True), (context.command_path, values)
+            tried += 1
+    assert tried > 100

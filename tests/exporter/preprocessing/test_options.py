@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from exporter.cli import onnx as onnx_command
 from exporter.commands.options import request_of
+from exporter.models.resnet import build
 from exporter.models.variants import customise, variant
 from exporter.network import ExpectedAccuracy, ExportRequest
-from exporter.preprocessing.description import assumption, describe_steps
+from exporter.preprocessing.description import assumption, black_margin, describe_steps
 from exporter.preprocessing.options import ASSUMABLE, NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
+from exporter.weights.sources import LoadedWeights
 from runtimes.errors import ModelMismatchError, UsageError
 from runtimes.images.preprocessing import Preprocessing
-from tests.exporter.small import SILENT
+from tests.exporter.small import SILENT, recording
 from tests.refusals import refuses
 
 NET = customise(variant("resnet18"), size=(64, 64))
@@ -121,9 +124,52 @@ def test_the_notice_names_what_is_assumed_alone() -> None:
     assert "times 255" in str(assumption("best.pth", chosen(PreprocessingOptions(scale=1))))
 
 
-def requested(*arguments: str) -> ExportRequest:
-    with onnx_command.make_context("onnx", ["resnet18", *arguments]) as context:
-        return request_of("resnet18", context.params, SILENT)
+def requested(*arguments: str, network: str = "resnet18") -> ExportRequest:
+    with onnx_command.make_context("onnx", [network, *arguments]) as context:
+        return request_of(network, context.params, SILENT)
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "side"),
+    [
+        ("resnet18", "--resize 64", 64),
+        ("resnet18", "--resize 64 --pad 4", 72),
+        ("resnet18", "--resize 256", 224),
+        ("resnet18", "--resize 232", 224),
+        ("resnet18", "--resize 224", 224),
+        ("resnet18", "--resize 64 --size 96", 96),
+        ("resnet18", "--resize 64 --crop 56", 56),
+        ("resnet18", "--resize 128 --weights imagenet", 224),
+        ("resnet20", "--resize 28 --weights bundled", 32),
+        ("resnet20", "--resize 40", 32),
+        ("resnet20", "--resize 24", 24),
+    ],
+)
+def test_a_resize_below_the_usual_size_is_the_size(network: str, arguments: str, side: int) -> None:
+    """A larger one is cropped, as ImageNet's 256 and 232 pixels are; weights with their preprocessing keep theirs."""
+    assert requested(*arguments.split(), network=network).variant.size == (side, side)
+
+
+def test_a_transform_says_the_size_beside_a_resize(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"resize": 80, "crop": [72, 72], "pad": 0, "mean": HALF, "std": HALF}))
+    assert requested("--resize", "64", "--transform", str(path)).variant.size == (72, 72)
+
+
+@pytest.mark.parametrize(("resize", "side"), [(24, 24), (40, 32)])
+def test_a_checkpoint_takes_the_size_of_a_small_resize(resize: int, side: int, tmp_path: Path) -> None:
+    notices, listener = recording()
+    torch.save(build(customise(variant("resnet20"), shortcut="B")).state_dict(), tmp_path / "best.pth")
+    checkpoint = str(tmp_path / "best.pth")
+    with onnx_command.make_context("onnx", [checkpoint, "--resize", str(resize)]) as context:
+        request = request_of(checkpoint, context.params, listener)
+    assert isinstance(request.weights, LoadedWeights)
+    assert (request.variant.size, request.weights.record.assumed) == ((side, side), ("size",))
+    assert f"size {side}x{side} (--size)" in str(notices[0])
+    view = choose_preprocessing(request.preprocessing, None, request.variant)
+    assert view is not None
+    assert (view.resize, view.crop) == (resize, (side, side))
+    assert black_margin(view) is None
 
 
 def test_options_of_the_command_line_become_fields() -> None:

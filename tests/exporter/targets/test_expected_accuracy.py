@@ -124,8 +124,17 @@ def test_another_accuracy_leaves_no_file_and_names_the_cause(trained: Trained, t
     assert " 16 100.00 %" in str(caught.value)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("--resize 16x16 ")
+    assert " or " not in caught.value.hint
     assert list(tmp_path.iterdir()) == []
     assert "preprocessing-not-in-weights" in reason_codes(notices)
+
+
+def test_every_cause_that_fits_is_named(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the network mixes classes up, an order of labels may explain what a preprocessing explains as well."""
+    monkeypatch.setattr("exporter.targets.expected_accuracy._best_order", lambda *_: 1.0)
+    with refuses(CheckFailedError, "top1-differs", "another order of the labels 100.00 %") as caught:
+        onnx_file.export(request(trained, tmp_path, NOTHING_CHOSEN), SILENT)
+    assert caught.value.hint == "--labels FILE or --resize 16x16 gives the expected accuracy"
 
 
 def test_no_cause_is_named_where_none_is_found(trained: Trained, tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ def test_the_shape_of_the_input_is_assumed_in_words() -> None:
     found = network_of(module, ANY, 0, notices.append)
     assert (found.network.in_channels, found.network.size, found.network.classes) == (1, (224, 224), 2)
     assert all(word in str(notices[0]) for word in ("224x224", "--size", "--in-channels"))
+    small = network_of(module, VariantOptions(resized=64), 0, notices.append)
+    assert small.network.size == (64, 64)
+    assert "the size 64x64 assumed (--size)" in str(notices[1])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,8 @@ def test_the_shape_that_a_module_declares_is_taken(attribute: str, value: object
     notices: list[str | Reason] = []
     module = filled(Vgg).eval()
     setattr(module, attribute, value)
-    assert network_of(module, ANY, 0, notices.append).network.size == SHAPE[2:]
+    for options in (ANY, VariantOptions(resized=16)):
+        assert network_of(module, options, 0, notices.append).network.size == SHAPE[2:]
     assert f"of its {attribute} (--size)" in str(notices[0])
 
 

@@ -116,7 +116,7 @@ def test_other_formats_are_refused(request_: SiteRequest, fake_artifact: FakeFac
         write_site(replace(request_, model=fake_artifact().path), SILENT)
 
 
-def pooling(path: Path, channels: int, output: str) -> Path:
+def pooling(path: Path, channels: int, output: str, kind: int = TensorProto.FLOAT) -> Path:
     """Writes a network without a manifest, whose output is the mean of each channel."""
     shape = ["batch", channels, 8, 8]
     node = helper.make_node("ReduceMean", ["input", "axes"], [output], keepdims=0)
@@ -124,8 +124,8 @@ def pooling(path: Path, channels: int, output: str) -> Path:
     graph = helper.make_graph(
         [node],
         "pooling",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape[:2])],
+        [helper.make_tensor_value_info("input", kind, shape)],
+        [helper.make_tensor_value_info(output, kind, shape[:2])],
         [axes],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
@@ -160,10 +160,18 @@ def test_a_trunk_is_refused(request_: SiteRequest, tmp_path: Path) -> None:
     assert not request_.page.exists()
 
 
-def test_an_input_of_five_channels_is_refused(request_: SiteRequest, tmp_path: Path) -> None:
+def test_an_input_of_five_channels_is_refused_and_leaves_no_folder(request_: SiteRequest, tmp_path: Path) -> None:
     model = pooling(tmp_path / "five.onnx", 5, "logits")
-    with refuses(CompatibilityError, "web-input-unsupported", "5"):
-        write_site(replace(request_, model=model, preprocessing=without_manifest(5)), SILENT)
+    request = replace(request_, model=model, preprocessing=without_manifest(5), out=f"{tmp_path}/five/site/")
+    with refuses(CompatibilityError, "channels-not-of-images", "5"):
+        write_site(request, SILENT)
+    assert not (tmp_path / "five").exists()
+
+
+def test_an_input_of_another_type_is_refused(request_: SiteRequest, tmp_path: Path) -> None:
+    model = pooling(tmp_path / "half.onnx", 3, "logits", TensorProto.FLOAT16)
+    with refuses(CompatibilityError, "web-input-unsupported", "float16"):
+        write_site(replace(request_, model=model, preprocessing=without_manifest(3)), SILENT)
 
 
 def test_a_model_that_is_too_large_is_refused(request_: SiteRequest, monkeypatch: pytest.MonkeyPatch) -> None:
