@@ -425,6 +425,19 @@ def require_utf8(path: str | os.PathLike[str]) -> None:
         ) from error
 
 
+def find_read_failure(path: Path) -> ResourceError | None:
+    """Return why a file cannot be read, or ``None`` if it can: a library that refuses a file may not tell.
+
+    Args:
+        path: The file.
+    """
+    try:
+        read_head(path, 1)
+    except ResourceError as error:
+        return error
+    return None
+
+
 def require_folder(folder: Path) -> None:
     """Check that the folder exists.
 

@@ -134,6 +134,10 @@ def _translate_error(error: Exception, artifact: Artifact | None) -> RexportErro
         return ResourceError(f"OpenVINO ran out of memory: {text}", code="openvino-out-of-memory", path=path)
     if "not supported" in text or "unsupported" in text.lower():
         return CompatibilityError(f"OpenVINO cannot run the model: {text}", code="openvino-cannot-run", path=path)
+    if path is not None and "Could not open the file" in text:
+        return ResourceError.from_os(OSError("OpenVINO could not open the file"), path, "read")
+    if path is not None and (failure := files.find_read_failure(path)) is not None:
+        return failure
     return ArtifactError(f"OpenVINO cannot read the model: {text}", code="openvino-refused-file", path=path)
 
 

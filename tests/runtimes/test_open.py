@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -525,3 +526,23 @@ def test_a_type_that_numpy_lacks_is_refused(tmp_path: Path, backend: str, place:
     path.write_bytes(model.SerializeToString())
     with refuses(CompatibilityError, "tensor-type-unsupported", "x" if place == "input" else "y", "bf"):
         runtimes.open(path, backend)
+
+
+@pytest.mark.parametrize(("backend", "fixture"), [
+    ("onnxruntime", "onnx_artifact"), ("openvino", "onnx_artifact"), ("pytorch", "pt2_artifact")
+])  # fmt: skip
+@pytest.mark.parametrize("there", ["nothing", "a folder"])
+def test_a_file_that_is_gone_meanwhile_is_not_called_damaged(
+    request: pytest.FixtureRequest, tmp_path: Path, backend: str, fixture: str, there: str
+) -> None:
+    """Libraries say little about calls of the system that fail; exit code 6 and not 3."""
+    source: Artifact = request.getfixturevalue(fixture)
+    for file in source.path.parent.glob(f"{source.path.name}*"):
+        shutil.copy(file, tmp_path)
+    artifact = Artifact.read(tmp_path / source.path.name)
+    artifact.path.unlink()
+    if there == "a folder":
+        artifact.path.mkdir()
+    code = {"nothing": "file-access-failed", "a folder": "file-not-regular"}[there]
+    with refuses(ResourceError, code, artifact.path):
+        registry.find_backend(backend).open(artifact, Options("cpu", 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
 from runtimes.onnx import graph as onnxfile
@@ -68,6 +69,8 @@ def translate_error(error: Exception, artifact: Artifact | None) -> RexportError
         return CompatibilityError(
             f"ONNX Runtime cannot run the model: {text}", code="onnxruntime-cannot-run", path=path
         )
+    if path is not None and (failure := files.find_read_failure(path)) is not None:
+        return failure
     return ArtifactError(f"ONNX Runtime cannot read the model: {text}", code="onnxruntime-refused-file", path=path)
 
 

@@ -19,6 +19,8 @@ from runtimes.devices import CPU, DeviceName
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
+    ResourceError,
+    RexportError,
     quote,
 )
 from runtimes.libraries import importing, missing_library
@@ -98,6 +100,10 @@ def load_program(
             return move_program(program, device.numbered)
     except torch.OutOfMemoryError as error:
         raise translate_error(error) from error
+    except RexportError:
+        raise
+    except OSError as error:
+        raise ResourceError.from_os(error, artifact.path, "read") from error
     except Exception as error:
         text = quote(str(error).split("\n")[0] or type(error).__name__)
         if "busy or unavailable" in text:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtimes import files
 from runtimes.artifacts.rebuild_command import EXPORT_AGAIN
 from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver, sentence
 from runtimes.errors import (
@@ -69,6 +70,8 @@ def parse(builder: Any, onnx: Path, flavor: Flavor, log: Log) -> ParsedNetwork:
     with needing_driver(flavor, log):
         parser = library.OnnxParser(network, logger(flavor, log))
     if not parser.parse_from_file(os.fspath(onnx)):
+        if (failure := files.find_read_failure(onnx)) is not None:
+            raise failure
         raise _parser_error([parser.get_error(index) for index in range(parser.num_errors)], flavor, onnx)
     try:
         return ParsedNetwork(network, parser, *_specs(network))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -28,6 +27,9 @@ CONTENT_ROWS = 16
 
 BUFFER_BYTES = 1 << 20
 """The size of the pieces in which a column is read, so that a row group is never in memory as a whole."""
+
+_TAIL_BYTES = 8
+"""The size of the end of a Parquet file: the length of the footer before it, in 4 bytes, and the name of the format."""
 
 HUGGING_FACE = "image.bytes"
 """The column of encoded images in the Parquet files of Hugging Face data sets."""
@@ -121,7 +123,17 @@ class ParquetSource:
         """Return the footers' digests of the files that hold images."""
         if self._column == "uri":
             return ""
-        return "\n".join(f"{name} {_footer_digest(self._file(name))}" for name in self._names)
+        return "\n".join(f"{name} {self._footer_digest(name)}" for name in self._names)
+
+    def _footer_digest(self, name: str) -> str:
+        """Return the digest of the footer of a file: the places, sizes and statistics of all its columns.
+
+        The bytes are digested, because pyarrow 26 ends the process if statistics in them are damaged and asked for.
+        """
+        with self._translating(name), self._store.open(name) as file:
+            end = file.size() - _TAIL_BYTES
+            length = int.from_bytes(file.read_at(4, end), "little")
+            return hashlib.sha256(file.read_at(length, max(0, end - length))).hexdigest()
 
     def contents(self, images: Sequence[ListedImage]) -> Iterator[str | bytes]:
         """Yield the URIs or, row by row, the encoded images."""
@@ -182,14 +194,3 @@ def _values(batch: pyarrow.RecordBatch) -> list[bytes | None]:
     column = batch.column(0)
     values: list[bytes | None] = (column.field(0) if batch.schema.names[0] == "image" else column).to_pylist()
     return values
-
-
-def _footer_digest(file: ParquetFile) -> str:
-    """Return the digest of the footer of a Parquet file: the places, sizes and statistics of all its columns.
-
-    The footer is digested as a whole, because pyarrow 26 ends the process if the statistics of a column are damaged and
-    its ``ColumnChunkMetaData`` is asked for.
-    """
-    footer = io.BytesIO()
-    file.metadata.write_metadata_file(footer)
-    return hashlib.sha256(footer.getvalue()).hexdigest()
