@@ -316,7 +316,7 @@ def _remarks(
         )
     if lost is None and (reason := why_no_drop(old, new)):
         yield Reason(reason.code, f"top-1 accuracy not compared: {reason}")
-    yield from _circumstances(old, new)
+    yield from _circumstances(old, new, limits.strict)
     if p50 is None:
         return
     if p50.units != "processes":
@@ -330,7 +330,7 @@ def _remarks(
         )
 
 
-def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
+def _circumstances(old: Figures, new: Figures, strict: bool) -> Iterator[Reason]:
     """Yield other differences of the measurements, and whether the machine was busy."""
     fields = {"backend version": "backend_version", "provider": "provider", "arithmetic": "arithmetic"}
     for words, field in fields.items():
@@ -347,7 +347,7 @@ def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
     for side, figures in (("OLD", old), ("NEW", new)):
         if figures.validity == "INVALID":
             yield Reason("side-invalid", f"{side} is INVALID: {figures.validity_reason}; its times are unreliable")
-        elif figures.validity is not None and figures.disturbances is None:
+        elif strict and figures.validity is not None and figures.disturbances is None:
             yield Reason("side-unwatched", f"{side}: the machine was not recorded, so nobody knows whether it was busy")
         elif figures.disturbances:
             others = len(figures.disturbances) - 1

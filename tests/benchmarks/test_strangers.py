@@ -118,7 +118,7 @@ TABLE = (
     First("run resnet20 --weights deep.pth", 4, "other-variant", "(use resnet32)"),
     First(
         "run resnet20 --weights twelve.pth --data fashion-mnist", 4, "data-class-count",
-        "(export with --num-classes 10; rexport onnx takes --num-classes, and rbench run its file)",
+        "(use images of its 12 classes, with a folder for each)",
     ),
     First(
         "run resnet20 --weights grey.pth --data fashion-mnist", 2, "option-needs-statistics",
