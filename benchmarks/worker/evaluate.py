@@ -1,4 +1,4 @@
-"""Evaluation on images. One thread prepares the images while the runtime processes earlier ones in another."""
+"""Evaluation on images. While a GPU processes some, a thread prepares the next ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks.process.job import Job
 from benchmarks.worker.inputs import Batches, evaluation
 from exporter.data.dataset import Unreadable
 from runtimes import Runtime
+from runtimes.devices import CPU
 from runtimes.parity import logits_of
 from runtimes.protocol import Array
 from runtimes.tensors.validation import check_rows
@@ -30,9 +31,9 @@ def evaluate(
 ) -> predictions.Predictions:
     """Return the predictions of the runtime for the images of the job.
 
-    Decoding and preprocessing use threads of their own, in addition to the ``job.threads`` of the runtime. Only the
-    whole evaluation is timed: idle processors are used, and without any, preprocessing takes the time that it would
-    take in sequence.
+    Decoding uses threads of its own, in addition to the ``job.threads`` of the runtime. For a GPU, preprocessing has
+    one too. On the CPU it takes its turn: a thread beside the runtime would delay one of its threads, and all others
+    would wait for that one, which takes longer than preprocessing itself.
 
     Args:
         job: The job.
@@ -58,7 +59,8 @@ def evaluate(
         check_rows(outputs, (name,), len(arrays))
         return outputs[name].astype(np.float32, copy=False)
 
-    with closing(prefetch(images.batches)) as batches:
+    ahead = images.batches if job.device == CPU else prefetch(images.batches)
+    with closing(ahead) as batches:
         return predictions.predict(infer_batch, report_batches(batches), images.targets)
 
 
