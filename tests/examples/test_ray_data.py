@@ -15,6 +15,7 @@ from pyarrow import parquet
 from runtimes import Classifier
 from scripts.figures.labelled_images import export_bundled, write_images
 from tests.peers import ROOT, peer
+from tests.processes import wait_for
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
 
@@ -54,6 +55,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return Recipe(tmp_path_factory.mktemp("recipe"))
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a Parquet file has been written to its end."""
+    return path.read_bytes().endswith(b"PAR1")
+
+
 def test_a_killed_run_resumes_without_doubles(recipe: Recipe, tmp_path: Path) -> None:
     first = recipe.start(tmp_path)
     end = time.monotonic() + LIMIT_S
@@ -61,6 +67,7 @@ def test_a_killed_run_resumes_without_doubles(recipe: Recipe, tmp_path: Path) ->
         time.sleep(0.02)
     first.kill()
     first.communicate()
+    wait_for(lambda: all(map(is_whole, tmp_path.glob("labels/*.parquet"))))  # Ray's workers end a little later
     committed = sum(parquet.read_metadata(path).num_rows for path in tmp_path.glob("labels/*.parquet"))
     assert 0 < committed < IMAGES
     second = recipe.start(tmp_path)
