@@ -79,7 +79,7 @@ GUESSES: tuple[Guess, ...] = (
         "Order of class folders for an artifact",
         "the names of the folders, and the labels of the artifact",
         "the order of the folders, unless the labels have the same names; `rexport label` takes numbers as outputs",
-        ("artifact-classes-by-position",),
+        ("artifact-classes-by-position", "class-folders-by-number"),
         NOT_KEPT,
         ("--labels",),
         ("class-order-numeric", "class-order-unclear", "class-count-mismatch", "label-number-too-large"),

@@ -198,6 +198,15 @@ def _outputs_of(
         _check_numbers(names, outputs)
         if labels is None:
             _check_folder_order(classes.folders, outputs)
+        elif classes.folders:
+            first = min(classes.folders, key=int)
+            notify(
+                Reason(
+                    "class-folders-by-number",
+                    f"the folders are numbers and no labels, so they are taken as outputs: {quote(first)} is "
+                    f"{quote(labels[int(first)])}; folders with the names of the labels are matched by name",
+                )
+            )
         return {name: int(name) for name in names}
     if outputs is None:
         raise ModelMismatchError(

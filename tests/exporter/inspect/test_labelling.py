@@ -178,6 +178,16 @@ def test_classes_of_a_file_that_says_nothing_are_unknown(fake_artifact: FakeFact
         _outputs_of(folders("3", "11"), job(10), artifact.path, lambda _: None)
 
 
+def test_numbers_beside_labels_are_announced_as_outputs(fake_artifact: FakeFactory) -> None:
+    path = fake_artifact().path
+    change(path, labels=("cat", "dog", *"cdefghij"))
+    heard: list[str | Reason] = []
+    assert _outputs_of(folders("3", "1"), job(10), path, heard.append) == {"1": 1, "3": 3}
+    (notice,) = heard
+    assert isinstance(notice, Reason)
+    assert (notice.code, "1 is dog" in notice.sentence) == ("class-folders-by-number", True)
+
+
 def test_numbers_of_folders_have_one_order(fake_artifact: FakeFactory) -> None:
     """Where the artifact has no labels, its outputs may be in the order of torchvision, which sorts 10 before 2."""
     wide = replace(SCRIPT, outputs=(replace(SCRIPT.outputs[0], shape=("batch", 12)),))
