@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,3 +77,17 @@ def fake_artifact(tmp_path: Path) -> FakeFactory:
         return publish_script(tmp_path / name, script)
 
     return make
+
+
+@pytest.fixture
+def notice_codes() -> Iterator[list[str]]:
+    """The codes of the notices on the logger of rexport."""
+    codes: list[str] = []
+    handler, logger = logging.Handler(), logging.getLogger("rexport")
+    handler.emit = lambda record: codes.append(vars(record)["code"])  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield codes
+    logger.removeHandler(handler)
+    logger.setLevel(level)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,28 +50,14 @@ def test_label_refuses_it_and_leaves_no_folder(four: Artifact, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def announced() -> Iterator[list[str]]:
-    """The codes of the notices on the logger of rexport."""
-    codes: list[str] = []
-    handler, logger = logging.Handler(), logging.getLogger("rexport")
-    handler.emit = lambda record: codes.append(vars(record)["code"])  # type: ignore[method-assign]
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield codes
-    logger.removeHandler(handler)
-    logger.setLevel(level)
-
-
-def test_serve_opens_it_for_tensors(four: Artifact, announced: list[str]) -> None:
+def test_serve_opens_it_for_tensors(four: Artifact, notice_codes: list[str]) -> None:
     model = ServedModel.open(four.path, "four", "onnxruntime")
     try:
         assert (model.classifier, model.labels_images) == (None, False)
         assert [spec.name for spec in model.runtime.outputs] == ["logits"]
     finally:
         model.close()
-    assert announced == ["model-opened-for-tensors"]
+    assert notice_codes == ["model-opened-for-tensors"]
 
 
 @pytest.mark.parametrize(("channels", "words"), [(1, "--mean 0.5 --std 0.5"), (4, "image files have 1 or 3 channels")])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,6 @@ def made(tmp_path: Path) -> Path:
     folder = tmp_path / "made"
     folder.mkdir()
     return publish_script(folder / "net.fake").path
-
-
-@pytest.fixture
-def notices() -> Iterator[list[str]]:
-    """The codes of the notices on the logger of rexport."""
-    codes: list[str] = []
-    handler, logger = logging.Handler(), logging.getLogger("rexport")
-    handler.emit = lambda record: codes.append(vars(record)["code"])  # type: ignore[method-assign]
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield codes
-    logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 def _renamed(made: Path) -> Path:
@@ -121,7 +106,7 @@ HELD: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
 
 
 @pytest.mark.parametrize("way", HELD)
-def test_an_artifact_holds_wherever_it_is(made: Path, way: str, notices: list[str]) -> None:
+def test_an_artifact_holds_wherever_it_is(made: Path, way: str, notice_codes: list[str]) -> None:
     digest = Artifact.read(made).manifest
     move, codes = HELD[way]
     path = move(made)
@@ -130,7 +115,7 @@ def test_an_artifact_holds_wherever_it_is(made: Path, way: str, notices: list[st
         assert artifact.manifest == digest
         artifact.check_digest()
         assert len(artifact.vectors().inputs) == 7
-    assert notices == codes
+    assert notice_codes == codes
     with runtimes.open(path) as runtime:
         assert runtime.artifact.manifest == digest
 
