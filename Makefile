@@ -11,7 +11,7 @@ PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no
 PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt)) .peers/node/.complete
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test fuzz peers test-long coverage browser cpp docs format figures sentences clean
+.PHONY: setup demo check style types layers test fuzz peers test-long coverage browser cpp docs format figures sentences clean
 
 setup: .venv/.complete
 
@@ -32,10 +32,16 @@ demo: .venv/.demo  # has fewer extras than setup, and so is there sooner
 	$(BIN)/rexport inspect $(DEMO)/resnet20.onnx
 	@echo "the artifact is $(DEMO)/resnet20.onnx; try: $(BIN)/rexport predict $(DEMO)/resnet20.onnx IMAGE..."
 
-check: setup
+check: style types layers
+
+style: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: setup
 	$(BIN)/mypy
+
+layers: setup
 	$(BIN)/lint-imports
 
 browser:  # for the tests of the page; without one they are skipped, and say so
@@ -44,13 +50,14 @@ browser:  # for the tests of the page; without one they are skipped, and say so
 		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium here, and it cannot be installed: the page is not tested in a browser"
 
-cpp:  # for the tests of the C++ headers; without a compiler and the libraries they are skipped, and say so
+cpp: | browser  # the two share one apt-get; for the tests of the C++ headers; without a compiler and the libraries they are skipped, and say so
 	@echo '#include <nlohmann/json.hpp>\n#include <cstdio>\n#include <jpeglib.h>\n#include <openssl/evp.h>' | g++ -E -x c++ - >/dev/null 2>&1 || { \
 		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
 		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends g++ nlohmann-json3-dev libjpeg-dev libssl-dev; \
 	} >/dev/null 2>&1 || echo "no C++ compiler with nlohmann-json, libjpeg and OpenSSL here: the C++ headers are not tested"
 
-test: check docs browser cpp  # a file stays in one process; tests/conftest.py puts the slowest files first
+test: setup  # a file stays in one process; tests/conftest.py puts the slowest files first
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target check docs browser cpp
 	@$(BIN)/python -m compileall -q exporter runtimes benchmarks rexport scripts tests
 	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) -m 'not peers and not slow'
 

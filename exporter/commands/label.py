@@ -133,13 +133,13 @@ def label_command(heading: str) -> SectionedCommand:
         with terminal.reserve_stdout(), terminal.listening() as listener:
             from exporter.document.status_line import is_live
             from exporter.inspect import labelling
-            from exporter.inspect.labelled_accuracy import Evaluation
+            from exporter.inspect.labelled_accuracy import LabelEvaluation
             from runtimes.labelling.label import label as label_images
             from runtimes.labelling.sources.opening import absolute
 
             open_executor = _executor(options, listener)
             request = _request(source, artifact, options)
-            evaluation = Evaluation(absolute(request.out), artifact, listener.notice) if evaluate else None
+            evaluation = LabelEvaluation(absolute(request.out), artifact, listener.notice) if evaluate else None
             progress = labelling.LabellingProgress(listener, evaluation, is_live(sys.stderr))
             result = label_images(request, open_executor, progress.job_listener())
             labelling.announce_end(result, listener.notice)

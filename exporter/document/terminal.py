@@ -119,7 +119,7 @@ def _print_table(table: Table, console: Console) -> None:
     if table.caption:
         console.print()
         console.print(_text(table.caption))
-    table, left_out = _fit(_marked(table), console.width)
+    table, left_out = _fit(_mark_best(table), console.width)
     rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         side: Literal["left", "right"] = "left" if column.left else "right"
@@ -140,7 +140,7 @@ def _print_table(table: Table, console: Console) -> None:
     console.print()
 
 
-def _marked(table: Table) -> Table:
+def _mark_best(table: Table) -> Table:
     """Return the table with a first column that marks the best rows, or unchanged if there are none."""
     if all(row.state != "best" for row in table.rows):
         return table

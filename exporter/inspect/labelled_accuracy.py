@@ -47,7 +47,7 @@ class LabelledAccuracy:
         return self.right / self.images
 
 
-class Evaluation:
+class LabelEvaluation:
     """Compares the labels of a job with the classes of its images.
 
     ``match`` finds the classes before the images are labelled, and ``measure`` counts afterwards.

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from exporter.format import count
-from exporter.inspect.labelled_accuracy import Evaluation, LabelledAccuracy
+from exporter.inspect.labelled_accuracy import LabelEvaluation, LabelledAccuracy
 from exporter.network import ExportListener
 from runtimes import codec
 from runtimes.errors import Reason, quote
@@ -38,7 +38,7 @@ class LabellingProgress:
     def __init__(
         self,
         listener: ExportListener,
-        evaluation: Evaluation | None,
+        evaluation: LabelEvaluation | None,
         live: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -300,7 +300,7 @@ class _Search:
             if options:
                 self._listener.notice(f"{self._spec.precision}: {options} makes this file again, without a search")
             return artifact
-        raise self._failed()
+        raise self._failure()
 
     def _reject(self, rejection: Rejection) -> None:
         self._tried += 1
@@ -356,7 +356,7 @@ class _Search:
                 return f"rejected on {record.runtime}: {'; '.join(map(str, exceeded))}"
         return f"rejected: {error.what}"
 
-    def _failed(self) -> CheckFailedError:
+    def _failure(self) -> CheckFailedError:
         closest = self._closest
         assert closest is not None
         figures = "; ".join(f"{record.runtime}: {describe_gate(record)}" for record in closest.records)

@@ -11,7 +11,15 @@ from pathlib import Path
 from runtimes.arguments import is_count
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.embedded import read_embedded
-from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, UsageError, quote
+from runtimes.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    CheckFailedError,
+    ResourceError,
+    RexportError,
+    UsageError,
+    quote,
+)
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
 from runtimes.labelling.executor import Executor
 from runtimes.labelling.in_process import InProcessExecutor
@@ -163,29 +171,46 @@ def label(
     written = read_job(store)
     if written is not None:
         check_same(written, job, out)  # another command may have begun here meanwhile
-    done, before = _find_done(output, request.retry_errors)
-    listener.planned(job, before)
-    settings = WorkerSettings(
-        job, form, str(request.artifact.resolve()), out, request.threads, request.decoding_threads
-    )
-    progress = before
-    if len(done) < job.shards:
-        output.retract_success()
-        open_shards = (shard for shard in range(job.shards) if shard not in done)
-        watch = JobWatch(
-            request.max_errors.images(job.images),
-            request.stall_s,
-            request.max_errors.images(job.images) >= job.images,
-            lambda progress: listener.progress(job, progress),
-        )
-        with closing(open_executor(settings)) as executor:
-            try:
-                progress = Driver(ShardQueue(job, open_shards), executor, output, watch, before).run()
-            except CheckFailedError as error:
-                error.say(error.what + _reasons(output), error.hint)
-                raise
+    try:
+        progress = _work(request, job, form, output, open_executor, listener)
+    except (CheckFailedError, ResourceError):  # the same command continues, and the listing may have taken long
+        raise
+    except RexportError:
+        output.withdraw_job()
+        raise
     counts = output.write_success()
     return LabellingResult(job, out, counts, progress)
+
+
+def _work(
+    request: LabellingRequest,
+    job: LabellingJob,
+    form: SourceForm,
+    output: LabellingOutput,
+    open_executor: Callable[[WorkerSettings], Executor],
+    listener: JobListener,
+) -> JobProgress:
+    """Label the shards that have no part yet, and return the progress."""
+    done, before = _find_done(output, request.retry_errors)
+    listener.planned(job, before)
+    if len(done) == job.shards:
+        return before
+    output.retract_success()
+    open_shards = (shard for shard in range(job.shards) if shard not in done)
+    watch = JobWatch(
+        request.max_errors.images(job.images),
+        request.stall_s,
+        request.max_errors.images(job.images) >= job.images,
+        lambda progress: listener.progress(job, progress),
+    )
+    artifact, out = str(request.artifact.resolve()), absolute(request.out)
+    settings = WorkerSettings(job, form, artifact, out, request.threads, request.decoding_threads)
+    with closing(open_executor(settings)) as executor:
+        try:
+            return Driver(ShardQueue(job, open_shards), executor, output, watch, before).run()
+        except CheckFailedError as error:
+            error.say(error.what + _reasons(output), error.hint)
+            raise
 
 
 def _reasons(output: LabellingOutput) -> str:

@@ -15,11 +15,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from runtimes import codec
-from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, quote
+from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, RexportError, quote
 from runtimes.labelling.job import LabellingJob
 from runtimes.labelling.listing import ListingReader
 from runtimes.labelling.parts import (
@@ -112,6 +113,12 @@ class LabellingOutput:
         """Write the job, if it is not there yet."""
         if self._store.kind(JOB) == "missing":
             self._store.write(JOB, codec.dumps(self._job, indent=1).encode() + b"\n")
+
+    def withdraw_job(self) -> None:
+        """Delete the job if it has no part, so that a command with other options may begin here."""
+        with suppress(RexportError):  # the caller has an error of its own to raise
+            if not any(_PART.fullmatch(entry.name) for entry in self._store.entries()):
+                self._store.delete(JOB)
 
     def write_part(self, shard: int, table: pyarrow.Table) -> None:
         """Write the rows of a shard. A part that exists is replaced by the same bytes.

@@ -14,8 +14,11 @@ from runtimes.serving.body import ClientWatch, read_body
 from runtimes.serving.inference_request import InferenceRequest
 from runtimes.serving.model import ServedModel
 from runtimes.serving.openapi import EXPLANATION, INDEX_PARAMETER, MODEL_PARAMETER, ONE_IMAGE_BODY, refusals
+from runtimes.serving.query import query_of
 from runtimes.serving.request_log import record_of
 from runtimes.serving.service import Service
+
+PARAMETERS = [MODEL_PARAMETER, INDEX_PARAMETER]
 
 
 def add_explain_route(app: FastAPI, service: Service) -> None:
@@ -31,10 +34,10 @@ def add_explain_route(app: FastAPI, service: Service) -> None:
         summary="Heat map of a class",
         tags=["Labels"],
         responses={200: EXPLANATION, **refusals(400, 404, 408, 413, 415, 503)},
-        openapi_extra={"requestBody": ONE_IMAGE_BODY, "parameters": [MODEL_PARAMETER, INDEX_PARAMETER]},
+        openapi_extra={"requestBody": ONE_IMAGE_BODY, "parameters": PARAMETERS},
     )
     async def explain(request: Request) -> Response:
-        arguments = request.query_params
+        arguments = query_of(request, PARAMETERS)
         served = service.model(arguments.get("model"))
         record = record_of(request.scope)
         record.model = served.name

@@ -18,11 +18,13 @@ from runtimes.serving.body import ClientWatch, read_body
 from runtimes.serving.inference_request import InferenceRequest
 from runtimes.serving.model import ServedModel
 from runtimes.serving.openapi import IMAGE_BODY, LABELS, MAX_TOP, MODEL_PARAMETER, TOP_PARAMETER, refusals
+from runtimes.serving.query import query_of
 from runtimes.serving.request_log import record_of
 from runtimes.serving.service import Service
 from runtimes.serving.sole_client import connection_of
 
 MULTIPART = "multipart/form-data"
+PARAMETERS = [MODEL_PARAMETER, TOP_PARAMETER]
 
 
 def add_label_route(app: FastAPI, service: Service) -> None:
@@ -38,10 +40,10 @@ def add_label_route(app: FastAPI, service: Service) -> None:
         summary="Labels of images",
         tags=["Labels"],
         responses={200: LABELS, **refusals(400, 404, 408, 413, 415, 503)},
-        openapi_extra={"requestBody": IMAGE_BODY, "parameters": [MODEL_PARAMETER, TOP_PARAMETER]},
+        openapi_extra={"requestBody": IMAGE_BODY, "parameters": PARAMETERS},
     )
     async def label(request: Request) -> Response:
-        arguments = request.query_params
+        arguments = query_of(request, PARAMETERS)
         served = service.model(arguments.get("model"))
         record = record_of(request.scope)
         record.model = served.name

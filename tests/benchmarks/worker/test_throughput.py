@@ -142,7 +142,7 @@ def test_a_thread_that_fails_ends_all_with_its_error() -> None:
         calls(2, infer).turn(0.05)
 
 
-def test_a_thread_that_fails_in_its_first_calls_ends_those_that_wait_for_it() -> None:
+def test_a_thread_that_fails_early_ends_those_that_wait() -> None:
     lock, left = threading.Lock(), [1]
 
     def infer(arrays: Arrays) -> Arrays:

@@ -107,6 +107,17 @@ def test_parts_of_a_dataset_that_count_together_are_named(fake_artifact: FakeFac
     assert f"rexport label {source}/test" in line
 
 
+@pytest.mark.parametrize("wrong", [("--backend", "tensorrt"), ("--evaluate",)])
+def test_a_job_that_fails_before_its_first_part_may_begin_again(
+    fake_artifact: FakeFactory, tmp_path: Path, wrong: tuple[str, ...]
+) -> None:
+    source = write_images(tmp_path / "photos", 3, (".",))
+    command = job(source, fake_artifact().path, tmp_path / "out")
+    assert here(main, "label", *command, *wrong).code in (2, 4)
+    assert not (tmp_path / "out" / "_job.json").exists()
+    assert here(main, "label", *command, "--top", "2").code == 0
+
+
 @pytest.mark.parametrize("text", ["x", "-1", "101%", "1.5", "%", "nan%"])
 def test_a_wrong_limit_of_errors_is_a_usage_error(text: str, tmp_path: Path) -> None:
     refused = here(main, "label", *job(tmp_path, tmp_path, tmp_path / "out"), "--max-errors", text)

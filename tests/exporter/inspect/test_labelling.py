@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from exporter.inspect.labelled_accuracy import (
-    Evaluation,
+    LabelEvaluation,
     LabelledAccuracy,
     _classes_of,
     _ListedClasses,
@@ -39,7 +39,7 @@ def measured(
     result: LabellingResult, artifact: Path, notify: Callable[[str | Reason], None] = lambda _: None
 ) -> LabelledAccuracy:
     """The accuracy of a finished job."""
-    evaluation = Evaluation(result.out, artifact, notify)
+    evaluation = LabelEvaluation(result.out, artifact, notify)
     evaluation.match(result.job)
     return evaluation.measure(result.job)
 

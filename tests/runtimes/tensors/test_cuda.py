@@ -189,7 +189,7 @@ def test_the_callers_device_comes_back(recorder: Recorder) -> None:
     assert recorder.cuda.cudaGetDevice()[1] == 3
 
 
-def test_recordings_of_other_threads_are_of_no_concern_where_a_device_is_current(recorder: Recorder) -> None:
+def test_recordings_of_other_threads_do_not_matter(recorder: Recorder) -> None:
     """ONNX Runtime's would otherwise be ended by a wait for an event, which fails as well."""
     modes = real.cudaStreamCaptureMode
 

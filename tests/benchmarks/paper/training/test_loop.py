@@ -285,6 +285,7 @@ def noise_images(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_steps_ends_in_the_same_bits(tmp_path: Path) -> None:
     """The real command, a real SIGKILL: 77 updates of ResNet-20 on small images, 14 an epoch, killed twice."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

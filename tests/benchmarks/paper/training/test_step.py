@@ -54,7 +54,7 @@ def by_hand(data: Data, steps: int) -> tuple[ResNet, float]:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # both in the compiler itself
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
 def test_updates_are_those_of_the_formula(data: Data, compiled: bool) -> None:
     wanted, losses = by_hand(data, 4)
     found = stepper(data, Arithmetic(compiled=compiled))

@@ -144,7 +144,7 @@ def test_a_model_without_a_manifest_has_no_check(request_: SiteRequest, tmp_path
     assert (description["activation"], description["outputs"]) == ("softmax", {"logits": "means"})
 
 
-def test_one_output_without_a_manifest_is_a_logit_or_a_probability(request_: SiteRequest, tmp_path: Path) -> None:
+def test_one_output_without_a_manifest_may_be_a_probability(request_: SiteRequest, tmp_path: Path) -> None:
     """The outputs for noise decide, as those of the first images do in Python."""
     model = pooling(tmp_path / "pooling.onnx", 1, "means")
     for scale, activation in ((0.5, "sigmoid"), (1.0, "none")):
@@ -160,7 +160,7 @@ def test_a_trunk_is_refused(request_: SiteRequest, tmp_path: Path) -> None:
     assert not request_.page.exists()
 
 
-def test_an_input_of_five_channels_is_refused_and_leaves_no_folder(request_: SiteRequest, tmp_path: Path) -> None:
+def test_five_channels_are_refused_and_leave_no_folder(request_: SiteRequest, tmp_path: Path) -> None:
     model = pooling(tmp_path / "five.onnx", 5, "logits")
     request = replace(request_, model=model, preprocessing=without_manifest(5), out=f"{tmp_path}/five/site/")
     with refuses(CompatibilityError, "channels-not-of-images", "5"):
