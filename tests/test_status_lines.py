@@ -74,6 +74,7 @@ def test_a_load(tmp_path: Path, onnx_artifact: Artifact) -> None:
     assert {status.split("]")[0] for status in session.statuses() if status[0] == "["} >= {"[1/3", "[3/3"}
 
 
+@pytest.mark.slow
 def test_a_search(tmp_path: Path, onnx_artifact: Artifact) -> None:
     out = tmp_path / "best.onnx"
     session = rbench(tmp_path, "tune", str(onnx_artifact.path), "--precision", "fp32", *SHORT, "-o", str(out))

@@ -36,8 +36,17 @@ TYPED = ("bundled", "resnet18", "resnet50")
 BUILT = ("bundled", *(name for name in LARGE if name != "resnet101"))
 """ResNet-101 only has more blocks of a kind than ResNet-50, and fewer than ResNet-152."""
 
+FAST = ("bundled", "resnet18")
+"""The networks that are built in seconds, and so by `make test`, as is ResNet-50 in int8."""
+
 CASES = [
-    pytest.param(name, precision, marks=pytest.mark.slow if name == "resnet152" or precision == "fp8" else ())
+    pytest.param(
+        name,
+        precision,
+        marks=()
+        if (name in FAST and precision != "fp8") or (name, precision) == ("resnet50", "int8")
+        else pytest.mark.slow,
+    )
     for name in BUILT
     for precision in BYTES
     if name in TYPED or precision == "fp32" or (name, precision) == ("resnet152", "fp8")

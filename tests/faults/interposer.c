@@ -164,11 +164,24 @@ ON_PATH(int, -1, symlink, (const char *a, const char *b), (a, b), AT_FDCWD, b)
 ON_PATH(int, -1, mkdir, (const char *p, mode_t m), (p, m), AT_FDCWD, p)
 ON_PATH(int, -1, mkdirat, (int i, const char *p, mode_t m), (i, p, m), i, p)
 ON_PATH(int, -1, creat, (const char *p, mode_t m), (p, m), AT_FDCWD, p)
-ON_PATH(FILE *, NULL, fopen, (const char *p, const char *m), (p, m), AT_FDCWD, p)
-ON_PATH(FILE *, NULL, fopen64, (const char *p, const char *m), (p, m), AT_FDCWD, p)
 
 /* A full disk can still be read: with all later calls, only opening to write fails. */
 #define COUNTED(flags) (!state[ONWARD] || ((flags) & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)))
+
+#define FOPEN(name) \
+    FILE *name(const char *path, const char *mode) \
+    { \
+        REAL(name); \
+        int writes = mode[strcspn(mode, "wa+")] != 0; \
+        if (path_below(AT_FDCWD, path) && COUNTED(writes ? O_WRONLY : O_RDONLY) && fault()) { \
+            fail(); \
+            return NULL; \
+        } \
+        return real(path, mode); \
+    }
+
+FOPEN(fopen)
+FOPEN(fopen64)
 
 #define MODE(flags) \
     mode_t mode = 0; \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,13 +54,16 @@ if job["device"] == "cuda:1" and job["number"]:
 """
 
 
-@pytest.fixture
-def with_gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    code = WORKER.replace("FAILS_ON", getattr(request, "param", ""))
+@contextmanager
+def gpus(code: str = "") -> Iterator[None]:
+    """Two GPUs. ``code`` runs in each worker before it begins."""
     row = replace(fake.BACKEND, devices=("cpu", "cuda"))
     rows = tuple(row if other.name == row.name else other for other in registry.all_backends())
-    monkeypatch.setattr(registry, "all_backends", lambda: rows)
-    monkeypatch.setattr(harness, "ScheduledJob", partial(ScheduledJob, program=(sys.executable, "-c", code)))
+    program = (sys.executable, "-c", WORKER.replace("FAILS_ON", code))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "all_backends", lambda: rows)
+        patch.setattr(harness, "ScheduledJob", partial(ScheduledJob, program=program))
+        yield
 
 
 def measure(folder: Path, processes: int = 1) -> tuple[Figures, ...]:
@@ -68,9 +73,13 @@ def measure(folder: Path, processes: int = 1) -> tuple[Figures, ...]:
     return Figures.of_all(list(runs.run(request, LISTENER)))
 
 
-@pytest.mark.usefixtures("with_gpus")
-def test_each_gpu_alone_and_then_both_at_once(tmp_path: Path) -> None:
-    found = measure(tmp_path)
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Figures, ...]:
+    with gpus():
+        return measure(tmp_path_factory.mktemp("gpus"))
+
+
+def test_each_gpu_alone_and_then_both_at_once(found: tuple[Figures, ...]) -> None:
     both = ("cuda", "cuda:1")
     rows = [(each.result.status, each.result.ran.device, each.result.asked.at_once) for each in found]
     assert rows == [("ok", "cuda", ()), ("ok", "cuda:1", ()), ("ok", "cuda", both), ("ok", "cuda:1", both)]
@@ -80,14 +89,14 @@ def test_each_gpu_alone_and_then_both_at_once(tmp_path: Path) -> None:
     assert (total.devices, total.images_per_s, total.alone_per_s) == (both, sum(rates[2:]), sum(rates[:2]))
     assert total.efficiency == pytest.approx(sum(rates[2:]) / sum(rates[:2]))
     assert totals(found[:3]) == ()  # of one of two nothing is the sum
-    text = as_text(run_document(found))
+    with gpus():
+        text = as_text(run_document(found))
     assert "cuda:1 at once" in text
     assert text.count("once, 1 thread") == 1
 
 
-@pytest.mark.usefixtures("with_gpus")
-def test_a_row_is_compared_on_its_own_gpu(tmp_path: Path) -> None:
-    results = [each.result for each in measure(tmp_path)]
+def test_a_row_is_compared_on_its_own_gpu(found: tuple[Figures, ...], tmp_path: Path) -> None:
+    results = [each.result for each in found]
     for result in results:
         assert find_timed_reference(result, results) is result
     assert len({configuration(result) for result in results}) == 4
@@ -96,11 +105,10 @@ def test_a_row_is_compared_on_its_own_gpu(tmp_path: Path) -> None:
     assert [result.asked for result in store.read(path)] == [result.asked for result in results]
 
 
-@pytest.mark.usefixtures("with_gpus")
-@pytest.mark.parametrize("with_gpus", [FAILS_ON], indirect=True)
 def test_a_gpu_that_fails_leaves_no_sum(tmp_path: Path) -> None:
     """Else the other one would be taken for both."""
-    found = measure(tmp_path, processes=2)
+    with gpus(FAILS_ON):
+        found = measure(tmp_path, processes=2)
     assert [each.result.status for each in found] == ["ok", "error", "error", "error"]
     reasons = [each.result.reason.code for each in found if each.result.reason is not None]
     assert reasons[1:].count("devices-not-at-once") == 1
