@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.records.samples import Transfers
 from runtimes.protocol import Arrays
-from runtimes.tensors import cuda
+from runtimes.tensors import cuda, cuda_objects
 from runtimes.tensors.device_clock import time_run
 
 WARM_UPS, COPIES = 3, 20
@@ -33,7 +33,7 @@ def measure_transfers(inputs: Arrays, outputs: Arrays, ordinal: int = 0) -> Tran
     if cuda.missing() is not None:
         return None
     with cuda.current(ordinal):
-        stream, events = cuda.Stream(), (cuda.Event(), cuda.Event())
+        stream, events = cuda_objects.Stream(), (cuda_objects.Event(), cuda_objects.Event())
         try:
             return Transfers(
                 _time_copies([array.nbytes for array in inputs.values()], stream.to_device, stream, events),
@@ -44,19 +44,19 @@ def measure_transfers(inputs: Arrays, outputs: Arrays, ordinal: int = 0) -> Tran
                 owned.close()
 
 
-def _to_host(stream: cuda.Stream) -> Callable[[int, int, int], None]:
+def _to_host(stream: cuda_objects.Stream) -> Callable[[int, int, int], None]:
     return lambda device, host, size_bytes: stream.to_host(host, device, size_bytes)
 
 
 def _time_copies(
     sizes_bytes: Sequence[int],
     copy: Callable[[int, int, int], None],
-    stream: cuda.Stream,
-    events: tuple[cuda.Event, cuda.Event],
+    stream: cuda_objects.Stream,
+    events: tuple[cuda_objects.Event, cuda_objects.Event],
 ) -> tuple[float, ...]:
     """Return the times of copies of these sizes, one after the other. ``copy`` takes device, host and size."""
     before, after = events
-    buffers = [(cuda.DeviceBuffer(size), cuda.PinnedBuffer(size)) for size in sizes_bytes]
+    buffers = [(cuda_objects.DeviceBuffer(size), cuda_objects.PinnedBuffer(size)) for size in sizes_bytes]
 
     def copy_all() -> None:
         for device, host in buffers:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from runtimes.tensors import cuda
+from runtimes.tensors import cuda, cuda_objects
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.spec import Array, TensorSpec
 from runtimes.tensors.stream_handle import LEGACY_DEFAULT
@@ -28,7 +28,7 @@ class QueuedRun:
         stream: The handle of the caller's stream, which waits for the run already, or ``None``.
     """
 
-    def __init__(self, device: int, events: Sequence[cuda.Event], stream: int | None) -> None:
+    def __init__(self, device: int, events: Sequence[cuda_objects.Event], stream: int | None) -> None:
         self.device = device
         self.stream = stream
         self._events = events
@@ -38,7 +38,7 @@ class QueuedRun:
         if stream != self.stream:
             with cuda.current(self.device):
                 for event in self._events:
-                    event.delay(cuda.BorrowedStream(stream))
+                    event.delay(cuda_objects.BorrowedStream(stream))
 
     def synchronize(self) -> None:
         """Block until the run has finished."""
@@ -57,7 +57,7 @@ class OutputBlock:
         readers: The handles of the streams that readers named.
     """
 
-    buffer: cuda.DeviceBuffer
+    buffer: cuda_objects.DeviceBuffer
     stream: int | None
     readers: set[int] = field(default_factory=set)
 
@@ -88,7 +88,7 @@ class CudaOutput:
         """Copy the output to a host array, as ``OutputOwner.copy_to``."""
         self._run.synchronize()
         with cuda.current(self._run.device):
-            cuda.copy_to_host(target.ctypes.data, self._block.buffer.pointer, target.nbytes)
+            cuda_objects.copy_to_host(target.ctypes.data, self._block.buffer.pointer, target.nbytes)
 
 
 class OutputMemory:
@@ -107,7 +107,7 @@ class OutputMemory:
         self._free_bytes = 0
         self._unordered: list[OutputBlock] = []
 
-    def take(self, size_bytes: int, stream: int | None, run_stream: cuda.Stream) -> OutputBlock:
+    def take(self, size_bytes: int, stream: int | None, run_stream: cuda_objects.Stream) -> OutputBlock:
         """Return a block of memory for an output. The device must be current.
 
         Args:
@@ -121,11 +121,11 @@ class OutputMemory:
         self._collect()
         blocks = self._free.get((size_bytes, stream))
         if not blocks:
-            return OutputBlock(cuda.DeviceBuffer(size_bytes), stream)
+            return OutputBlock(cuda_objects.DeviceBuffer(size_bytes), stream)
         block = blocks.pop()
         self._free_bytes -= size_bytes
         if block.readers - {stream}:
-            follow(run_stream, cuda.BorrowedStream(LEGACY_DEFAULT))
+            follow(run_stream, cuda_objects.BorrowedStream(LEGACY_DEFAULT))
         block.readers.clear()
         return block
 
@@ -143,7 +143,7 @@ class OutputMemory:
         """
         self._collect()
         if self._free or self._unordered:
-            cuda.synchronize_device()
+            cuda_objects.synchronize_device()
             for block in self._unordered:
                 block.buffer.close()
             self._unordered.clear()
@@ -170,7 +170,7 @@ class OutputMemory:
 
     def _order(self) -> None:
         """Wait for all readers of the collected blocks and keep these blocks. Those kept before make room for them."""
-        cuda.synchronize_device()
+        cuda_objects.synchronize_device()
         self._free_all()
         for block in self._unordered:
             block.readers.clear()
@@ -186,17 +186,17 @@ class OutputMemory:
         self._free_bytes = 0
 
 
-def follow(later: cuda.BorrowedStream, earlier: cuda.BorrowedStream) -> None:
+def follow(later: cuda_objects.BorrowedStream, earlier: cuda_objects.BorrowedStream) -> None:
     """Make work that is queued on ``later`` from now on wait for the work that is queued on ``earlier``."""
-    marker = cuda.Event(timed=False)
+    marker = cuda_objects.Event(timed=False)
     marker.record(earlier)
     marker.delay(later)
 
 
-def mark_end(run_stream: cuda.Stream, stream: int | None) -> cuda.Event:
+def mark_end(run_stream: cuda_objects.Stream, stream: int | None) -> cuda_objects.Event:
     """Queue and return an event on ``run_stream``. The caller's ``stream``, if there is one, waits for it."""
-    finished = cuda.Event(timed=False)
+    finished = cuda_objects.Event(timed=False)
     finished.record(run_stream)
     if stream is not None:
-        finished.delay(cuda.BorrowedStream(stream))
+        finished.delay(cuda_objects.BorrowedStream(stream))
     return finished

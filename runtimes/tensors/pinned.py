@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtimes.tensors import cuda
+from runtimes.tensors import cuda, cuda_objects
 from runtimes.tensors.spec import Array
 
 
@@ -21,13 +21,13 @@ def allocate_pinned_array(shape: tuple[int, ...], dtype: str, device: int) -> Ar
     """
     with cuda.current(device):
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        return np.asarray(_PinnedMemory(cuda.PinnedBuffer(size), shape, dtype))
+        return np.asarray(_PinnedMemory(cuda_objects.PinnedBuffer(size), shape, dtype))
 
 
 class _PinnedMemory:
     """Page-locked memory, as NumPy's array interface. It keeps the buffer."""
 
-    def __init__(self, buffer: cuda.PinnedBuffer, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, buffer: cuda_objects.PinnedBuffer, shape: tuple[int, ...], dtype: str) -> None:
         self._buffer = buffer
         self.__array_interface__ = {
             "version": 3,

@@ -44,7 +44,12 @@ def test_all_that_the_code_asks_for_is_there(surfaces: Surfaces) -> None:
 
 def test_the_code_is_understood(surfaces: Surfaces) -> None:
     """The reader would find nothing wrong in what it did not see."""
-    files = ("runtimes/tensors/cuda.py", "benchmarks/machine/gpu.py", "runtimes/backends/pytorch/streams.py")
+    files = (
+        "runtimes/tensors/cuda.py",
+        "runtimes/tensors/cuda_objects.py",
+        "benchmarks/machine/gpu.py",
+        "runtimes/backends/pytorch/streams.py",
+    )
     room = sorted((ROOT / "runtimes/backends/onnxruntime").glob("*.py"))
     read = [path.read_text(encoding="utf-8") for path in (*(ROOT / name for name in files), *room)]
     asked = [use for source in read for use in uses(source, surfaces)]

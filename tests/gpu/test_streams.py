@@ -19,7 +19,7 @@ from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt.session import EngineSession
 from runtimes.protocol import Description
 from runtimes.tensors import cuda
-from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.cuda_objects import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.tensors.spec import Array, TensorSpec
 from tests.gpu.conftest import images
 

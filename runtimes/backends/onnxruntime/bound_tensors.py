@@ -16,7 +16,7 @@ from runtimes.tensors.spec import Arrays, TensorSpec
 if TYPE_CHECKING:
     import onnxruntime
 
-    from runtimes.tensors import cuda
+    from runtimes.tensors import cuda_objects
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 """The shapes of all inputs or outputs, in the model's order."""
@@ -123,7 +123,7 @@ class Slot:
         for name, value in self._inputs.items():
             value.update_inplace(arrays[name])
 
-    def fill_from_device(self, pointers: Mapping[str, int], stream: cuda.Stream) -> None:
+    def fill_from_device(self, pointers: Mapping[str, int], stream: cuda_objects.Stream) -> None:
         """Queue copies of inputs that are on the device, C-ordered and of the inputs' dtypes and shapes.
 
         Args:

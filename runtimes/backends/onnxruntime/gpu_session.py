@@ -19,7 +19,7 @@ from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Description, Options, RunTimes
-from runtimes.tensors import cuda, dlpack
+from runtimes.tensors import cuda, cuda_objects, dlpack
 from runtimes.tensors.capture import capture_lock
 from runtimes.tensors.device_clock import time_run
 from runtimes.tensors.device_output import DeviceOutput
@@ -62,7 +62,7 @@ def open_on_gpu(
     # device when it is made, which would end the recordings of others.
     alone = capture_lock() if isinstance(provider, CudaProvider) else nullcontext()
     with GPU_LOCK, alone, cuda.current(provider.device_id):
-        stream = cuda.Stream()
+        stream = cuda_objects.Stream()
         session = session_factory.open_session(
             artifact, replace(provider, user_compute_stream=stream.handle), options.threads
         )
@@ -109,7 +109,7 @@ class OnnxRuntimeDeviceSession:
         self,
         model: BoundModel,
         description: Description,
-        stream: cuda.Stream,
+        stream: cuda_objects.Stream,
         running: Running,
     ) -> None:
         self.inputs = model.inputs
@@ -165,7 +165,7 @@ class OnnxRuntimeDeviceSession:
             return None
         slots = self._fill_new_slots(arrays)
         with cuda.current(self._ordinal):
-            before, after = cuda.Event(), cuda.Event()
+            before, after = cuda_objects.Event(), cuda_objects.Event()
 
         def queue_all() -> None:
             for slot in slots:
@@ -268,7 +268,7 @@ class OnnxRuntimeDeviceSession:
         images = (tensors or arrays)[self.inputs[0].name].shape[0]
         with cuda.current(self._model.ordinal):
             if stream is not None:
-                follow(self._stream, cuda.BorrowedStream(stream))
+                follow(self._stream, cuda_objects.BorrowedStream(stream))
             writer = OutputWriter(self.outputs, images, self._memory, self._stream, stream)
             for start, stop in batches.bounds(images, self._max_batch):
                 if tensors:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtimes.tensors import cuda
+from runtimes.tensors import cuda_objects
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.output_memory import OutputBlock, OutputMemory, QueuedRun, mark_end
 from runtimes.tensors.spec import TensorSpec
@@ -32,7 +32,7 @@ class OutputWriter:
         outputs: tuple[TensorSpec, ...],
         images: int,
         memory: OutputMemory,
-        run_stream: cuda.Stream,
+        run_stream: cuda_objects.Stream,
         stream: int | None,
     ) -> None:
         self._outputs = outputs

@@ -9,7 +9,7 @@ import weakref
 from runtimes.backends.tensorrt.batch_pieces import Piece, pieces
 from runtimes.backends.tensorrt.execution_context import Context, EngineModel, row_bytes, row_shape
 from runtimes.tensors.capture import capture_lock
-from runtimes.tensors.cuda import DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.cuda_objects import DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.tensors.device_clock import RunTimes, time_run
 from runtimes.tensors.spec import Arrays
 

@@ -12,7 +12,7 @@ import numpy as np
 from runtimes.artifacts.manifest import Profile
 from runtimes.errors import CompatibilityError, DeviceLostError, ResourceError
 from runtimes.tensors.capture import capture_lock, warn_unrecorded
-from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Stream
+from runtimes.tensors.cuda_objects import CudaGraph, DeviceBuffer, Stream
 from runtimes.tensors.spec import TensorSpec
 
 

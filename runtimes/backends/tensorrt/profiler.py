@@ -16,7 +16,7 @@ from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.errors import CompatibilityError, ResourceError
 from runtimes.onnx.graph import OnnxGraph
 from runtimes.tensors.capture import capture_lock
-from runtimes.tensors.cuda import DeviceBuffer, PinnedBuffer, Stream
+from runtimes.tensors.cuda_objects import DeviceBuffer, PinnedBuffer, Stream
 from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 _WARM_RUNS = 5

@@ -12,7 +12,7 @@ from runtimes.backends.tensorrt.execution_context import Context, EngineModel, r
 from runtimes.backends.tensorrt.recorded_runs import RecordedRuns, RunKind
 from runtimes.tensors import dlpack
 from runtimes.tensors.capture import capture_lock
-from runtimes.tensors.cuda import BorrowedStream, DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.cuda_objects import BorrowedStream, DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.output_memory import OutputMemory, QueuedRun, follow, mark_end

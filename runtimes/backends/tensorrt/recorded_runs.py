@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runtimes.backends.tensorrt.execution_context import Context, EngineModel
 from runtimes.tensors.capture import capture_lock
-from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Stream
+from runtimes.tensors.cuda_objects import CudaGraph, DeviceBuffer, Stream
 
 GRAPHS = 8
 """The largest number of recordings of a stream. The recording used least recently is dropped."""

@@ -22,7 +22,7 @@ from runtimes.errors import DeviceLostError, InputError
 from runtimes.protocol import Description, RunTimes
 from runtimes.tensors import cuda
 from runtimes.tensors.capture import capture_lock
-from runtimes.tensors.cuda import Event
+from runtimes.tensors.cuda_objects import Event
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.pinned import allocate_pinned_array

@@ -17,7 +17,7 @@ from runtimes.backends.tensorrt.batch_pieces import Piece
 from runtimes.backends.tensorrt.execution_context import Context, EngineModel, row_bytes, row_shape
 from runtimes.backends.tensorrt.recorded_runs import RecordedRuns, RunKind
 from runtimes.tensors import dlpack
-from runtimes.tensors.cuda import DeviceBuffer, PinnedBuffer, Stream
+from runtimes.tensors.cuda_objects import DeviceBuffer, PinnedBuffer, Stream
 from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.spec import Arrays, TensorSpec
 

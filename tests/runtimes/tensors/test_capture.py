@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from runtimes.tensors.capture import CaptureLock, capture_lock
-from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Stream
+from runtimes.tensors.cuda_objects import CudaGraph, DeviceBuffer, Stream
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
 

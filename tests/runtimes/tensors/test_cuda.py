@@ -20,7 +20,7 @@ import pytest
 from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError
 from runtimes.tensors import cuda
 from runtimes.tensors.capture import capture_lock
-from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
+from runtimes.tensors.cuda_objects import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt.cudadouble import CudaDouble, Recorder, gpu_uuid
 from tests.runtimes.backends.tensorrt.driverdouble import DriverDouble, install

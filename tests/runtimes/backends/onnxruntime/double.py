@@ -22,7 +22,7 @@ import onnxruntime
 import pytest
 
 from runtimes.backends.onnxruntime.serialised import GPU_LOCK
-from runtimes.tensors import cuda, dlpack
+from runtimes.tensors import cuda, cuda_objects, dlpack
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.runtimes.backends.tensorrt.cudadouble import holds_capture_lock
 
@@ -316,13 +316,13 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
     monkeypatch.setattr(cuda, "current", current)
     monkeypatch.setattr(cuda, "count", lambda: 2)
     monkeypatch.setattr(cuda, "device", _device)
-    monkeypatch.setattr(cuda, "Stream", lambda: Stream(recorder))
-    monkeypatch.setattr(cuda, "BorrowedStream", lambda handle: Stream(recorder, handle))
-    monkeypatch.setattr(cuda, "Event", lambda timed=True: _Event(recorder, timed))
-    monkeypatch.setattr(cuda, "DeviceBuffer", _Buffer)
-    monkeypatch.setattr(cuda, "copy_to_host", ctypes.memmove)
-    monkeypatch.setattr(cuda, "synchronize_device", lambda: recorder.events.append("wait device"))
-    monkeypatch.setattr(cuda, "PinnedBuffer", _Buffer)
+    monkeypatch.setattr(cuda_objects, "Stream", lambda: Stream(recorder))
+    monkeypatch.setattr(cuda_objects, "BorrowedStream", lambda handle: Stream(recorder, handle))
+    monkeypatch.setattr(cuda_objects, "Event", lambda timed=True: _Event(recorder, timed))
+    monkeypatch.setattr(cuda_objects, "DeviceBuffer", _Buffer)
+    monkeypatch.setattr(cuda_objects, "copy_to_host", ctypes.memmove)
+    monkeypatch.setattr(cuda_objects, "synchronize_device", lambda: recorder.events.append("wait device"))
+    monkeypatch.setattr(cuda_objects, "PinnedBuffer", _Buffer)
 
     def ordered(tensor: DeviceTensor, stream: int) -> None:
         assert tensor.pointer

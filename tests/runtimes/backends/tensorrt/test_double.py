@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from runtimes.backends.tensorrt.batch_pieces import Piece
-from runtimes.tensors.cuda import CudaGraph
+from runtimes.tensors.cuda_objects import CudaGraph
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.test_session import images
 

@@ -15,7 +15,7 @@ from runtimes.artifacts.manifest import Profile
 from runtimes.errors import DeviceLostError, InputError, ResourceError
 from runtimes.protocol import Array
 from runtimes.tensors import output_memory
-from runtimes.tensors.cuda import Stream
+from runtimes.tensors.cuda_objects import Stream
 from runtimes.tensors.device_output import DeviceOutput
 from runtimes.tensors.dlpack import device_tensor
 from runtimes.tensors.output_memory import mark_end
