@@ -313,6 +313,21 @@ def _training(inputs: Inputs, out: Path) -> Outcome:
     return _rbench("paper", "train", "resnet20", *schedule, "-o", out / f"run-{inputs.version}")
 
 
+def _check_runs(folder: Path) -> None:
+    """Check that what a run has written so far can be read."""
+    from benchmarks.paper.training import run
+
+    readers = {run.RUN: run.open_run, run.CURVE: run.curve}
+    for name, read in readers.items():
+        for path in folder.rglob(name):
+            read(path.parent)
+    for path in folder.rglob(run.CHECKPOINT):
+        run.read_checkpoint(path)
+
+
+TIMES = tuple(f"run-{version}/{name}" for version in ("old", "new") for name in ("run.json", "curve.jsonl"))
+"""The files of a training that hold times, and grow while it runs."""
+
 WRITERS: dict[str, Writer] = {
     "sample": Writer(lambda _, out: _call(lambda: sample_model.write("onnx", out, False)), check_artifacts),
     "results": Writer(_append, lambda folder: [store.read(path) for path in folder.glob("*.jsonl")]),
@@ -338,7 +353,7 @@ WRITERS: dict[str, Writer] = {
     "engine": Writer(
         _engine, check_artifacts, varies=("net.engine", "net.engine.json"), libraries=("tensorrt_rtx",), is_heavy=True
     ),
-    "training": Writer(_training, varies=("run-old/run.json", "run-old/curve.jsonl"), is_heavy=True),
+    "training": Writer(_training, _check_runs, varies=TIMES, is_heavy=True),
 }
 """All writers. Those that are not heavy need no PyTorch."""
 
