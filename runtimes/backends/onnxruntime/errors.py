@@ -21,8 +21,8 @@ _NO_KERNEL = re.compile(
     r"(?:Could not find an implementation for|Provider type for) (\w+)(?:\(\d+\))? node with name '(.*?)'"
 )
 
-_SYSTEM_ERROR = re.compile(r"system error number (\d+)")
-"""The message of ONNX Runtime if a call of the system fails while it reads the file."""
+_SYSTEM_ERROR = re.compile(r"(?:system error number|SystemError :) (\d+)")
+"""The messages of ONNX Runtime if a call of the system fails while it reads the file, or one with weights beside it."""
 
 _DEVICE = ("CUDA failure", "CUDA error", "CUDNN failure", "CUBLAS failure")
 """Errors after which the process can usually not use the GPU any more."""

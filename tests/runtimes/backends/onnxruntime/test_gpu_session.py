@@ -502,6 +502,12 @@ REFUSALS: dict[str, tuple[Exception, type[RexportError], str, tuple[object, ...]
         "file-access-failed",
         ("cannot read: Input/output error",),
     ),
+    "weights": (
+        Fail("SystemError : 5"),
+        ResourceError,
+        "file-access-failed",
+        ("cannot read: Input/output error",),
+    ),
     "anything": (Fail("anything"), ArtifactError, "onnxruntime-refused-file", ("anything",)),
 }
 """What the library says, and the error that it becomes."""
