@@ -40,6 +40,7 @@ def _measuring(
     Raises:
         RexportError: the parent of a file or folder is missing; as ``ResultsFile``; or there is no result yet.
     """
+    from benchmarks.commands.outputs import check_folder
     from benchmarks.commands.progress import listening
     from benchmarks.harness.collection import Collection
     from benchmarks.records.store import FILE_NAME
@@ -48,6 +49,7 @@ def _measuring(
 
     for parent in (path.parent for path in (folder, json_file) if path is not None):
         files.require_folder(parent)
+    check_folder(folder, json_file)
     places = (None if folder is None else folder / FILE_NAME, json_file)
     collection = Collection([place for place in places if place is not None])
     try:
@@ -355,8 +357,9 @@ def tune(
     from benchmarks.commands import outputs
     from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning import search
+    from benchmarks.tuning.artifact import target_of
     from benchmarks.tuning.findings import TuningGoal, TuningResult
-    from runtimes.files import require_folder
+    from runtimes.artifacts.artifact import manifest_path
 
     names = ("objective", "relative_to", "threads", "streams", "model_cache", "out", "force")
     goal = TuningGoal(max_drop=max_drop / 100, budget_s=search_s, **{name: common.pop(name) for name in names})
@@ -364,8 +367,11 @@ def tune(
     request = options.request_of(subjects, common)
     typed = replace(request, precisions=request.precisions or tuple(PRECISIONS))
     options.announce_unused(options.unused_options(typed))
-    if page is not None:
-        require_folder(page.parent)
+    target = target_of(request.subjects, goal.out, goal.force)
+    used = [target, manifest_path(target), *map(Path, request.subjects)]
+    outputs.check_targets([path for path in (page,) if path is not None], used, goal.force)
+    if json_file is not None:
+        outputs.check_targets([json_file], [*used, *(() if page is None else (page,))], force=True)
     with _measuring(lambda listener: search.tune(request, findings, listener), None, json_file) as (_, complete):
         if page is not None:
             outputs.write_page(page, tuning_document(findings, complete, explain=True))

@@ -13,6 +13,7 @@ from benchmarks.commands import options
 from benchmarks.records.identity import FIELDS
 from exporter.commands import streams, terminal
 from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
+from exporter.commands.options import force_option
 from exporter.commands.values import OutputFile
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ _FIELD_NAMES = [field.name for field in FIELDS]
     help="Markdown file to write, as for a pull request; - is standard output.",
 )
 @OUTPUT.option("--title", default="rbench", metavar="TEXT", help="Title of the page.")
+@force_option
 @terminal.debug_option
-def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, title: str) -> None:
+def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, title: str, force: bool) -> None:
     """Make one HTML page of results and findings.
 
     The page is a single file that opens without a network. For each configuration it shows the last run that reached
-    it. The command prints the paths of the files that it wrote.
+    it. The command prints the paths of the files that it wrote. A page that rbench wrote is replaced; any other file
+    only with --force.
     """
     from benchmarks.commands import outputs
     from benchmarks.records.findings import read
@@ -70,20 +73,12 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     from benchmarks.report.run import SHORT
     from benchmarks.report_html import svg
     from benchmarks.report_html.page import html
-    from runtimes.errors import UsageError
-    from runtimes.files import require_folder
 
     if page is None and markdown is None:
         page = PAGE
     rows_files, findings_files = _find_inputs(results)
-    inputs = {path.resolve() for path in (*rows_files, *findings_files)}
-    for path in (page, markdown):
-        if path is not None and path.resolve() in inputs:
-            raise UsageError(
-                "it is read and would be written over", code="output-is-input", path=path, hint="name another file"
-            )
-        if path is not None and str(path) != "-":
-            require_folder(path.parent)
+    targets = [path for path in (page, markdown) if path is not None and str(path) != "-"]
+    outputs.check_targets(targets, (*rows_files, *findings_files), force)
     if page is not None:
         svg.require("the page's plots")
     rows = _read_rows(rows_files, required=not findings_files)

@@ -20,10 +20,10 @@ from exporter.document import blocks
 from exporter.document.blocks import Block, Document, Folded, Remark, Section, Sentence, Table, Verdict
 from runtimes.escaping import html_text as text
 
-_HEAD = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-)
+MARK = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="rbench">'
+"""The beginning of every page, by which a later command knows that it may be replaced."""
+
+_HEAD = f'{MARK}<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
 
 VALIDITY = {"run-valid": "Valid", "run-invalid": "Invalid", "run-preliminary": "Preliminary"}
 """Badge of a run by the code of the remark that has the verdict on it."""

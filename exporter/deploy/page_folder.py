@@ -35,6 +35,11 @@ def name_content(name: str, content: bytes) -> str:
     return str(path.with_name(f"{path.stem}.{hashlib.sha256(content).hexdigest()[:8]}{path.suffix}"))
 
 
+def files_beside(page: Path) -> tuple[Path, ...]:
+    """Return the files of a page whose names have no digest, so that they may be those of somebody else."""
+    return tuple(page.with_name(name) for name in (*page_files.MODULES, STYLE, DESCRIPTION))
+
+
 def write_folder(page: Path, markup: str, description: str, contents: Mapping[str, bytes]) -> None:
     """Write a page with its files. If that fails or is killed, an older page still works.
 
@@ -80,10 +85,10 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _contents_in(folder: Path) -> Iterator[Path]:
-    """Yield the contents of pages in the folder, and those of older versions of rexport, whose names have no digest."""
+    """Yield the contents of pages in the folder. A name without a digest, as ``model.onnx``, is a file of the user."""
     for name in CONTENTS:
         path = folder / name
-        shape = re.compile(rf"{re.escape(path.stem)}(\.[0-9a-f]{{8}})?{re.escape(path.suffix)}")
+        shape = re.compile(rf"{re.escape(path.stem)}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
         yield from (each for each in path.parent.glob("*") if shape.fullmatch(each.name))
 
 

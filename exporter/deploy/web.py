@@ -104,13 +104,16 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
         listener: Receives the progress and notices.
 
     Raises:
-        UsageError: The page exists, the model is too large for a page, or a sample is; or as ``predict``.
+        UsageError: The page or a file that belongs to it exists, the model is too large for a page, or a sample is; or
+            as ``predict``.
         CompatibilityError: The model is no ONNX file in one part, or its input is of another type than ``DTYPES``.
         RexportError: The model cannot be opened, ONNX Runtime Web is not found, or the disk fails.
     """
     page = request.page
-    if page.exists() and not request.force:
-        raise files.target_exists(page)
+    written = (page,) if request.is_single else (page, *page_folder.files_beside(page))
+    for path in written:
+        if path.exists() and not request.force:
+            raise files.target_exists(path)
     artifact = Artifact.read(request.model)
     _check_model(artifact, FILE_LIMIT_BYTES if request.is_single else FOLDER_LIMIT_BYTES)
     samples = _samples(request.samples, artifact.manifest)

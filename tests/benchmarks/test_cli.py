@@ -297,6 +297,20 @@ def test_debug_shows_where(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("error")
 
 
+@pytest.mark.parametrize("command", ["run", "load"])
+def test_files_of_others_in_the_folder_are_kept(tmp_path: Path, command: str) -> None:
+    subject = artifact(tmp_path, TIMED)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "out/results.md").write_text("mine")
+    done = here(cli.main, command, subject, "-o", tmp_path / "out")
+    assert (done.code, error_codes(done.stderr)) == (2, ["folder-of-others"])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.md"]
+    for name in ("results.jsonl", "results.html"):
+        done = here(cli.main, command, subject, "-o", tmp_path / "new", "--json", tmp_path / "new" / name)
+        assert (done.code, error_codes(done.stderr)) == (2, ["results-written-twice"])
+
+
 def test_a_results_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("dear diary\n")

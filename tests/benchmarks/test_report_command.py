@@ -88,6 +88,30 @@ def test_what_is_read_is_not_written_over(results: Path, option: str) -> None:
     assert (results / "results.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["-o", "--markdown"])
+def test_a_file_of_others_is_replaced_only_by_force(results: Path, tmp_path: Path, option: str) -> None:
+    path = tmp_path / "notes.html"
+    path.write_text("mine")
+    with refuses(UsageError, "target-exists", "notes.html"):
+        called(results, option, path)
+    assert path.read_text() == "mine"
+    called(results, option, path, "--force")
+    assert path.read_text() != "mine"
+
+
+def test_an_own_page_and_an_empty_file_are_replaced(results: Path, tmp_path: Path) -> None:
+    assert called(results) == called(results, "--title", "Again") == "report.html\n"
+    assert "Again" in Path("report.html").read_text()
+    (tmp_path / "summary").touch()
+    assert called(results, "--markdown", "summary") == "summary\n"
+
+
+def test_two_outputs_are_two_files(results: Path) -> None:
+    with refuses(UsageError, "output-is-input", "same.html"):
+        called(results, "-o", "same.html", "--markdown", "./same.html")
+    assert not Path("same.html").exists()
+
+
 def test_files_that_are_not_rows(results: Path, tmp_path: Path) -> None:
     with refuses(ResourceError, "results-file-missing", "nowhere"):
         called("nowhere")

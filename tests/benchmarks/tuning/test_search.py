@@ -422,3 +422,24 @@ def test_the_bundled_network_is_tuned_and_opens_as_measured(tmp_path: Path) -> N
     assert "200 images" in done.stdout
     with runtimes.open(out) as runtime:
         assert (runtime.description.backend, runtime.description.threads) == ("onnxruntime", 1)
+
+
+@pytest.mark.parametrize(
+    ("page", "lines", "code"),
+    [
+        ("best.fake", "lines.jsonl", "output-is-input"),
+        ("best.fake.json", "lines.jsonl", "output-is-input"),
+        ("page.html", "best.fake", "output-is-input"),
+        ("same.html", "same.html", "output-is-input"),
+        ("notes.txt", "lines.jsonl", "target-exists"),
+        ("net.fake", "lines.jsonl", "output-is-input"),
+    ],
+)
+def test_no_output_of_a_search_replaces_another_file(tmp_path: Path, page: str, lines: str, code: str) -> None:
+    subject = artifact(tmp_path, TIMED)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outputs = ("-o", tmp_path / "best.fake", "--page", tmp_path / page, "--json", tmp_path / lines)
+    done = here(cli.main, "tune", subject, *QUICK, *outputs)
+    assert (done.code, error_codes(done.stderr)) == (2, [code])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

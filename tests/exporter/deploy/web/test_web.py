@@ -73,6 +73,27 @@ def test_a_page_is_replaced_only_by_force(request_: SiteRequest) -> None:
     assert page.stat().st_ino != before
 
 
+@pytest.mark.parametrize("name", ["page.css", "model.json", "labeller.js"])
+def test_a_file_beside_the_page_is_replaced_only_by_force(request_: SiteRequest, name: str) -> None:
+    request_.page.parent.mkdir(exist_ok=True)
+    path = request_.page.with_name(name)
+    path.write_text("mine")
+    with refuses(UsageError, "target-exists", name):
+        write_site(request_, SILENT)
+    assert (path.read_text(), request_.page.exists()) == ("mine", False)
+    write_site(replace(request_, force=True), SILENT)
+    assert path.read_text() != "mine"
+
+
+def test_the_model_beside_its_page_stays(request_: SiteRequest) -> None:
+    own = [request_.page.with_name("model.onnx"), request_.page.parent / "runtime" / "ort.wasm.min.mjs"]
+    own[1].parent.mkdir(parents=True)
+    for path in own:
+        path.write_bytes(request_.model.read_bytes())
+    write_site(replace(request_, model=own[0]), SILENT)
+    assert [path.read_bytes() for path in own] == [request_.model.read_bytes()] * 2
+
+
 def test_a_single_page_allows_its_own_code_alone(request_: SiteRequest, tmp_path: Path) -> None:
     page = write_site(replace(request_, out=f"{tmp_path}/page.html"), SILENT).read_text()
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
