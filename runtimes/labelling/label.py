@@ -190,12 +190,13 @@ def _work(
     open_executor: Callable[[WorkerSettings], Executor],
     listener: JobListener,
 ) -> JobProgress:
-    """Label the shards that have no part yet, and return the progress."""
+    """Label the shards that have no part yet, and return the progress.
+
+    Raises:
+        CheckFailedError: As for ``label``, also where all parts are there already.
+    """
     done, before = _find_done(output, request.retry_errors)
     listener.planned(job, before)
-    if len(done) == job.shards:
-        return before
-    output.retract_success()
     open_shards = (shard for shard in range(job.shards) if shard not in done)
     watch = JobWatch(
         request.max_errors.images(job.images),
@@ -205,12 +206,17 @@ def _work(
     )
     artifact, out = str(request.artifact.resolve()), absolute(request.out)
     settings = WorkerSettings(job, form, artifact, out, request.threads, request.decoding_threads)
-    with closing(open_executor(settings)) as executor:
-        try:
+    try:
+        watch.check_errors(before.images, before.errors)
+        if len(done) == job.shards:
+            return before
+        output.retract_success()
+        with closing(open_executor(settings)) as executor:
             return Driver(ShardQueue(job, open_shards), executor, output, watch, before).run()
-        except CheckFailedError as error:
-            error.say(error.what + _reasons(output), error.hint)
-            raise
+    except CheckFailedError as error:
+        output.retract_success()  # which a command with a larger limit may have written
+        error.say(error.what + _reasons(output), error.hint)
+        raise
 
 
 def _reasons(output: LabellingOutput) -> str:

@@ -204,6 +204,19 @@ def test_a_larger_limit_of_errors_continues_a_job(photos: Path, fake_artifact: F
     assert run(asked).counts.images == 28
 
 
+def test_too_many_errors_fail_also_when_nothing_is_left(
+    photos: Path, fake_artifact: FakeFactory, tmp_path: Path
+) -> None:
+    asked = request(photos, fake_artifact().path, tmp_path / "out")
+    run(asked)
+    for _ in range(2):
+        with refuses(CheckFailedError, "too-many-errors", "image-broken 1"):
+            run(replace(asked, max_errors=ErrorLimit(2, is_share=False)))
+        assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert run(asked).progress.executed == 0
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
 def test_retry_errors_labels_what_can_be_read_now(fake_artifact: FakeFactory, tmp_path: Path) -> None:
     source = write_images(tmp_path / "photos", 25)
     asked = request(source, fake_artifact().path, tmp_path / "out")
