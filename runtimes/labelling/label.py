@@ -165,20 +165,21 @@ def label(
             f"the output folder {quote(out)} is the source", code="output-is-source", hint="choose another"
         )
     store = open_store(out)
-    job = _find_job(request, artifact, form, store, listener)
-    output = LabellingOutput(out, job)
-    output.write_job()
-    written = read_job(store)
-    if written is not None:
-        check_same(written, job, out)  # another command may have begun here meanwhile
-    try:
-        progress = _work(request, job, form, output, open_executor, listener)
-    except (CheckFailedError, ResourceError):  # the same command continues, and the listing may have taken long
-        raise
-    except RexportError:
-        output.withdraw_job()
-        raise
-    counts = output.write_success()
+    with store.filling():
+        job = _find_job(request, artifact, form, store, listener)
+        output = LabellingOutput(out, job)
+        output.write_job()
+        written = read_job(store)
+        if written is not None:
+            check_same(written, job, out)  # another command may have begun here meanwhile
+        try:
+            progress = _work(request, job, form, output, open_executor, listener)
+        except (CheckFailedError, ResourceError):  # the same command continues, and the listing may have taken long
+            raise
+        except RexportError:
+            output.withdraw_job()
+            raise
+        counts = output.write_success()
     return LabellingResult(job, out, counts, progress)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from runtimes import codec
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, RexportError, quote
 from runtimes.labelling.job import LabellingJob
-from runtimes.labelling.listing import ListingReader
+from runtimes.labelling.listing import ListingReader, delete_listing
 from runtimes.labelling.parts import (
     Answers,
     PartCounts,
@@ -115,10 +115,11 @@ class LabellingOutput:
             self._store.write(JOB, codec.dumps(self._job, indent=1).encode() + b"\n")
 
     def withdraw_job(self) -> None:
-        """Delete the job if none of the parts is its own, so that a command with other options may begin here."""
+        """Delete the job and its listing if it has no part of its own. A command with other options may begin here."""
         with suppress(RexportError):  # the caller has an error of its own to raise
             if not any(self._is_own(name) for name in self._part_names()):
                 self._store.delete(JOB)
+                delete_listing(self._store, self._job.chunks)
 
     def _is_own(self, name: str) -> bool:
         """Return whether a file is a whole part of this job."""
