@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -23,7 +24,7 @@ from runtimes.errors import (
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
 from runtimes.labelling.executor import Executor
 from runtimes.labelling.in_process import InProcessExecutor
-from runtimes.labelling.job import LabellingJob, SourceKind
+from runtimes.labelling.job import MAX_COUNT, LabellingJob, SourceKind
 from runtimes.labelling.labeller import artifact_digest
 from runtimes.labelling.listing import write_listing
 from runtimes.labelling.output import LabellingOutput, check_same, read_job
@@ -62,17 +63,17 @@ class LabellingRequest:
         artifact: The model file.
         out: The output folder, or its URI. It is created.
         kind: The form of the source, or ``None`` to recognise it.
-        top: The number of classes for each image.
+        top: The number of classes for each image, from 1 to ``MAX_COUNT``.
         features: Whether the features of each image are written. The network needs the output ``features``.
-        shard: The number of images in a shard, the unit of work and of commit.
-        batch: The number of images in one call of the network.
+        shard: The number of images in a shard, the unit of work and of commit, from 1 to ``MAX_COUNT``.
+        batch: The number of images in one call of the network, from 1 to ``MAX_COUNT``.
         backend: As for ``runtimes.open``.
         device: As for ``runtimes.open``.
         threads: As for ``runtimes.open``, for each worker.
         decoding_threads: The largest number of threads that read and decode images, for each worker.
         max_errors: How many images may have no label.
         retry_errors: Whether shards with errors are labelled again.
-        stall_s: The seconds without any progress after which the job ends.
+        stall_s: The seconds without any progress after which the job ends, above 0 and finite.
     """
 
     source: str
@@ -237,10 +238,15 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
         CompatibilityError: The network takes no images of files.
     """
     numbers = request.top, request.shard, request.batch
-    if not all(map(is_count, numbers)):
+    if not all(is_count(number) and number <= MAX_COUNT for number in numbers):
         raise UsageError(
-            f"top, shard and batch must be integers of at least 1, not {quote(', '.join(map(repr, numbers)))}",
+            f"top, shard and batch must be integers from 1 to {MAX_COUNT:,}, not "
+            f"{quote(', '.join(map(repr, numbers)))}",
             code="labelling-number-invalid",
+        )
+    if not 0 < request.stall_s < math.inf:
+        raise UsageError(
+            f"stall_s must be a number of seconds above 0, not {quote(request.stall_s)}", code="stall-invalid"
         )
     manifest = artifact.manifest
     if request.features and manifest is not None and FEATURES not in [spec.name for spec in manifest.outputs]:

@@ -305,12 +305,20 @@ def test_without_pyarrow_the_extra_is_named(
         run(request(photos, fake_artifact().path, tmp_path / "out"))
 
 
-@pytest.mark.parametrize("change", [{"top": "3"}, {"shard": 2.0}, {"batch": 0}])
-def test_numbers_are_integers_of_at_least_one(
+@pytest.mark.parametrize("change", [{"top": "3"}, {"shard": 2.0}, {"batch": 0}, {"shard": 1_000_001}, {"top": 10**20}])
+def test_numbers_are_integers_within_bounds(
     change: dict[str, Any], photos: Path, fake_artifact: FakeFactory, tmp_path: Path
 ) -> None:
     with refuses(UsageError, "labelling-number-invalid", *map(repr, change.values())):
         run(request(photos, fake_artifact().path, tmp_path / "out", **change))
+
+
+@pytest.mark.parametrize("stall_s", [0, -1.0, math.nan, math.inf])
+def test_a_stall_that_is_never_or_always_is_refused(
+    stall_s: float, photos: Path, fake_artifact: FakeFactory, tmp_path: Path
+) -> None:
+    with refuses(UsageError, "stall-invalid", stall_s):
+        run(request(photos, fake_artifact().path, tmp_path / "out", stall_s=stall_s))
 
 
 def test_the_output_folder_cannot_be_the_source(photos: Path, fake_artifact: FakeFactory) -> None:
