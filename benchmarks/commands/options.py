@@ -41,7 +41,17 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
-from exporter.commands.values import BACKEND, DATASET, DEVICE, DEVICES, VARIANT_OR_FILE, WEIGHTS, OutputFile, Sizes
+from exporter.commands.values import (
+    BACKEND,
+    DATASET,
+    DEVICE,
+    DEVICES,
+    VARIANT_OR_FILE,
+    WEIGHTS,
+    FiniteFloat,
+    OutputFile,
+    Sizes,
+)
 from exporter.precision.table import PRECISIONS, TARGETS
 from runtimes.devices import CPU
 from runtimes.errors import Reason, RexportError, UsageError
@@ -53,7 +63,7 @@ if TYPE_CHECKING:
 
 SERVER = OptionSection("Server")
 
-POSITIVE = click.FloatRange(min=0, min_open=True)
+POSITIVE = FiniteFloat(min=0, min_open=True)
 
 QUICK: Mapping[str, Any] = {
     "duration_s": 0.1,
@@ -77,11 +87,11 @@ duration_option = partial(
     MEASURING.option,
     "--duration",
     "duration_s",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
+    type=FiniteFloat(min=0, min_open=True, max=3600),
     metavar="S",
 )
 max_drop_option = partial(
-    MEASURING.option, "--max-drop", type=click.FloatRange(min=0, max=100), default=0.5, metavar="POINTS"
+    MEASURING.option, "--max-drop", type=FiniteFloat(min=0, max=100), default=0.5, metavar="POINTS"
 )
 
 device_option = RUNTIME.option(
@@ -169,7 +179,7 @@ def timeout_option(subject: str) -> Callable[[Function], Function]:
     return MEASURING.option(
         "--timeout",
         "silence_s",
-        type=click.FloatRange(min=1),
+        type=FiniteFloat(min=1),
         default=SILENCE_S,
         metavar="S",
         help=f"Seconds without a sign of life after which a {subject} is ended.",

@@ -25,7 +25,7 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.options import variant_argument
-from exporter.commands.values import VARIANT, Numbers
+from exporter.commands.values import VARIANT, FiniteFloat, Numbers
 
 if TYPE_CHECKING:
     from benchmarks.paper.experiments.curves import Curves
@@ -121,7 +121,7 @@ training_options = stack_options(
     TRAINING.option(
         "--stop-after",
         "stop_after_s",
-        type=click.FloatRange(min=1),
+        type=FiniteFloat(min=1),
         metavar="S",
         show_default="never",
         help="Stop after S seconds with exit code 1; the same command then continues.",
@@ -129,7 +129,7 @@ training_options = stack_options(
     TRAINING.option(
         "--checkpoint-every",
         "checkpoint_every_s",
-        type=click.FloatRange(min=0),
+        type=FiniteFloat(min=0),
         default=30.0,
         metavar="S",
         help="Seconds between checkpoints, the most work that a kill may cost.",

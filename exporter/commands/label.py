@@ -13,8 +13,9 @@ from exporter.commands import streams, terminal
 from exporter.commands.command import DATA, MODEL, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import backend_options, require_device
 from exporter.commands.terminal import debug_option, json_option
-from exporter.commands.values import ERROR_LIMIT, RAY_ADDRESS
+from exporter.commands.values import ERROR_LIMIT, RAY_ADDRESS, FiniteFloat
 from runtimes.errors import UsageError
+from runtimes.labelling.job import MAX_COUNT
 
 if TYPE_CHECKING:
     from exporter.network import ExportListener
@@ -74,7 +75,11 @@ def label_command(heading: str) -> SectionedCommand:
     @DATA.option("--retry-errors", is_flag=True, help="Label shards again that have images without a label.")
     @backend_options
     @RUNTIME.option(
-        "--batch", type=click.IntRange(1), default=32, metavar="N", help="Number of images in one call of the network."
+        "--batch",
+        type=click.IntRange(1, MAX_COUNT),
+        default=32,
+        metavar="N",
+        help="Number of images in one call of the network.",
     )
     @RUNTIME.option(
         "--workers",
@@ -94,14 +99,14 @@ def label_command(heading: str) -> SectionedCommand:
     )
     @RUNTIME.option(
         "--gpus-per-worker",
-        type=click.FloatRange(0),
+        type=FiniteFloat(0, 1024),
         default=0,
         metavar="N",
         help="Number of GPUs that Ray reserves for each worker. With 0.5, two workers share a GPU.",
     )
     @RUNTIME.option(
         "--stall",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteFloat(0, min_open=True),
         default=300,
         metavar="SECONDS",
         help="Time without progress after which the job ends.",
@@ -114,11 +119,19 @@ def label_command(heading: str) -> SectionedCommand:
         help="Folder for the Parquet files. The same command continues an interrupted job.",
     )
     @OUTPUT.option(
-        "--top", type=click.IntRange(1), default=1, metavar="N", help="Number of labels for each image, best first."
+        "--top",
+        type=click.IntRange(1, MAX_COUNT),
+        default=1,
+        metavar="N",
+        help="Number of labels for each image, best first.",
     )
     @OUTPUT.option("--features", is_flag=True, help="Write the features of each image. The model needs that output.")
     @OUTPUT.option(
-        "--shard", type=click.IntRange(1), default=4096, metavar="N", help="Number of images in a file of the output."
+        "--shard",
+        type=click.IntRange(1, MAX_COUNT),
+        default=4096,
+        metavar="N",
+        help="Number of images in a file of the output.",
     )
     @json_option
     @debug_option

@@ -35,6 +35,7 @@ from exporter.commands.values import (
     VARIANT_OR_FILE,
     WEIGHTS,
     BatchSize,
+    FiniteFloat,
     Names,
     Size,
 )
@@ -147,7 +148,7 @@ def network_options(command: Command) -> Command:
         activation_option("found from the outputs"),
         DATA.option(
             "--expect-top1",
-            type=float,
+            type=FiniteFloat(0, 100),
             metavar="PERCENT",
             show_default="no check",
             help="Top-1 accuracy on --data that was measured in training, as 67.6. The export fails if the file has "
@@ -155,7 +156,7 @@ def network_options(command: Command) -> Command:
         ),
         DATA.option(
             "--tolerance",
-            type=float,
+            type=FiniteFloat(0, 100),
             default=TOLERANCE_PP,
             metavar="PP",
             help="Allowed difference from --expect-top1 in percentage points.",
@@ -330,7 +331,7 @@ def gate_options(command: Command) -> Command:
     return stack_options(
         PRECISION.option(
             "--max-drop",
-            type=click.FloatRange(0, 100),
+            type=FiniteFloat(0, 100),
             metavar="POINTS",
             show_default=f"by precision, {100 * INT8_BOUNDS.drop:g} for int8 and fp8",
             help="Largest loss of top-1 accuracy against fp32 in percentage points, measured on --data.",

@@ -11,6 +11,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.command import NameChoice, OptionSection, SectionedCommand, stack_options
 from exporter.commands.options import backend_options, require_device
 from exporter.commands.terminal import debug_option
+from exporter.commands.values import FiniteFloat
 from runtimes.errors import BackendUnavailableError, Reason, UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _batching_options(command: Command) -> Command:
         ),
         BATCHING.option(
             "--delay",
-            type=click.FloatRange(0, 10_000),
+            type=FiniteFloat(0, 10_000),
             default=0.0,
             metavar="MS",
             help="Milliseconds that a request waits for others to fill its batch. With 0, batches fill only with "
@@ -91,7 +92,7 @@ def _limit_options(command: Command) -> Command:
         ),
         LIMITS.option(
             "--timeout",
-            type=click.FloatRange(0, 3600, min_open=True),
+            type=FiniteFloat(0, 3600, min_open=True),
             default=10.0,
             metavar="S",
             help="Seconds that a request may wait; one that waited longer is refused with status 503 and not run.",
@@ -115,7 +116,7 @@ def _limit_options(command: Command) -> Command:
         ),
         LIMITS.option(
             "--drain",
-            type=click.FloatRange(0, 3600),
+            type=FiniteFloat(0, 3600),
             default=5.0,
             metavar="S",
             help="Seconds after SIGTERM in which the server is not ready, but still takes requests.",
@@ -153,7 +154,7 @@ def _limit_options(command: Command) -> Command:
 )
 @CLUSTER.option(
     "--gpus-per-worker",
-    type=click.FloatRange(0),
+    type=FiniteFloat(0, 1024),
     default=0,
     metavar="N",
     help="GPUs of each replica on Ray; a fraction shares one.",

@@ -10,6 +10,7 @@ import click
 from exporter.commands import streams, terminal
 from exporter.commands.command import OptionSection, stack_options
 from exporter.commands.options import announce_idle
+from exporter.commands.values import FiniteFloat
 from exporter.deploy.served import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def server_options(command: Command) -> Command:
         ),
         SERVER.option(
             "--timeout",
-            type=click.FloatRange(0, min_open=True),
+            type=FiniteFloat(0, min_open=True),
             default=TIMEOUT_S,
             metavar="S",
             help="Longest wait for one answer of the server, in seconds.",

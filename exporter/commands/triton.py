@@ -10,7 +10,7 @@ import click
 from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, RUNTIME, NameChoice, SectionedCommand, stack_options
 from exporter.commands.terminal import debug_option, json_option
-from exporter.commands.values import BACKEND
+from exporter.commands.values import BACKEND, FiniteFloat
 from exporter.deploy.triton_settings import BACKENDS, LARGEST_BATCH, QUEUE
 from runtimes.errors import UsageError, quote
 
@@ -81,7 +81,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         RUNTIME.option(
             "--delay",
-            type=click.FloatRange(0, 10_000),
+            type=FiniteFloat(0, 10_000),
             default=0,
             metavar="MS",
             help="Longest wait for further requests of a batch, in milliseconds. 0 still makes batches of the requests "

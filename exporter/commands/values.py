@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,16 @@ class Names(click.ParamType[tuple[str, ...]]):
         return self._word.shell_complete(ctx, param, incomplete)
 
 
+class FiniteFloat(click.FloatRange):
+    """A finite number within bounds. click's own types take NaN within all bounds, and infinity where there is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 class Numbers(click.ParamType[tuple[float, ...]]):
     """One number a channel, separated by commas."""
 
@@ -149,9 +160,12 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         try:
-            return tuple(float(part) for part in str(value).split(","))
+            numbers = tuple(float(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is not a list of numbers, as 0.485,0.456,0.406", param, ctx)
+            numbers = (math.nan,)
+        if not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not a list of finite numbers, as 0.485,0.456,0.406", param, ctx)
+        return numbers
 
 
 class _ErrorLimitType(click.ParamType["ErrorLimit"]):

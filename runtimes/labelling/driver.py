@@ -54,6 +54,27 @@ class JobWatch:
     report: Callable[[JobProgress], None]
     clock: Callable[[], float] = time.monotonic
 
+    def check_errors(self, images: int, errors: int) -> None:
+        """Check that the job may have as many images without a label as it has.
+
+        Args:
+            images: The number of images that the job is done with, including those of earlier runs.
+            errors: The number of them that have no label.
+
+        Raises:
+            CheckFailedError: More images have no label than the limit allows, or none of the first images has one.
+        """
+        hint = "the column error has the reasons; a larger --max-errors continues the job"
+        if errors > self.max_errors:
+            raise CheckFailedError(
+                f"{errors:,} of {images:,} images have no label, and --max-errors allows "
+                f"{self.max_errors:,} in the whole job",
+                code="too-many-errors",
+                hint=hint,
+            )
+        if errors == images >= HOPELESS_IMAGES and not self.allows_all:
+            raise CheckFailedError(f"none of the first {images:,} images has a label", code="no-labels", hint=hint)
+
 
 class PieceWriter(Protocol):
     """Writes the part of a shard that was halved."""
@@ -112,7 +133,6 @@ class Driver:
             CheckFailedError: More images have no label than the limit allows, or no image was labelled for too long.
             RexportError: As for ``Executor.wait``.
         """
-        self._check_errors()
         seen, moved_s = (0, 0), self._watch.clock()
         while True:
             self._submit()
@@ -122,7 +142,7 @@ class Driver:
             if outcome is not None:
                 self._submitted -= 1
                 self._record(outcome)
-                self._check_errors()
+                self._watch.check_errors(self._images, self._errors)
             in_progress = self._executor.images_in_progress()
             self._watch.report(self._progress(in_progress))
             if outcome is not None or (self._executed, in_progress) != seen:
@@ -154,20 +174,6 @@ class Driver:
 
     def _progress(self, in_progress: int) -> JobProgress:
         return JobProgress(self._images + in_progress, self._errors, self._executed, self._deaths)
-
-    def _check_errors(self) -> None:
-        hint = "the column error has the reasons; a larger --max-errors continues the job"
-        if self._errors > self._watch.max_errors:
-            raise CheckFailedError(
-                f"{self._errors:,} of {self._images:,} images have no label, and --max-errors allows "
-                f"{self._watch.max_errors:,} in the whole job",
-                code="too-many-errors",
-                hint=hint,
-            )
-        if self._errors == self._images >= HOPELESS_IMAGES and not self._watch.allows_all:
-            raise CheckFailedError(
-                f"none of the first {self._images:,} images has a label", code="no-labels", hint=hint
-            )
 
     def _stall_error(self) -> CheckFailedError:
         return CheckFailedError(

@@ -10,6 +10,9 @@ SourceKind: TypeAlias = Literal["folder", "tar", "parquet", "list"]
 
 SCHEMA_VERSION = 1
 
+MAX_COUNT = 1_000_000
+"""The largest number of images in a shard or a batch, and of classes for an image. A worker holds a shard in memory."""
+
 
 @dataclass(frozen=True)
 class LabellingJob:
@@ -24,9 +27,9 @@ class LabellingJob:
         images: The number of images in the listing.
         listing_sha256: The digest of the listing.
         chunks: The digests of the chunks of the listing, in order.
-        shard: The number of images in a shard; the last shard may have fewer.
-        batch: The number of images in one call of the network.
-        top: The number of classes for each image.
+        shard: The number of images in a shard, from 1 to ``MAX_COUNT``; the last shard may have fewer.
+        batch: The number of images in one call of the network, from 1 to ``MAX_COUNT``.
+        top: The number of classes for each image, from 1 to ``MAX_COUNT``.
         features: Whether the features of each image are written.
         backend: The backend that was asked for, or ``None`` for the one that the artifact prefers.
         device: The device that was asked for, or ``None``.

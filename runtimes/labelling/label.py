@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -23,7 +24,7 @@ from runtimes.errors import (
 from runtimes.labelling.driver import Driver, JobProgress, JobWatch
 from runtimes.labelling.executor import Executor
 from runtimes.labelling.in_process import InProcessExecutor
-from runtimes.labelling.job import LabellingJob, SourceKind
+from runtimes.labelling.job import MAX_COUNT, LabellingJob, SourceKind
 from runtimes.labelling.labeller import artifact_digest
 from runtimes.labelling.listing import write_listing
 from runtimes.labelling.output import LabellingOutput, check_same, read_job
@@ -62,17 +63,17 @@ class LabellingRequest:
         artifact: The model file.
         out: The output folder, or its URI. It is created.
         kind: The form of the source, or ``None`` to recognise it.
-        top: The number of classes for each image.
+        top: The number of classes for each image, from 1 to ``MAX_COUNT``.
         features: Whether the features of each image are written. The network needs the output ``features``.
-        shard: The number of images in a shard, the unit of work and of commit.
-        batch: The number of images in one call of the network.
+        shard: The number of images in a shard, the unit of work and of commit, from 1 to ``MAX_COUNT``.
+        batch: The number of images in one call of the network, from 1 to ``MAX_COUNT``.
         backend: As for ``runtimes.open``.
         device: As for ``runtimes.open``.
         threads: As for ``runtimes.open``, for each worker.
         decoding_threads: The largest number of threads that read and decode images, for each worker.
         max_errors: How many images may have no label.
         retry_errors: Whether shards with errors are labelled again.
-        stall_s: The seconds without any progress after which the job ends.
+        stall_s: The seconds without any progress after which the job ends, above 0 and finite.
     """
 
     source: str
@@ -165,20 +166,21 @@ def label(
             f"the output folder {quote(out)} is the source", code="output-is-source", hint="choose another"
         )
     store = open_store(out)
-    job = _find_job(request, artifact, form, store, listener)
-    output = LabellingOutput(out, job)
-    output.write_job()
-    written = read_job(store)
-    if written is not None:
-        check_same(written, job, out)  # another command may have begun here meanwhile
-    try:
-        progress = _work(request, job, form, output, open_executor, listener)
-    except (CheckFailedError, ResourceError):  # the same command continues, and the listing may have taken long
-        raise
-    except RexportError:
-        output.withdraw_job()
-        raise
-    counts = output.write_success()
+    with store.filling():
+        job = _find_job(request, artifact, form, store, listener)
+        output = LabellingOutput(out, job)
+        output.write_job()
+        written = read_job(store)
+        if written is not None:
+            check_same(written, job, out)  # another command may have begun here meanwhile
+        try:
+            progress = _work(request, job, form, output, open_executor, listener)
+        except (CheckFailedError, ResourceError):  # the same command continues, and the listing may have taken long
+            raise
+        except RexportError:
+            output.withdraw_job()
+            raise
+        counts = output.write_success()
     return LabellingResult(job, out, counts, progress)
 
 
@@ -190,12 +192,13 @@ def _work(
     open_executor: Callable[[WorkerSettings], Executor],
     listener: JobListener,
 ) -> JobProgress:
-    """Label the shards that have no part yet, and return the progress."""
+    """Label the shards that have no part yet, and return the progress.
+
+    Raises:
+        CheckFailedError: As for ``label``, also where all parts are there already.
+    """
     done, before = _find_done(output, request.retry_errors)
     listener.planned(job, before)
-    if len(done) == job.shards:
-        return before
-    output.retract_success()
     open_shards = (shard for shard in range(job.shards) if shard not in done)
     watch = JobWatch(
         request.max_errors.images(job.images),
@@ -205,12 +208,17 @@ def _work(
     )
     artifact, out = str(request.artifact.resolve()), absolute(request.out)
     settings = WorkerSettings(job, form, artifact, out, request.threads, request.decoding_threads)
-    with closing(open_executor(settings)) as executor:
-        try:
+    try:
+        watch.check_errors(before.images, before.errors)
+        if len(done) == job.shards:
+            return before
+        output.retract_success()
+        with closing(open_executor(settings)) as executor:
             return Driver(ShardQueue(job, open_shards), executor, output, watch, before).run()
-        except CheckFailedError as error:
-            error.say(error.what + _reasons(output), error.hint)
-            raise
+    except CheckFailedError as error:
+        output.retract_success()  # which a command with a larger limit may have written
+        error.say(error.what + _reasons(output), error.hint)
+        raise
 
 
 def _reasons(output: LabellingOutput) -> str:
@@ -230,10 +238,15 @@ def _check_request(request: LabellingRequest, artifact: Artifact) -> None:
         CompatibilityError: The network takes no images of files.
     """
     numbers = request.top, request.shard, request.batch
-    if not all(map(is_count, numbers)):
+    if not all(is_count(number) and number <= MAX_COUNT for number in numbers):
         raise UsageError(
-            f"top, shard and batch must be integers of at least 1, not {quote(', '.join(map(repr, numbers)))}",
+            f"top, shard and batch must be integers from 1 to {MAX_COUNT:,}, not "
+            f"{quote(', '.join(map(repr, numbers)))}",
             code="labelling-number-invalid",
+        )
+    if not 0 < request.stall_s < math.inf:
+        raise UsageError(
+            f"stall_s must be a number of seconds above 0, not {quote(request.stall_s)}", code="stall-invalid"
         )
     manifest = artifact.manifest
     if request.features and manifest is not None and FEATURES not in [spec.name for spec in manifest.outputs]:

@@ -7,7 +7,7 @@ listing is the digest of those digests. A second run lists the source again and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -108,6 +108,21 @@ def write_listing(
     if job is not None and listing.sha256 != job.listing_sha256:
         raise _change_error(job)
     return listing
+
+
+def delete_listing(store: Store, chunks: Sequence[str]) -> None:
+    """Delete the chunks of a listing, and their folder unless it has others.
+
+    Args:
+        store: The output folder.
+        chunks: The digests of the chunks, in order.
+
+    Raises:
+        ResourceError: A chunk cannot be deleted.
+    """
+    for number, digest in enumerate(chunks):
+        store.delete(chunk_name(number, digest))
+    store.delete_empty(FOLDER)
 
 
 def _change_error(job: LabellingJob) -> ModelMismatchError:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from runtimes import codec
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, RexportError, quote
 from runtimes.labelling.job import LabellingJob
-from runtimes.labelling.listing import ListingReader
+from runtimes.labelling.listing import ListingReader, delete_listing
 from runtimes.labelling.parts import (
     Answers,
     PartCounts,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
 
-_PART = re.compile(r"part-(\d{6,})\.parquet")
+_PART = re.compile(r"part-\d{6,}\.parquet")
 
 _READERS = 16
 """The number of threads that read the counts of existing parts."""
@@ -115,10 +115,19 @@ class LabellingOutput:
             self._store.write(JOB, codec.dumps(self._job, indent=1).encode() + b"\n")
 
     def withdraw_job(self) -> None:
-        """Delete the job if it has no part, so that a command with other options may begin here."""
+        """Delete the job and its listing if it has no part of its own. A command with other options may begin here."""
         with suppress(RexportError):  # the caller has an error of its own to raise
-            if not any(_PART.fullmatch(entry.name) for entry in self._store.entries()):
+            if not any(self._is_own(name) for name in self._part_names()):
                 self._store.delete(JOB)
+                delete_listing(self._store, self._job.chunks)
+
+    def _is_own(self, name: str) -> bool:
+        """Return whether a file is a whole part of this job."""
+        try:
+            self._counts(name)
+        except (ModelMismatchError, ArtifactError):
+            return False
+        return True
 
     def write_part(self, shard: int, table: pyarrow.Table) -> None:
         """Write the rows of a shard. A part that exists is replaced by the same bytes.
@@ -156,18 +165,30 @@ class LabellingOutput:
         """Yield the number and the counts of each part that is there.
 
         Raises:
-            ModelMismatchError: A part belongs to another job.
+            ModelMismatchError: A part belongs to another job, or to a shard that this job does not have.
             ArtifactError: A part is damaged.
             ResourceError: A part cannot be read.
         """
-        shards = (int(match[1]) for entry in self._store.entries() if (match := _PART.fullmatch(entry.name)))
         with ThreadPoolExecutor(_READERS, thread_name_prefix="parts") as threads:
-            yield from threads.map(self._counts, [shard for shard in shards if shard < self._job.shards])
+            yield from threads.map(self._counts, self._part_names())
 
-    def _counts(self, shard: int) -> tuple[int, PartCounts]:
-        path = f"{self._store.root}/{part_name(shard)}"
-        with self._store.open(part_name(shard)) as file:
-            counts = read_counts(file, path, self._sha256)
+    def _part_names(self) -> list[str]:
+        """Return the names of the files that are parts of some job, in order."""
+        return [entry.name for entry in self._store.entries() if _PART.fullmatch(entry.name)]
+
+    def _counts(self, name: str) -> tuple[int, PartCounts]:
+        """Return the number and the counts of a part.
+
+        Raises:
+            ModelMismatchError: The part belongs to another job, or no shard of this one has this name.
+            ArtifactError: The part is damaged.
+            ResourceError: The part cannot be read.
+        """
+        path = f"{self._store.root}/{name}"
+        shard, counts = int(name.removeprefix("part-").removesuffix(".parquet")), None
+        if shard < self._job.shards and name == part_name(shard):
+            with self._store.open(name) as file:
+                counts = read_counts(file, path, self._sha256)
         if counts is None or counts.images != self._job.shard_images(shard):
             raise ModelMismatchError(
                 "the part belongs to another job than this output folder",

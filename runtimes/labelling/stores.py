@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,6 +110,20 @@ class Store(Protocol):
             ResourceError: The file cannot be deleted.
         """
 
+    def delete_empty(self, path: str) -> None:
+        """Delete a folder, if it is there and empty.
+
+        Raises:
+            ResourceError: The store cannot be reached, or refuses access.
+        """
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Create the root if it is missing, for the ``with`` block to fill; if the block raises, no empty one is left.
+
+        Raises:
+            ResourceError: The root cannot be created or written.
+        """
+
 
 class LocalStore:
     """A folder on this machine."""
@@ -205,6 +219,15 @@ class LocalStore:
         except OSError as error:
             raise ResourceError.from_os(error, self._path(path), "delete") from error
 
+    def delete_empty(self, path: str) -> None:
+        """Delete a folder, if it is there and empty."""
+        with suppress(OSError):  # it is not empty
+            self._path(path).rmdir()
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Create the root and the folders above it, as ``files.folder_to_fill`` does."""
+        return files.folder_to_fill(Path(self.root))
+
 
 def _links_to_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and entry.is_dir()
@@ -293,6 +316,16 @@ class ObjectStore:
         if self.kind(path) == "file":
             with self._translating(path):
                 self._filesystem.delete_file(self._path(path))
+
+    def delete_empty(self, path: str) -> None:
+        """Delete the object that some libraries write for a prefix, if no object lies below it."""
+        if self.kind(path) == "folder" and not self.entries(path):
+            with self._translating(path):
+                self._filesystem.delete_dir(self._path(path))
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Create nothing: a prefix is there as soon as an object is."""
+        return nullcontext()
 
     @contextmanager
     def _translating(self, path: str) -> Iterator[None]:

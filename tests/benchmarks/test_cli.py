@@ -268,7 +268,7 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
         (["run", "resnet21"], 2, "variant-unknown", "'resnet21'"),
         (["run", "x.onnx"], 6, "model-missing", "x.onnx"),
         (["run", "--batch", "0", "x.onnx"], 2, "usage", "'--batch'"),
-        (["run", "--duration", "nan", "x.onnx"], 2, "seconds-not-positive", "nan"),
+        (["run", "--duration", "nan", "x.onnx"], 2, "usage", "nan"),
         (["run", "--processes", "0", "x.onnx"], 2, "usage", "'--processes'"),
         (["run", "--rounds", "1001", "x.onnx"], 2, "usage", "'--rounds'"),
         (["run", "--backend", "nothing", "x.onnx"], 2, "backend-unknown", "'nothing'"),

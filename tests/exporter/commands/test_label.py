@@ -114,8 +114,18 @@ def test_a_job_that_fails_before_its_first_part_may_begin_again(
     source = write_images(tmp_path / "photos", 3, (".",))
     command = job(source, fake_artifact().path, tmp_path / "out")
     assert here(main, "label", *command, *wrong).code in (2, 4)
-    assert not (tmp_path / "out" / "_job.json").exists()
+    assert not (tmp_path / "out").exists()
     assert here(main, "label", *command, "--top", "2").code == 0
+    assert len(list((tmp_path / "out" / "_listing").iterdir())) == 1
+
+
+def test_a_refused_job_leaves_what_others_wrote(fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    source = write_images(tmp_path / "photos", 3, (".",))
+    foreign = tmp_path / "out" / "_listing" / "00000-0123456789abcdef.parquet"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"of another job")
+    assert here(main, "label", *job(source, fake_artifact().path, tmp_path / "out"), "--evaluate").code == 4
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [foreign]
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "101%", "1.5", "%", "nan%"])

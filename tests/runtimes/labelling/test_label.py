@@ -19,6 +19,7 @@ from runtimes.errors import (
     CheckFailedError,
     ModelMismatchError,
     ResourceError,
+    RexportError,
     UsageError,
 )
 from runtimes.labelling.in_process import InProcessExecutor
@@ -178,6 +179,63 @@ def test_a_part_of_another_job_is_refused(photos: Path, fake_artifact: FakeFacto
         run(request(photos, artifact, tmp_path / "out"))
 
 
+@pytest.mark.parametrize("content", ["whole", "damaged"])
+@pytest.mark.parametrize("name", ["part-000003.parquet", "part-0000001.parquet", "part-1000000.parquet"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_part_that_no_shard_writes_is_refused(
+    photos: Path, fake_artifact: FakeFactory, tmp_path: Path, name: str, content: str, moment: str
+) -> None:
+    asked, out = request(photos, fake_artifact().path, tmp_path / "out"), tmp_path / "out"
+    run(request(photos, asked.artifact, tmp_path / "other", top=2))
+    stranger = (tmp_path / "other" / part_name(0)).read_bytes()
+
+    def bring(*_: object) -> None:
+        out.mkdir(exist_ok=True)
+        (out / name).write_bytes(stranger if content == "whole" else stranger[:50])
+
+    if moment == "before":
+        bring()
+    with refuses(ModelMismatchError, "part-of-another-job", name):
+        run(asked, progress=bring)
+    assert (not (out / "_SUCCESS").exists(), (out / part_name(0)).exists()) == (True, moment == "after")
+    (out / name).unlink()
+    assert run(asked).counts.images == 28
+
+
+@pytest.mark.parametrize(("kept", "code"), [(None, "part-of-another-job"), (50, "part-damaged")])
+def test_a_refused_job_does_not_bind_the_folder(
+    photos: Path, fake_artifact: FakeFactory, tmp_path: Path, kept: int | None, code: str
+) -> None:
+    asked, out = request(photos, fake_artifact().path, tmp_path / "out"), tmp_path / "out"
+    other = replace(asked, artifact=fake_artifact(replace(WIDER), "other.fake").path)
+    run(asked)
+    whole = digests(out)
+    part = (out / part_name(0)).read_bytes()[:kept]
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / part_name(0)).write_bytes(part)
+    with pytest.raises(RexportError) as refused:
+        run(other)
+    assert refused.value.code == code
+    if kept is not None:
+        (out / part_name(0)).unlink()  # as the message advises
+    assert run(asked).progress.executed == (18 if kept is None else 28)
+    assert digests(out) == whole
+
+
+def test_a_damaged_part_does_not_release_the_folder(photos: Path, fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    asked, damaged = request(photos, fake_artifact().path, tmp_path / "out"), tmp_path / "out" / part_name(0)
+    run(asked)
+    whole = digests(tmp_path / "out")
+    damaged.write_bytes(b"PAR1")
+    with refuses(ArtifactError, "part-damaged", damaged):
+        run(asked)
+    assert (tmp_path / "out" / "_job.json").exists()
+    damaged.unlink()
+    assert run(asked).progress.executed == 10
+    assert digests(tmp_path / "out") == whole
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [("part-000001.parquet", "part-damaged"), ("_job.json", "json-invalid"), ("_listing", "listing-damaged")],
@@ -202,6 +260,19 @@ def test_a_larger_limit_of_errors_continues_a_job(photos: Path, fake_artifact: F
         run(replace(asked, max_errors=ErrorLimit(2, is_share=False)))
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     assert run(asked).counts.images == 28
+
+
+def test_too_many_errors_fail_also_when_nothing_is_left(
+    photos: Path, fake_artifact: FakeFactory, tmp_path: Path
+) -> None:
+    asked = request(photos, fake_artifact().path, tmp_path / "out")
+    run(asked)
+    for _ in range(2):
+        with refuses(CheckFailedError, "too-many-errors", "image-broken 1"):
+            run(replace(asked, max_errors=ErrorLimit(2, is_share=False)))
+        assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert run(asked).progress.executed == 0
+    assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
 def test_retry_errors_labels_what_can_be_read_now(fake_artifact: FakeFactory, tmp_path: Path) -> None:
@@ -234,12 +305,20 @@ def test_without_pyarrow_the_extra_is_named(
         run(request(photos, fake_artifact().path, tmp_path / "out"))
 
 
-@pytest.mark.parametrize("change", [{"top": "3"}, {"shard": 2.0}, {"batch": 0}])
-def test_numbers_are_integers_of_at_least_one(
+@pytest.mark.parametrize("change", [{"top": "3"}, {"shard": 2.0}, {"batch": 0}, {"shard": 1_000_001}, {"top": 10**20}])
+def test_numbers_are_integers_within_bounds(
     change: dict[str, Any], photos: Path, fake_artifact: FakeFactory, tmp_path: Path
 ) -> None:
     with refuses(UsageError, "labelling-number-invalid", *map(repr, change.values())):
         run(request(photos, fake_artifact().path, tmp_path / "out", **change))
+
+
+@pytest.mark.parametrize("stall_s", [0, -1.0, math.nan, math.inf])
+def test_a_stall_that_is_never_or_always_is_refused(
+    stall_s: float, photos: Path, fake_artifact: FakeFactory, tmp_path: Path
+) -> None:
+    with refuses(UsageError, "stall-invalid", stall_s):
+        run(request(photos, fake_artifact().path, tmp_path / "out", stall_s=stall_s))
 
 
 def test_the_output_folder_cannot_be_the_source(photos: Path, fake_artifact: FakeFactory) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtimes.errors import CheckFailedError, ResourceError, UsageError
+from runtimes.errors import CheckFailedError, ResourceError, RexportError, UsageError
 from runtimes.labelling.output import SUCCESS
 from runtimes.labelling.parts import part_name
 from runtimes.labelling.stores import ObjectStore, open_store
@@ -138,3 +138,13 @@ def test_errors_of_keys_count_against_the_limit(s3: Any, fake_artifact: FakeFact
     asked = request(tmp_path / "list.txt", fake_artifact().path, tmp_path / "out", max_errors=ErrorLimit(5, False))
     with refuses(CheckFailedError, "too-many-errors", 10, 5):
         run(asked)
+
+
+def test_a_refused_job_leaves_no_object(s3: Any, fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    source = write_images(tmp_path / "photos", 2)
+    store = open_store(f"s3://{BUCKET}/out")
+    with pytest.raises(RexportError):
+        run(request(source, fake_artifact().path, store.root, backend="tensorrt"))
+    found = [entry["Key"] for entry in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+    assert [key for key in found if key != "out/"] == []  # Arrow's mark of a folder, after a deletion
+    assert store.entries() == []
