@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -39,7 +39,7 @@ from runtimes.errors import (
 from runtimes.escaping import shell_word
 from runtimes.images import prefetch
 from runtimes.images.left_out import LeftOutFiles
-from runtimes.images.preprocessing import SUFFIXES, Image, Pixels, Preprocessing, fit_image, normalise
+from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_image, normalise
 
 BUNDLED_NAME = "fashion-mnist"
 """The dataset that comes with rexport. Weights trained on it are checked and measured on it by default."""
@@ -305,7 +305,7 @@ def _open_path(path: str, split: Split, reading: Reading | None = None) -> Datas
         None if folders.targets is None else np.array(folders.targets, np.int64),
         [members.files[file] for file in folders.files],
         [str(root / file) for file in folders.files],
-        tuple(_notices(members, name, folders, split)),
+        tuple(_notices(members, name, folders)),
     )
 
 
@@ -334,20 +334,19 @@ def _find_images(members: archives.Members, split: Split, reading: Reading | Non
     )
 
 
-def _notices(
-    members: archives.Members, name: str, folders: class_folders.ClassFolders, split: Split
-) -> Iterator[Reason]:
+def _notices(members: archives.Members, name: str, folders: class_folders.ClassFolders) -> Iterator[Reason]:
     """Yield what was guessed about a folder, and the files that were left out."""
     for reason in folders.notices:
         yield Reason(reason.code, f"{quote(name)}: {reason.sentence.replace('PATH', shell_word(members.place))}")
     left_out = LeftOutFiles(members.files).notice(name)
     if left_out is not None:
         yield left_out
-    loose = [file for file in members.files if "/" not in file and PurePosixPath(file).suffix.lower() in SUFFIXES]
-    if loose and split == "test":
+    if folders.outside:
+        place = "classes" if folders.classes else "parts"
         yield Reason(
             "images-outside-classes",
-            f"{quote(name)}: left out {len(loose):,} images that lie in no class folder, as {quote(loose[0])}",
+            f"{quote(name)}: left out {len(folders.outside):,} images outside the {place}, as "
+            f"{quote(folders.outside[0])}",
         )
 
 
