@@ -52,6 +52,7 @@ FACTS = frozenset(
         "graph-refused-by-parser", "image-kills-worker", "images-without-label", "int8-computed-in-float",
         "layout-measured", "library-missing", "limit-not-resolved", "lock-awaited", "logits-error",
         "module-in-training", "onnxruntime-without-tensorrt", "options-without-effect", "output-error", "output-moved",
+        "outputs-not-probabilities",
         "plugin-missing", "precision-needs-device", "predictions-flipped", "provider-weakly-typed",
         "reference-unknown", "scaled-decoding-untested", "served-digest-unknown", "served-to-network",
         "sparse-weights-absent",
@@ -288,6 +289,20 @@ def test_an_export_records_its_guesses(classes: int, ending: torch.nn.Module, ac
     assert "preprocessing-not-in-weights" in heard
     chosen, heard = _prepare(Ending(classes, ending), activation="sigmoid")
     assert (chosen.activation, "activation-assumed" in heard) == ("sigmoid", False)
+
+
+@pytest.mark.parametrize(
+    ("ending", "activation", "said"),
+    [
+        (torch.nn.Identity(), "none", True),
+        (torch.nn.Softmax(1), "none", False),
+        (torch.nn.Identity(), "softmax", False),
+    ],
+)
+def test_logits_as_probabilities_are_said(ending: torch.nn.Module, activation: str, said: bool) -> None:
+    torch.manual_seed(0)
+    _, heard = _prepare(Ending(3, ending), activation=activation)
+    assert ("outputs-not-probabilities" in heard) == said
 
 
 def test_a_softmax_of_one_output_is_not_exported() -> None:
