@@ -421,8 +421,8 @@ def targets_for(dataset: Dataset, labels: Sequence[str] | None, classes: int) ->
 def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int) -> NDArray[np.int64]:
     """Return the output of a network for each class of a dataset, int64 (len(names),).
 
-    If the labels are the same names in any order, classes are matched by name. Case, hyphens and underscores are
-    ignored. Otherwise class i belongs to output i, which ``are_foreign`` tells.
+    If the labels are the same names in any order, classes are matched by name. Case, hyphens, underscores and slashes
+    are ignored. Otherwise class i belongs to output i, which ``are_foreign`` tells.
 
     Args:
         names: The class names of the dataset.
@@ -450,12 +450,13 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
         return identity
     if set(ours) == set(theirs) and len(set(ours)) == classes:
         return np.array([theirs.index(name) for name in ours], np.int64)
-    pairs = zip(names, ours, theirs, strict=True)
+    pairs = list(zip(names, ours, theirs, strict=True))
     moved = [name for name, mine, other in pairs if mine != other and mine in theirs]
     if moved:
+        foreign = next((f"{quote(name)!r} is no label, and " for name, mine, _ in pairs if mine not in theirs), "")
         raise ModelMismatchError(
-            f"the classes of the dataset cannot be matched to the labels of the network: {quote(moved[0])!r} is in "
-            "both, at different positions",
+            f"the classes of the dataset cannot be matched to the labels of the network: {foreign}{quote(moved[0])!r} "
+            "is in both, at different positions",
             code="class-order-unclear",
             hint="export with --labels FILE, with the class names of the dataset in the order of the outputs",
         )
@@ -517,7 +518,7 @@ def check_class_order(names: Sequence[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
+    return re.sub("[_/-]", " ", name.casefold()).strip()
 
 
 def noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:

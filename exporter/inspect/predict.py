@@ -90,9 +90,11 @@ def find_images(arguments: Sequence[str], stdin: BinaryIO) -> list[Path]:
     Hidden files and folders are passed over, and links to folders are not followed.
 
     Raises:
-        UsageError: a folder has no images, or standard input names nothing.
+        UsageError: a folder has no images, standard input names nothing, or ``-`` comes twice.
         ResourceError: a folder cannot be read.
     """
+    if list(arguments).count(STDIN) > 1:
+        raise UsageError("- stands for standard input, which is read once", code="stdin-twice", hint="give - once")
     words = [word for argument in arguments for word in (_read_list(stdin) if argument == STDIN else [argument])]
     return [image for word in words for image in (_walk(Path(word)) if Path(word).is_dir() else [Path(word)])]
 
