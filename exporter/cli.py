@@ -391,6 +391,9 @@ def explain(
         if options["data"] is None:
             announce_idle(click.get_current_context(), "without --data", ("images",), listener.notice)
         found = explanation.explain(explanation.ExplanationRequest(artifact, backend, **options), listener)
+        if found.errors is None and found.deviation is None and options["data"] is not None:
+            context = click.get_current_context()
+            announce_idle(context, "without a comparison with fp32", ("data", "images"), listener.notice)
     if as_json:
         streams.print_json(explanation.as_json(found))
     else:

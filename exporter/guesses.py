@@ -55,7 +55,13 @@ GUESSES: tuple[Guess, ...] = (
         ("dataset-split-chosen", "dataset-split-is-class", "dataset-folders-inside-classes"),
         MANIFEST,
         ("classes:PATH", "splits:PATH", "the path of one part"),
-        ("dataset-layout-unclear", "dataset-splits-ambiguous", "dataset-splits-absent"),
+        (
+            "dataset-folds-unclear",
+            "dataset-layout-unclear",
+            "dataset-parts-inside-classes",
+            "dataset-splits-ambiguous",
+            "dataset-splits-absent",
+        ),
     ),
     Guess(
         "Files in a folder: images or not",

@@ -42,7 +42,7 @@ from runtimes.images.preprocessing import Preprocessing, normalise
 from runtimes.images.spec import IMAGE_CHANNELS
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
-from runtimes.tensors.activation import Activation, check_activation, guess_activation
+from runtimes.tensors.activation import Activation, check_activation, first_outside, guess_activation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -277,6 +277,15 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         activation = _activation(request, expected[LOGITS], listener)
     if activation is not None and LOGITS in outputs:
         check_activation(activation, variant.classes)
+        if activation == "none" and (value := first_outside(expected[LOGITS])) is not None:
+            listener.notice(
+                Reason(
+                    "outputs-not-probabilities",
+                    f"{quote(variant.name)}: the activation is none, but the test vectors have the output {value:g}, "
+                    "which is no probability, so predictions are refused; --activation softmax or --activation sigmoid "
+                    "makes probabilities of logits",
+                )
+            )
     return Network(
         model=model,
         variant=None if isinstance(variant, CustomNetwork) else variant,

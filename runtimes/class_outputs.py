@@ -14,6 +14,7 @@ from runtimes.errors import CheckFailedError, ModelMismatchError, Reason, UsageE
 from runtimes.tensors.activation import (
     Activation,
     check_activation,
+    first_outside,
     guess_activation,
     require_activation,
     to_probabilities,
@@ -156,14 +157,21 @@ class ClassOutputs:
 
         Raises:
             ModelMismatchError: The number of outputs differs from the number of names.
-            UsageError: The activation does not fit the number of outputs, or the first outputs may be logits or
-                probabilities.
+            UsageError: The activation does not fit the number of outputs, the first outputs may be logits or
+                probabilities, or the activation is ``none`` and an output is no probability.
         """
         self._check_names(outputs.shape[1])
         if self.activation is None and len(outputs):
             self.activation = self._guess_activation(outputs)
         if self.activation is not None:
             check_activation(self.activation, outputs.shape[1])
+        if self.activation == "none" and (value := first_outside(outputs)) is not None:
+            raise UsageError(
+                f"the activation is none, but the output {value:g} of the network is no probability",
+                code="output-not-probability",
+                path=self._artifact.path,
+                hint="--activation softmax or --activation sigmoid makes probabilities of logits",
+            )
         probabilities = to_probabilities(outputs, self.activation or "softmax")
         if self.is_binary(outputs.shape[1]):
             return np.concatenate([1 - probabilities, probabilities], axis=1)

@@ -217,13 +217,18 @@ def _place(temporary: Path, target: Path) -> None:
         os.replace(temporary, target)
 
 
-def target_exists(path: Path) -> UsageError:
-    """Return the error for a file that is not replaced without ``--force``."""
+def target_exists(path: Path, option: str = "-o") -> UsageError:
+    """Return the error for a file that is not replaced without ``--force``.
+
+    Args:
+        path: The file.
+        option: The option of the command that names the file.
+    """
     return UsageError(
         "the file already exists",
         code="target-exists",
         path=path,
-        hint="--force replaces it, -o FILE names another file",
+        hint=f"--force replaces it, {option} FILE names another file",
     )
 
 
@@ -461,7 +466,7 @@ def require_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_to_fill(folder: Path) -> Iterator[None]:
-    """Create the folder if it is missing, for the ``with`` block to fill; if the block raises, no empty one is left.
+    """Create the folder if it is missing, for the ``with`` block to fill; if the block does not, no empty one is left.
 
     Raises:
         ResourceError: As for ``check_writable``.
@@ -470,11 +475,10 @@ def folder_to_fill(folder: Path) -> Iterator[None]:
     check_writable(folder)
     try:
         yield
-    except BaseException:
+    finally:
         with contextlib.suppress(OSError):  # it is not empty
             for place in new:
                 place.rmdir()
-        raise
 
 
 def check_writable(folder: Path) -> None:

@@ -10,20 +10,17 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks.cli import rbench
 from exporter import cli
-from exporter.data import class_folders
 from exporter.data.class_folders import READINGS
-from exporter.data.dataset import check_class_order, open_dataset
+from exporter.data.dataset import check_class_order
 from exporter.data.labels_file import read_labels
 from exporter.guesses import CODES, GUESSES, NOT_KEPT, Guess, GuessLog
 from exporter.models.custom import CustomNetwork
@@ -35,11 +32,9 @@ from exporter.weights.recognition import VariantOptions
 from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, UsageError
-from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import fit_image
 from runtimes.tensors.activation import guess_activation, to_probabilities
 from scripts.docs.pages import guesses_table, walk
-from tests.exporter.datasets import folder_of, png, tar_of
 from tests.refusals import refuses
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +52,7 @@ FACTS = frozenset(
         "graph-refused-by-parser", "image-kills-worker", "images-without-label", "int8-computed-in-float",
         "layout-measured", "library-missing", "limit-not-resolved", "lock-awaited", "logits-error",
         "module-in-training", "onnxruntime-without-tensorrt", "options-without-effect", "output-error", "output-moved",
+        "outputs-not-probabilities",
         "plugin-missing", "precision-needs-device", "predictions-flipped", "provider-weakly-typed",
         "reference-unknown", "scaled-decoding-untested", "served-digest-unknown", "served-to-network",
         "sparse-weights-absent",
@@ -129,131 +125,6 @@ def test_a_guess_is_kept_and_passed_on() -> None:
         log(notice)
     assert heard == [guess, fact, "text", guess]
     assert log.guesses == (guess,)
-
-
-# Folders --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Folders of images, and what they mean."""
-
-    names: tuple[str, ...]
-    classes: tuple[str, ...] | None = None
-    split: str | None = None
-    code: str | None = None
-    wanted: class_folders.Split = "test"
-    reading: class_folders.Reading | None = None
-
-
-PETS = ("cat", "dog")
-CASES = {
-    "suffixed": Folders(("training_set/cat", "training_set/dog", "test_set/cat"), PETS, "test_set"),
-    "capitals": Folders(("Train/cat", "Train/dog", "Test/dog"), PETS, "Test"),
-    "upper case": Folders(("TRAIN/cat", "VAL/dog"), PETS, "VAL"),
-    "joined": Folders(("trainset/cat", "testset/dog"), PETS, "testset"),
-    "a shared beginning": Folders(("seg_train/cat", "seg_test/dog"), PETS, "seg_test"),
-    "twice the name": Folders(("seg_train/seg_train/cat", "seg_test/seg_test/dog"), PETS, "seg_test"),
-    "nested": Folders(("data/data/train/cat", "data/data/train/dog"), PETS, "train"),
-    "deep": Folders(("a/b/c/d/e/train/cat", "a/b/c/d/e/test/dog"), PETS, "test"),
-    "training alone": Folders(("train/cat", "train/dog"), PETS, "train"),
-    "to train": Folders(("Train/cat", "Train/dog", "Test/dog"), PETS, "Train", wanted="train"),
-    "a class called train": Folders(("bus", "car", "train"), ("bus", "car", "train"), code="dataset-split-is-class"),
-    "a class called train in a part": Folders(("test/bus", "test/train"), ("bus", "train"), "test"),
-    "a class called train station": Folders(("train_station", "airport"), ("airport", "train_station")),
-    "a class of trains with kinds": Folders(("bus/city", "train/steam"), code="dataset-layout-unclear"),
-    "trains with kinds, as classes": Folders(("bus/city", "train/steam"), ("bus", "train"), reading="classes"),
-    "trains with kinds, as parts": Folders(("bus/city", "train/steam"), ("steam",), "train", reading="splits"),
-    "parts and another folder": Folders(("train/cat", "test/cat", "extra/dog"), ("cat",), "test"),
-    "two of one part": Folders(("val/cat", "validation/cat"), code="dataset-splits-ambiguous"),
-    "no parts": Folders(("cat", "dog"), code="dataset-splits-absent", reading="splits"),
-    "folders in classes": Folders(("pets/cat", "wild/fox"), ("pets", "wild"), code="dataset-folders-inside-classes"),
-}
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_folders_mean_what_their_names_say(case: Folders) -> None:
-    names = [f"{name}/{number}.png" for name in case.names for number in (1, 2)]
-    if case.classes is None:
-        kind = UsageError if case.code == "dataset-splits-absent" else ArtifactError
-        with refuses(kind, str(case.code)):
-            class_folders.read(names, case.wanted, case.reading)
-        return
-    found = class_folders.read(names, case.wanted, case.reading)
-    assert found is not None
-    assert (found.classes, found.split) == (case.classes, case.split)
-    assert len(found.files) == 2 * (sum(case.split in name.split("/") for name in case.names) if case.split else
-                                    len(case.names))  # fmt: skip
-    codes = {notice.code for notice in found.notices}
-    assert codes <= CODES
-    assert case.split is None or "dataset-split-chosen" in codes
-    assert case.code in (None, *codes)
-
-
-@pytest.mark.parametrize(
-    ("names", "reading", "wanted", "said"),
-    [
-        (("test/cat", "val/cat"), None, "test", "classes:PATH takes every folder"),
-        (("test/cat", "val/cat"), "splits", "test", "those of test; PATH/val takes others"),
-        (("test/cat", "val set/cat"), "splits", "test", "PATH/'val set' takes others"),
-        (("test", "val"), "splits", "train", "those of val (validation images, because there is no train part)"),
-        (("train/cat", "extra/cat"), "splits", "test", "a folder test would be taken first"),
-        (("test/cat", "extra/cat"), "splits", "test", None),
-    ],
-)  # fmt: skip
-def test_a_reading_that_the_user_says_is_no_guess(
-    names: tuple[str, ...],
-    reading: class_folders.Reading | None,
-    wanted: class_folders.Split,
-    said: str | None,
-) -> None:
-    found = class_folders.read([f"{name}/1.png" for name in names], wanted, reading)
-    assert found is not None
-    sentences = [notice.sentence for notice in found.notices]
-    assert len(sentences) == (said is not None)
-    assert all(str(said) in sentence for sentence in sentences)
-    assert all(("taken as parts" in sentence) == (reading is None) for sentence in sentences)
-    assert all(("classes:PATH" in sentence) == (reading is None) for sentence in sentences)
-
-
-def test_the_forms_of_a_dataset_are_read(tmp_path: Path) -> None:
-    place = folder_of(tmp_path / "my vehicles", {f"{name}/x/1.png": png(1) for name in ("bus", "train")})
-    with refuses(ArtifactError, "dataset-layout-unclear", f"classes:'{place}'", f"splits:'{place}'"):
-        open_dataset(str(place))
-    assert open_dataset(f"classes:{place}").classes == ("bus", "train")
-    assert open_dataset(f"splits:{place}").classes == ("x",)
-
-
-def test_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
-    contents = {"cat/1.png": png(1), "cat/2.HEIC": b"x", "fox/1.heic": b"x", "dog/1.png": png(2), "list.csv": b"x",
-                "README": b"x", "loose.png": png(1), "cat/.hidden": b"x"}  # fmt: skip
-    for place in (folder_of(tmp_path / "pets", contents), tar_of(tmp_path / "pets.tar", contents)):
-        dataset = open_dataset(str(place))
-        assert dataset.classes == ("cat", "dog", "fox")  # so that no index moves
-        np.testing.assert_array_equal(dataset.targets, [0, 1])
-        (line,) = [notice.sentence for notice in dataset.notices if notice.code == "files-left-out"]
-        assert "4 of 7" in line
-        assert "2 .heic" in line
-        assert "images-outside-classes" in {notice.code for notice in dataset.notices}
-    assert LeftOutFiles(["a.png", ".b"]).notice("x") is None
-
-
-@pytest.mark.parametrize("suffix", ["avif", "jp2", "bmp", "tiff", "webp", "gif", "ppm"])
-def test_the_formats_of_pillow_are_read(suffix: str, tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / name / f"1.{suffix}")
-    dataset = open_dataset(str(tmp_path))
-    assert (len(dataset), dataset.notices) == (2, ())
-    view = scale_preprocessing(IMAGENET_PREPROCESSING, (16, 16))
-    assert abs(int(fit_image(dataset.image(0), view)[8, 8, 0]) - 200) < 8
-
-
-def test_a_zip_archive_is_named_with_its_command(tmp_path: Path) -> None:
-    place = tmp_path / "photos.zip"
-    place.write_bytes(b"PK\x03\x04" + bytes(600))
-    with refuses(ArtifactError, "archive-expected", "zip", f"unzip {place} -d {tmp_path}/photos"):
-        open_dataset(str(place))
 
 
 # Classes and labels ---------------------------------------------------------------------------------------------------
@@ -418,6 +289,20 @@ def test_an_export_records_its_guesses(classes: int, ending: torch.nn.Module, ac
     assert "preprocessing-not-in-weights" in heard
     chosen, heard = _prepare(Ending(classes, ending), activation="sigmoid")
     assert (chosen.activation, "activation-assumed" in heard) == ("sigmoid", False)
+
+
+@pytest.mark.parametrize(
+    ("ending", "activation", "said"),
+    [
+        (torch.nn.Identity(), "none", True),
+        (torch.nn.Softmax(1), "none", False),
+        (torch.nn.Identity(), "softmax", False),
+    ],
+)
+def test_logits_as_probabilities_are_said(ending: torch.nn.Module, activation: str, said: bool) -> None:
+    torch.manual_seed(0)
+    _, heard = _prepare(Ending(3, ending), activation=activation)
+    assert ("outputs-not-probabilities" in heard) == said
 
 
 def test_a_softmax_of_one_output_is_not_exported() -> None:

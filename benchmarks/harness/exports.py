@@ -171,16 +171,22 @@ def make_from_files(artifacts: Sequence[Artifact], place: ExportContext) -> Subj
         if not _is_reference_measured(request):
             return subject
         return replace(subject, reference=_reference_of_file(artifact, place))
-    from exporter.targets.rebuild import network_of
+    from exporter.targets.rebuild import module_unknown, network_of
 
     reference = UNMEASURED
     try:
         place.step("making its network again")
         network = network_of(artifact, place.exporter())
     except RexportError as error:
-        refusal = _refusal(error)
-        made = [PrecisionVariant(name, refusal) for name in lacking]
-        programs = [PrecisionVariant(name, refusal, PROGRAM_FORMAT) for name in others]
+        made, programs = (
+            [
+                PrecisionVariant(
+                    name, _refusal(error if manifest.variant else module_unknown(artifact, name, format)), format
+                )
+                for name in names
+            ]
+            for names, format in ((lacking, TYPED_FORMAT), (others, PROGRAM_FORMAT))
+        )
         if _is_reference_measured(request):
             reference = _reference_of_file(artifact, place)
     else:

@@ -40,6 +40,7 @@ class ClassFolders:
             classes.
         split: The folder of the chosen split, or ``None`` if there are no splits.
         notices: The guesses about the folders.
+        outside: The names of the image files that belong to no class and to no split.
     """
 
     files: tuple[str, ...]
@@ -47,6 +48,7 @@ class ClassFolders:
     classes: tuple[str, ...]
     split: str | None
     notices: tuple[Reason, ...] = ()
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def read(names: Iterable[str], wanted: Split = "test", reading: Reading | None =
         reading: The meaning of the outermost folders, or ``None`` to find it.
 
     Raises:
-        ArtifactError: The folders may be classes or splits, or two folders are the same part of the dataset.
+        ArtifactError: The folders may be classes or splits, two folders are the same part of the dataset, or the
+            folders of the classes hold its parts.
         UsageError: ``reading`` is ``splits``, and no folder has the name of a split.
     """
     paths = list(map(PurePosixPath, names))
@@ -89,7 +92,7 @@ def read(names: Iterable[str], wanted: Split = "test", reading: Reading | None =
 
 
 def _find_sorted(
-    images: Iterable[PurePosixPath], unread: Iterable[PurePosixPath], wanted: Split, reading: Reading | None
+    images: Collection[PurePosixPath], unread: Iterable[PurePosixPath], wanted: Split, reading: Reading | None
 ) -> ClassFolders | None:
     readable = {str(path) for path in images if len(path.parts) > 1}
     parts = {str(path): path.parts for path in (*images, *unread) if len(path.parts) > 1}
@@ -107,6 +110,10 @@ def _find_sorted(
         for name, path in sorting.images.items()
         if name in readable and (sorting.split is None or path[0] == sorting.split)
     ]
+    if reading is None:
+        _check_parts_inside(inner.values())
+        if sorting.split is None:
+            _check_folds(inner.values())
     nested = _inner_folders_notice(inner.values(), classes)
     return ClassFolders(
         tuple(chosen),
@@ -114,6 +121,7 @@ def _find_sorted(
         classes,
         sorting.split,
         sorting.notices + nested,
+        tuple(str(path) for path in images if str(path) not in sorting.images),
     )
 
 
@@ -140,7 +148,8 @@ def _find_splits(parts: _Inner, wanted: Split, reading: Reading | None) -> _Sort
         if reading == "splits" or set(named) == top:
             return None
         return _Sorting(parts, None, _class_notice(named, top))
-    inside = {name: {path[1] for path in parts.values() if path[0] == name and len(path) > 2} for name in deep}
+    inside = _folders_inside(parts.values())
+    inside = {name: inside[name] for name in deep}
     if others and not _agree(inside):
         raise _unclear_error(sorted(named), others)
     split = _choose_split({name: named[name] for name in deep}, wanted)
@@ -150,6 +159,51 @@ def _find_splits(parts: _Inner, wanted: Split, reading: Reading | None) -> _Sort
         split,
         _split_notices(named, split, wanted, reading),
     )
+
+
+def _folders_inside(paths: Iterable[tuple[str, ...]]) -> dict[str, set[str]]:
+    """Return the folders that lie in each outer folder, by its name."""
+    inside: dict[str, set[str]] = {}
+    for path in paths:
+        inside.setdefault(path[0], set()).update(path[1:2] if len(path) > 2 else ())
+    return inside
+
+
+def _check_folds(paths: Collection[tuple[str, ...]]) -> None:
+    """Check that the outer folders do not all hold the same folders, two or more, and no images themselves.
+
+    The folders of a cross-validation do.
+
+    Raises:
+        ArtifactError: They do, so they may be parts of the dataset, and the inner folders its classes.
+    """
+    inside = _folders_inside(paths)
+    shared = set[str]() if len(inside) < 2 else set.intersection(*inside.values())
+    if len(shared) > 1 and all(len(path) > 2 for path in paths):
+        outer = sorted(inside)
+        raise ArtifactError(
+            f"{first_names(outer)} may each be a class, or a part of the dataset with the classes "
+            f"{first_names(sorted(shared))}",
+            code="dataset-folds-unclear",
+            hint=f"classes:PATH takes every folder as a class; PATH/{shell_word(outer[0])} takes that part",
+        )
+
+
+def _check_parts_inside(paths: Iterable[tuple[str, ...]]) -> None:
+    """Check that no class folder holds several parts of the dataset, whose images would be taken together.
+
+    Raises:
+        ArtifactError: One does.
+    """
+    for name, folders in sorted(_folders_inside(paths).items()):
+        parts = parts_of(folders)
+        if len(set(parts.values())) > 1:
+            raise ArtifactError(
+                f"the folder of the class {quote(name)} holds parts of the dataset: {first_names(sorted(parts))}",
+                code="dataset-parts-inside-classes",
+                hint=f"move the parts outside, as {shell_word(sorted(parts)[0])}/{shell_word(name)}/IMAGE.jpg, or "
+                "classes:PATH takes the images of all parts together",
+            )
 
 
 def _agree(inside: Mapping[str, set[str]]) -> bool:
@@ -173,7 +227,8 @@ def _find_unsorted(
     split = _choose_split(named, wanted) if named else None
     chosen = [name for name, path in parts.items() if split is None or path[0] == split]
     notices = () if split is None else _split_notices(named, split, wanted, reading)
-    return ClassFolders(tuple(chosen), None, (), split, notices) if chosen else None
+    outside = () if split is None else tuple(name for name, path in parts.items() if path[0] not in named)
+    return ClassFolders(tuple(chosen), None, (), split, notices, outside) if chosen else None
 
 
 def _strip_outer_folders(parts: _Inner, depth: int) -> _Inner:
@@ -222,7 +277,7 @@ def _class_notice(named: Collection[str], top: Collection[str]) -> tuple[Reason,
         return ()
     others = sorted(set(top) - set(named))
     sentence = f"{first_names(sorted(named))} is taken as a class, like {first_names(others)}"
-    return (Reason("dataset-split-is-class", f"{sentence}; splits:PATH takes it as a part of the dataset"),)
+    return (Reason("dataset-split-is-class", f"{sentence}; a part of the dataset would hold folders of classes"),)
 
 
 def _split_notices(named: Mapping[str, Part], split: str, wanted: Split, reading: Reading | None) -> tuple[Reason, ...]:

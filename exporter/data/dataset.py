@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -39,7 +39,7 @@ from runtimes.errors import (
 from runtimes.escaping import shell_word
 from runtimes.images import prefetch
 from runtimes.images.left_out import LeftOutFiles
-from runtimes.images.preprocessing import SUFFIXES, Image, Pixels, Preprocessing, fit_image, normalise
+from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_image, normalise
 
 BUNDLED_NAME = "fashion-mnist"
 """The dataset that comes with rexport. Weights trained on it are checked and measured on it by default."""
@@ -305,7 +305,7 @@ def _open_path(path: str, split: Split, reading: Reading | None = None) -> Datas
         None if folders.targets is None else np.array(folders.targets, np.int64),
         [members.files[file] for file in folders.files],
         [str(root / file) for file in folders.files],
-        tuple(_notices(members, name, folders, split)),
+        tuple(_notices(members, name, folders)),
     )
 
 
@@ -334,20 +334,19 @@ def _find_images(members: archives.Members, split: Split, reading: Reading | Non
     )
 
 
-def _notices(
-    members: archives.Members, name: str, folders: class_folders.ClassFolders, split: Split
-) -> Iterator[Reason]:
+def _notices(members: archives.Members, name: str, folders: class_folders.ClassFolders) -> Iterator[Reason]:
     """Yield what was guessed about a folder, and the files that were left out."""
     for reason in folders.notices:
         yield Reason(reason.code, f"{quote(name)}: {reason.sentence.replace('PATH', shell_word(members.place))}")
     left_out = LeftOutFiles(members.files).notice(name)
     if left_out is not None:
         yield left_out
-    loose = [file for file in members.files if "/" not in file and PurePosixPath(file).suffix.lower() in SUFFIXES]
-    if loose and split == "test":
+    if folders.outside:
+        place = "classes" if folders.classes else "parts"
         yield Reason(
             "images-outside-classes",
-            f"{quote(name)}: left out {len(loose):,} images that lie in no class folder, as {quote(loose[0])}",
+            f"{quote(name)}: left out {len(folders.outside):,} images outside the {place}, as "
+            f"{quote(folders.outside[0])}",
         )
 
 
@@ -422,8 +421,8 @@ def targets_for(dataset: Dataset, labels: Sequence[str] | None, classes: int) ->
 def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int) -> NDArray[np.int64]:
     """Return the output of a network for each class of a dataset, int64 (len(names),).
 
-    If the labels are the same names in any order, classes are matched by name. Case, hyphens and underscores are
-    ignored. Otherwise class i belongs to output i, which ``are_foreign`` tells.
+    If the labels are the same names in any order, classes are matched by name. Case, hyphens, underscores and slashes
+    are ignored. Otherwise class i belongs to output i, which ``are_foreign`` tells.
 
     Args:
         names: The class names of the dataset.
@@ -451,12 +450,13 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
         return identity
     if set(ours) == set(theirs) and len(set(ours)) == classes:
         return np.array([theirs.index(name) for name in ours], np.int64)
-    pairs = zip(names, ours, theirs, strict=True)
+    pairs = list(zip(names, ours, theirs, strict=True))
     moved = [name for name, mine, other in pairs if mine != other and mine in theirs]
     if moved:
+        foreign = next((f"{quote(name)!r} is no label, and " for name, mine, _ in pairs if mine not in theirs), "")
         raise ModelMismatchError(
-            f"the classes of the dataset cannot be matched to the labels of the network: {quote(moved[0])!r} is in "
-            "both, at different positions",
+            f"the classes of the dataset cannot be matched to the labels of the network: {foreign}{quote(moved[0])!r} "
+            "is in both, at different positions",
             code="class-order-unclear",
             hint="export with --labels FILE, with the class names of the dataset in the order of the outputs",
         )
@@ -518,7 +518,7 @@ def check_class_order(names: Sequence[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
+    return re.sub("[_/-]", " ", name.casefold()).strip()
 
 
 def noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:

@@ -41,7 +41,7 @@ DTYPES = ("float32", "uint8")
 """The types of input that the page fills."""
 
 NOISE_IMAGES = 8
-"""The number of images of noise whose outputs show the activation of a model that does not record it."""
+"""The number of images of noise whose outputs show the activation of a model, or that it needs none."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,9 @@ def _site(classifier: Classifier, runtime: WebRuntime, samples: Sequence[Mapping
             hint="--full-decoding decodes them in full on the page",
         )
     channels, (height, width) = preprocessing.channels, preprocessing.size
-    # Without a record of the activation, the outputs for noise decide. A warning names any but the softmax.
-    if classifier.activation is None:
+    # Without a record of the activation, the outputs for noise decide. A warning names any but the softmax. If there is
+    # none, they must be probabilities.
+    if classifier.activation in (None, "none"):
         noise = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, height, width, channels), np.uint8)
         classifier.predict(noise)
     batch = network_input.batch or 1

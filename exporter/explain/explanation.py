@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import runtimes
-from exporter.data.dataset import open_dataset
+from exporter.data.dataset import Dataset, open_dataset
 from exporter.explain import engine_source
 from exporter.explain.engine_deviation import EngineDeviation, measure_deviation
 from exporter.explain.profile_summary import Execution, bits, execution
@@ -143,10 +143,13 @@ def explain(question: ExplanationRequest, listener: ExportListener) -> Explanati
     artifact = Artifact.read(question.path)
     artifact.check_digest()
     precision = _precision(artifact)
+    dataset = None if question.data is None else open_dataset(question.data, question.images)
+    for notice in () if dataset is None else dataset.notices:
+        listener.notice(notice)
     listener.step("profiling")
     executed, no_execution = _execution(artifact, precision, question)
-    errors, no_errors = _errors(artifact, precision, question, listener)
-    deviation, no_deviation = _deviation(artifact, executed, question, listener)
+    errors, no_errors = _errors(artifact, precision, question, dataset, listener)
+    deviation, no_deviation = _deviation(artifact, executed, question, dataset, listener)
     if no_execution is not None and no_errors is not None:
         raise CompatibilityError(
             f"nothing can be explained: no execution profile: {no_execution}; no comparison with fp32: {no_errors}",
@@ -213,7 +216,11 @@ def _open_runtime(artifact: Artifact, question: ExplanationRequest) -> Runtime:
 
 
 def _errors(
-    artifact: Artifact, precision: str, question: ExplanationRequest, listener: ExportListener
+    artifact: Artifact,
+    precision: str,
+    question: ExplanationRequest,
+    dataset: Dataset | None,
+    listener: ExportListener,
 ) -> tuple[Errors | None, Reason | None]:
     """Return the errors against fp32, or the reason why there are none. A wrong option of the user raises an error.
 
@@ -225,7 +232,7 @@ def _errors(
         return None, _reason(error)
     if question.against is not None:
         reference = _read_reference(source, question.against)
-        return _compare_layers(artifact, source, reference, question, listener), None
+        return _compare_layers(artifact, source, reference, question, dataset, listener), None
     if bits(precision) >= 32:
         return None, Reason(
             "already-fp32", "the artifact is fp32 itself (--against FILE compares it with another fp32 file)"
@@ -238,7 +245,7 @@ def _errors(
     try:
         with tempfile.TemporaryDirectory() as folder:
             reference = _export_reference(source, Path(folder), listener)
-            return _compare_layers(artifact, source, reference, question, listener), None
+            return _compare_layers(artifact, source, reference, question, dataset, listener), None
     except (CheckFailedError, *_IMPOSSIBLE) as error:
         return None, _reason(error, "; --against FILE names its fp32 file")
 
@@ -247,6 +254,7 @@ def _deviation(
     artifact: Artifact,
     executed: Execution | None,
     question: ExplanationRequest,
+    dataset: Dataset | None,
     listener: ExportListener,
 ) -> tuple[EngineDeviation | None, Reason | None]:
     """Return where the engine departs from its ONNX graph if the request asks for it, or the reason why not."""
@@ -258,7 +266,7 @@ def _deviation(
         flavor = engine_source.flavor_of(artifact, executed.description)
         source = engine_source.onnx_of(artifact)
         typed = _graph(source)
-        examples = _examples(source, source, question, listener)
+        examples = _examples(source, source, dataset)
         batches = [pair.typed for pair in _images(examples, _is_raw(typed), _is_raw(typed), _batch(typed))]
         listener.step("building engines that show the values of blocks")
         batch, device = max(map(len, batches)), parse_device(question.device or executed.description.device)
@@ -308,10 +316,15 @@ def _export_reference(artifact: Artifact, folder: Path, listener: ExportListener
 
 
 def _compare_layers(
-    artifact: Artifact, source: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
+    artifact: Artifact,
+    source: Artifact,
+    reference: Artifact,
+    question: ExplanationRequest,
+    dataset: Dataset | None,
+    listener: ExportListener,
 ) -> Errors:
     listener.step("comparing the layers with fp32")
-    examples = _examples(source, reference, question, listener)
+    examples = _examples(source, reference, dataset)
     typed, exact = _graph(source), _graph(reference)
     batch = _batch(typed, exact)
     images = _images(examples, _is_raw(typed), _is_raw(exact), batch)
@@ -379,21 +392,16 @@ def _is_raw(graph: onnx.ModelProto) -> bool:
     return bool(graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8)
 
 
-def _examples(
-    artifact: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
-) -> Examples:
-    """Return the images for the comparison: requested data, or the test vectors of the artifact or the reference."""
+def _examples(artifact: Artifact, reference: Artifact, dataset: Dataset | None) -> Examples:
+    """Return the images for the comparison: those of the dataset, or the test vectors of one of the artifacts."""
     candidates = [item for item in (artifact, reference) if item.manifest is not None]
     views = [item.manifest.preprocessing for item in candidates if item.manifest and item.manifest.preprocessing]
     view = views[0] if views else None
-    if question.data is not None:
+    if dataset is not None:
         if view is None:
             raise UsageError(
                 "--data needs an artifact whose manifest contains the preprocessing", code="data-needs-preprocessing"
             )
-        dataset = open_dataset(question.data, question.images)
-        for notice in dataset.notices:
-            listener.notice(notice)
         return read_examples(dataset, view)
     for item in candidates:
         if item.manifest is not None and item.manifest.vectors is not None:

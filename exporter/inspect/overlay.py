@@ -42,7 +42,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 def picture_paths(target: str, images: Sequence[Path], force: bool) -> list[Path]:
     """Return the file of each picture: ``target`` for one image, or a file in the folder ``target`` for each.
 
-    A folder is created. In a folder, a picture has the name of its image; equal names get a number.
+    In a folder, a picture has the name of its image; equal names get a number.
 
     Args:
         target: A file, or a folder if it exists, ends in a slash, or there are several images.
@@ -51,7 +51,7 @@ def picture_paths(target: str, images: Sequence[Path], force: bool) -> list[Path
 
     Raises:
         UsageError: A file exists and ``force`` is off, the suffix is unknown, or there are several images for a file.
-        ResourceError: The folder cannot be created or written.
+        ResourceError: The folder of the file is missing, or something that is no file has its name.
     """
     folder = Path(target)
     single = len(images) == 1 and not target.endswith("/") and not folder.is_dir()
@@ -72,12 +72,10 @@ def picture_paths(target: str, images: Sequence[Path], force: bool) -> list[Path
         paths = [folder]
     else:
         paths = [folder / name for name in _distinct([f"{image.stem or 'image'}.png" for image in images])]
-        folder.mkdir(parents=True, exist_ok=True)
-    files.check_writable(paths[0].parent)
     for path in paths:
         files.check_replaceable(path)
         if path.exists() and not force:
-            raise files.target_exists(path)
+            raise files.target_exists(path, "--cam")
     return paths
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -25,7 +26,7 @@ from exporter.preprocessing.options import (
     check_statistics,
 )
 from exporter.weights.sources import IMAGENET_PREPROCESSING
-from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec, notices
+from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec, files, notices
 from runtimes.artifacts.embedded import read_embedded, unverified
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
 from runtimes.escaping import csv_cell, printable
@@ -89,9 +90,11 @@ def find_images(arguments: Sequence[str], stdin: BinaryIO) -> list[Path]:
     Hidden files and folders are passed over, and links to folders are not followed.
 
     Raises:
-        UsageError: a folder has no images, or standard input names nothing.
+        UsageError: a folder has no images, standard input names nothing, or ``-`` comes twice.
         ResourceError: a folder cannot be read.
     """
+    if list(arguments).count(STDIN) > 1:
+        raise UsageError("- stands for standard input, which is read once", code="stdin-twice", hint="give - once")
     words = [word for argument in arguments for word in (_read_list(stdin) if argument == STDIN else [argument])]
     return [image for word in words for image in (_walk(Path(word)) if Path(word).is_dir() else [Path(word)])]
 
@@ -135,7 +138,7 @@ def _walk(folder: Path) -> list[Path]:
 def predict(
     request: PredictionRequest, images: Sequence[Path], listener: ExportListener
 ) -> tuple[ImagePrediction, ...]:
-    """One answer an image, in their order.
+    """One answer an image, in their order. A folder for pictures is created, unless there are none.
 
     Raises:
         UsageError: neither a manifest nor the file itself describes the model, and mean and std are not given.
@@ -143,7 +146,8 @@ def predict(
     """
     pictures = [] if request.cam is None else picture_paths(request.cam, images, request.force)
     listener.step("opening the model")
-    with open_classifier(request, listener) as classifier:
+    folder = files.folder_to_fill(pictures[0].parent) if pictures else nullcontext()
+    with folder, open_classifier(request, listener) as classifier:
         answers: list[ImagePrediction] = []
         for start in range(0, len(images), BATCH):
             listener.step(f"{start:,} of {len(images):,} images")

@@ -108,6 +108,12 @@ class PreprocessingOptions:
         known = {*chosen, "crop"} if isinstance(self.resize, tuple) else {*chosen}
         if "crop" not in chosen and known & {"crop", "pad"}:
             pad = chosen.get("pad", base.pad)
+            if 2 * pad >= min(size):
+                raise UsageError(
+                    f"a pad of {pad} pixels on each side leaves nothing of the input of {size[0]} x {size[1]} pixels",
+                    code="pad-exceeds-input",
+                    hint=f"use --pad {(min(size) - 1) // 2} or less",
+                )
             chosen["crop"] = (size[0] - 2 * pad, size[1] - 2 * pad)
         if "mean" not in chosen:
             step = 1 if chosen.get("channel_order", base.channel_order) == base.channel_order else -1

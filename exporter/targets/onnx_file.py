@@ -282,7 +282,7 @@ def _check_opset(graph: onnx.ModelProto, opset: int) -> None:
         raise CompatibilityError(
             f"opset {opset} was requested, but torch {torch.__version__} wrote opset {written}",
             code="opset-not-written",
-            hint=f"use --opset 18 or above, or omit --opset to use {DEFAULT_OPSET}",
+            hint=f"use a {'higher' if opset < written else 'lower'} --opset, or omit it to use {DEFAULT_OPSET}",
         )
 
 

@@ -86,18 +86,35 @@ def fp32_file_beside(artifact: Artifact, format: str) -> Artifact:
         if found is not None and same and found.precision == "fp32" and path != artifact.path:
             other.check_digest()
             return other
-    command = {"onnx": "onnx", "pt2": "torch"}[format]
     raise CompatibilityError(
         f"{quote(manifest.name)} is a module that is no variant, so its fp32 network cannot be built again, and there "
         f"is no .{format} file of it in fp32 in the same folder",
         code="module-not-rebuilt",
         path=artifact.path,
-        hint=f"{_export_command(manifest, command)} -o {shell_word(artifact.path.with_suffix(f'.fp32.{format}'))}",
+        hint=_export_command(artifact, manifest, "fp32", format),
     )
 
 
-def _export_command(manifest: Manifest, command: str) -> str:
-    """Return the command that exports the module of a manifest in fp32 again."""
+def module_unknown(artifact: Artifact, precision: str, format: str = "onnx") -> CompatibilityError:
+    """Return the error for a module that cannot be built from its manifest. The hint exports it again.
+
+    Args:
+        artifact: The artifact of the module, which has a manifest.
+        precision: The precision of the new file.
+        format: The format of the new file, ``onnx`` or ``pt2``.
+    """
+    manifest = _manifest(artifact)
+    return CompatibilityError(
+        f"{quote(manifest.name)} is a module that is no variant, so its network cannot be built from the manifest",
+        code="module-unknown-in-manifest",
+        path=artifact.path,
+        hint=_export_command(artifact, manifest, precision, format),
+    )
+
+
+def _export_command(artifact: Artifact, manifest: Manifest, precision: str, format: str) -> str:
+    """Return the command that exports the module of an artifact again, to another file beside it."""
+    command = {"onnx": "onnx", "pt2": "torch"}[format]
     if ":" not in manifest.name:
         return f"rexport.export(module, ...) or rexport {command} package.module:factory"
     weights, spec = manifest.weights, manifest.inputs[0]
@@ -112,7 +129,9 @@ def _export_command(manifest: Manifest, command: str) -> str:
             ("--expect-sha256", weights.file_sha256),
         )
         parts += [f"{option} {shell_word(value)}" for option, value in given if value]
-    return " ".join([*parts, "--input raw"] if raw else parts)
+    parts += ["--input raw"] if raw else []
+    parts += [] if precision == "fp32" else [f"--precision {precision}"]
+    return " ".join([*parts, f"-o {shell_word(artifact.path.with_suffix(f'.{precision}.{format}'))}"])
 
 
 def network_of(artifact: Artifact, listener: ExportListener) -> Network:
@@ -134,12 +153,7 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     """
     manifest = _manifest(artifact)
     if not manifest.variant:
-        raise CompatibilityError(
-            f"{quote(manifest.name)} is a module that is no variant, so its network cannot be built from the manifest",
-            code="module-unknown-in-manifest",
-            path=artifact.path,
-            hint=_export_command(manifest, "onnx"),
-        )
+        raise module_unknown(artifact, "fp32")
     variant = codec.decode(Variant, manifest.variant)
     row = PRECISIONS.get(manifest.precision)
     float32 = row is not None and row.element == "float32"

@@ -110,6 +110,8 @@ def describe(file: BinaryIO, path: Path, head: bytes, size: int) -> tuple[str, s
         return "a pickle of protocol 0 or 1, which torch.save did not write", FROM_NUMPY
     if head.startswith(b"PK"):
         return "a damaged or empty zip archive", "copy or download the file again"
+    if path.suffix == ".py":
+        return "Python code", f"name what builds the network in it: {_module_of(path)}:FACTORY"
     if size >= MIN_FILE_BYTES and (text := _describe_text(file, head, size)) is not None:
         return text
     if _is_tensorflow(file, path, size):
@@ -118,6 +120,12 @@ def describe(file: BinaryIO, path: Path, head: bytes, size: int) -> tuple[str, s
         return f"a file of {size:,} bytes that begins with zeros", "copy or download the file again"
     other = kind_of(head)
     return (f"truncated to {size} bytes" if 0 < size < MIN_FILE_BYTES and "begins with" in other else other), USE
+
+
+def _module_of(path: Path) -> str:
+    """Return the name by which Python imports a file from the current folder, or from that of the file."""
+    parts = path.with_suffix("").parts
+    return shell_word(".".join(parts) if all(part.isidentifier() for part in parts) else path.stem)
 
 
 def describe_zip(names: Iterable[str]) -> tuple[str, str]:

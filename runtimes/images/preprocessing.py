@@ -124,7 +124,7 @@ def pixels_of(images: Iterable[Image], preprocessing: Preprocessing, first: int 
 
 
 def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixels:
-    """Decode, resize, crop and pad an image, with its number in the error if it has no path.
+    """Decode, resize, crop and pad an image, with its path in the error, or its number if it has no path.
 
     Args:
         image: The image.
@@ -144,6 +144,8 @@ def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixe
     except InputError as error:
         if error.path is not None:
             raise
+        if isinstance(image, (str, os.PathLike)):
+            raise InputError(error.what, code=error.code, path=os.fspath(image), hint=error.hint) from error
         raise InputError(f"image {number}: {error.what}", code=error.code, hint=error.hint) from error
 
 

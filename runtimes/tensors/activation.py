@@ -73,6 +73,19 @@ def guess_activation(outputs: NDArray[Any]) -> Activation:
     return "sigmoid" if single else "softmax"
 
 
+def first_outside(outputs: NDArray[Any]) -> float | None:
+    """Return the first output that is no probability, or ``None`` if all finite ones lie between 0 and 1.
+
+    Args:
+        outputs: The outputs (n, classes). Rounding may exceed 0 and 1 by ``SUM_TOLERANCE``.
+    """
+    import numpy as np
+
+    rows = outputs.astype(np.float64)
+    outside = rows[np.isfinite(rows) & ((rows < -SUM_TOLERANCE) | (rows > 1 + SUM_TOLERANCE))]
+    return float(outside[0]) if outside.size else None
+
+
 def to_probabilities(outputs: NDArray[Any], activation: Activation) -> NDArray[np.float64]:
     """Return probabilities for the outputs of a classifier. Rows with NaN stay NaN, and so do others without a value.
 

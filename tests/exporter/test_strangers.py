@@ -209,6 +209,15 @@ def test_images_without_data_are_a_notice(desk: Path) -> None:
     assert "warning[options-without-effect]: no effect without --data: --images" in result.stderr.splitlines()
 
 
+def test_data_of_an_explanation_are_read_or_said_to_be_unused(desk: Path) -> None:
+    missing = here(main, "explain", "resnet20.onnx", "--data", "./nosuch", cwd=desk)
+    assert (missing.code, error_codes(missing.stderr)) == (6, ["dataset-missing"])
+    result = here(main, "explain", "resnet20.onnx", "--data", "fashion-mnist", "--images", "3", cwd=desk)
+    assert result.code == 0
+    line = "warning[options-without-effect]: no effect without a comparison with fp32: --data, --images"
+    assert line in result.stderr.splitlines()
+
+
 NO_DEVICE = """
 import sys
 sys.argv = ["rexport", *{arguments!r}]

@@ -57,6 +57,21 @@ def test_outputs_become_probabilities(name: str, tmp_path: Path) -> None:
     assert [probabilities[index] for index in range(len(case.expected))] == pytest.approx(case.expected, abs=1e-7)
 
 
+@pytest.mark.parametrize("values", [(21.0, -19.2), (-0.5, 0.5), (0.5, 1.5), (3.0,)], ids=str)
+def test_logits_are_not_taken_as_probabilities(values: tuple[float, ...], tmp_path: Path) -> None:
+    path = network(tmp_path / "constant.onnx", np.zeros((len(values), 3)), np.array(values))
+    with Classifier.open(path, preprocessing=HOW, activation="none") as classifier:
+        for answer in (classifier.predict, lambda image: classifier.answer(image[None])):
+            with refuses(UsageError, "output-not-probability", "constant.onnx", "--activation sigmoid"):
+                answer(RED)
+
+
+def test_rounded_probabilities_are_taken(tmp_path: Path) -> None:
+    path = network(tmp_path / "constant.onnx", np.zeros((2, 3)), np.array([1.0005, -0.0005]))
+    with Classifier.open(path, preprocessing=HOW, activation="none") as classifier:
+        assert classifier.predict(RED)[0].probability == pytest.approx(1.0005)
+
+
 def test_one_output_chooses_and_explains_both_classes(tmp_path: Path) -> None:
     path = network(tmp_path / "warm.onnx", np.array([1.0, 0.0, -1.0]), np.zeros(1))
     with Classifier.open(path, preprocessing=HOW, labels=("cool", "warm"), activation="sigmoid") as classifier:

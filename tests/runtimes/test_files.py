@@ -219,6 +219,8 @@ def test_a_folder_that_is_not_filled_does_not_stay(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["old"]
     fill(tmp_path / "a" / "b", "page")
     with files.folder_to_fill(tmp_path / "c"):
+        (tmp_path / "c" / "page").touch()
+    with files.folder_to_fill(tmp_path / "d" / "e"):
         pass
     assert sorted(os.listdir(tmp_path)) == ["a", "c", "old"]
 

@@ -57,7 +57,7 @@ def test_several_images_are_a_folder(model: Artifact, photos: list[Path], tmp_pa
 
 def test_a_picture_is_not_replaced_unasked(photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out.png").write_bytes(b"old")
-    with refuses(UsageError, "target-exists", "out.png", "--force"):
+    with refuses(UsageError, "target-exists", "out.png", "--force", "--cam FILE"):
         picture_paths(str(tmp_path / "out.png"), photos[:1], force=False)
     assert picture_paths(str(tmp_path / "out.png"), photos[:1], force=True) == [tmp_path / "out.png"]
 
@@ -75,6 +75,21 @@ def test_a_model_without_maps_is_refused(onnx_artifact: Artifact, photos: list[P
     with refuses(ArtifactError, "output-absent", "--output cam"):
         predict(PredictionRequest(onnx_artifact.path, cam=str(tmp_path / "out.png")), photos[:1], SILENT)
     assert not (tmp_path / "out.png").exists()
+    with refuses(ArtifactError, "output-absent"):
+        predict(PredictionRequest(onnx_artifact.path, cam=f"{tmp_path}/maps/new/"), photos[:1], SILENT)
+    assert not (tmp_path / "maps").exists()
+
+
+def test_without_pictures_there_is_no_folder(model: Artifact, tmp_path: Path) -> None:
+    (answer,) = predict(PredictionRequest(model.path, cam=f"{tmp_path}/maps/"), [tmp_path / "nosuch.png"], SILENT)
+    assert answer.error is not None
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_file_is_no_folder_for_pictures(model: Artifact, photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "maps").touch()
+    with refuses(ResourceError, "file-access-failed"):
+        predict(PredictionRequest(model.path, cam=str(tmp_path / "maps")), photos, SILENT)
 
 
 def corners(heat: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> list[tuple[int, ...]]:

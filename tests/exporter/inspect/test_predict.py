@@ -82,6 +82,8 @@ def test_listed_folders_are_walked_and_odd_names_are_kept(folder: Path) -> None:
 def test_nothing_to_predict_is_refused(tmp_path: Path) -> None:
     with refuses(UsageError, "stdin-empty", "find . -name '*.jpg' | rexport predict MODEL -"):
         names("-", stdin=b"\n \n")
+    with refuses(UsageError, "stdin-twice"):
+        names("-", "x.png", "-", stdin=b"a.png\n")
     (tmp_path / "notes.txt").touch()
     with refuses(UsageError, "folder-without-images", tmp_path, ".jpg", "1 files"):
         names(str(tmp_path))

@@ -87,7 +87,7 @@ def test_a_file_is_the_base_of_the_options(tmp_path: Path) -> None:
         (PreprocessingOptions(crop=(48, 48)), ModelMismatchError, "preprocessing-shape",
          ["48 x 48", "64 x 64", "--size 48x48"]),
         (PreprocessingOptions(interpolation="box", antialias=False), UsageError, "antialias-needs-filter", []),
-        (PreprocessingOptions(pad=32), UsageError, "crop-or-pad-invalid", []),
+        (PreprocessingOptions(pad=32), UsageError, "pad-exceeds-input", ["64 x 64", "--pad 31"]),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(options: PreprocessingOptions, error: Any, code: str, values: list[str]) -> None:

@@ -166,9 +166,9 @@ def test_the_opset_is_the_one_asked_for(tmp_path: Path, opset: int) -> None:
     assert (written.domain, written.version) == ("", opset)
 
 
-@pytest.mark.parametrize("opset", [17, 99])
-def test_an_opset_that_torch_does_not_write_is_refused(tmp_path: Path, opset: int) -> None:
-    with refuses(CompatibilityError, "opset-not-written", opset):
+@pytest.mark.parametrize(("opset", "other"), [(17, "a higher --opset"), (99, "a lower --opset")])
+def test_an_opset_that_torch_does_not_write_is_refused(tmp_path: Path, opset: int, other: str) -> None:
+    with refuses(CompatibilityError, "opset-not-written", opset, other):
         export(BASIC, tmp_path, opset)
     assert content(tmp_path) == {}
 

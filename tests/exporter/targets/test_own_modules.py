@@ -102,6 +102,22 @@ def test_the_reference_is_the_program_beside_the_file(exported: dict[str, Path],
         rebuild.network_of(int8, SILENT)
 
 
+@pytest.mark.parametrize(
+    ("precision", "format", "said"),
+    [
+        ("int8", "onnx", ("rexport onnx", "--precision int8", "-o {}/MobileNet.int8.onnx")),
+        ("fp16", "pt2", ("rexport torch", "--precision fp16", "-o {}/MobileNet.fp16.pt2")),
+        ("fp32", "onnx", ("rexport onnx", "-o {}/MobileNet.fp32.onnx")),
+    ],
+)
+def test_the_hint_exports_what_is_missing(
+    exported: dict[str, Path], precision: str, format: str, said: tuple[str, ...]
+) -> None:
+    error = rebuild.module_unknown(Artifact.read(exported["onnx"]), precision, format)
+    assert all(words.format(exported["onnx"].parent) in str(error.hint) for words in said)
+    assert ("--precision" in str(error.hint)) == (precision != "fp32")
+
+
 def test_other_weights_are_no_reference(exported: dict[str, Path], tmp_path: Path) -> None:
     wanted = request(MobileNet, tmp_path)
     assert not isinstance(wanted.weights, str)

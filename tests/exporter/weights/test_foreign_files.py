@@ -47,6 +47,13 @@ def test_the_message_has_the_true_cause(tmp_path: Path, kind: str) -> None:
     assert "weights_only" not in str(error)
 
 
+@pytest.mark.parametrize(("name", "module"), [("tiny.py", "tiny:"), ("nets/tiny.py", "nets.tiny:"), ("/x.py", "x:")])
+def test_code_is_named_by_its_module(name: str, module: str) -> None:
+    content = b"import torch\n" * 9
+    what, hint = foreign_files.describe(io.BytesIO(content), Path(name), content, len(content))
+    assert (what, f" {module}FACTORY" in hint) == ("Python code", True)
+
+
 def test_the_unpacking_command_leaves_the_file_as_it_is(tmp_path: Path) -> None:
     content = gzip.compress(saved(network()), mtime=0)
     path = written(tmp_path, content)

@@ -288,6 +288,12 @@ def test_a_broken_image_among_several_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"text")
     with refuses(InputError, "image-format-unknown", "bad.png"):
         prepare_images([picture(2, 3), tmp_path / "bad.png"], plain())
+    content_of_file = content_of(PIL.Image.fromarray(picture(2, 3)))
+    (tmp_path / "good.png").write_bytes(content_of_file)
+    for image, name in ((tmp_path / "good.png", "good.png: "), (content_of_file, "image 7: ")):
+        with refuses(InputError, "image-grows-too-large") as refusal:
+            fit_or_name(image, Preprocessing(9_999_999, (2, 3), 0, (0.0,) * 3, (1.0,) * 3), 7)
+        assert str(refusal.value).startswith((name, f"{tmp_path}/{name}"))
     with refuses(InputError, "image-file-empty", "image 11:"):
         pixels_of([picture(2, 3), b""], plain(), first=10)
     with refuses(InputError, "image-array-type", "image 7:", "float64", "Runtime.infer"):

@@ -174,6 +174,14 @@ def test_one_output_without_a_manifest_may_be_a_probability(request_: SiteReques
         assert json.loads((page.parent / "model.json").read_text())["activation"] == activation
 
 
+def test_logits_are_no_page_of_probabilities(request_: SiteRequest, tmp_path: Path) -> None:
+    model = pooling(tmp_path / "pooling.onnx", 3, "means")
+    request = replace(request_, model=model, preprocessing=without_manifest(3), activation="none")
+    with refuses(UsageError, "output-not-probability", "--activation softmax"):
+        write_site(request, SILENT)
+    assert not request_.page.exists()
+
+
 def test_a_trunk_is_refused(request_: SiteRequest, tmp_path: Path) -> None:
     model = pooling(tmp_path / "trunk.onnx", 3, "features")
     with refuses(CompatibilityError, "web-needs-logits"):
