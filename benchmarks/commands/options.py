@@ -41,7 +41,18 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
-from exporter.commands.values import BACKEND, DATASET, DEVICE, DEVICES, VARIANT_OR_FILE, WEIGHTS, OutputFile, Sizes
+from exporter.commands.values import (
+    BACKEND,
+    COUNT,
+    DATASET,
+    DEVICE,
+    DEVICES,
+    SEED,
+    VARIANT_OR_FILE,
+    WEIGHTS,
+    OutputFile,
+    Sizes,
+)
 from exporter.precision.table import PRECISIONS, TARGETS
 from runtimes.devices import CPU
 from runtimes.errors import Reason, RexportError, UsageError
@@ -71,8 +82,8 @@ TRTEXEC = "trtexec"
 TRTEXEC_FOLDER = Path("/usr/src/tensorrt/bin")
 """The folder of ``trtexec`` in NVIDIA's packages and containers, which is not in PATH."""
 
-seed_option = partial(MEASURING.option, "--seed", type=click.IntRange(min=0), default=0, metavar="N")
-batches_option = partial(MEASURING.option, "--batch", "batches", type=click.IntRange(min=1), multiple=True, metavar="N")
+seed_option = partial(MEASURING.option, "--seed", type=SEED, default=0, metavar="N")
+batches_option = partial(MEASURING.option, "--batch", "batches", type=COUNT, multiple=True, metavar="N")
 duration_option = partial(
     MEASURING.option,
     "--duration",
@@ -101,7 +112,7 @@ devices_option = RUNTIME.option(
 )
 threads_option = RUNTIME.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1024),
     metavar="N",
     show_default="all usable processors",
     help="Number of CPU threads of one call.",
@@ -269,7 +280,7 @@ def measuring_options(limit: int | None, duration_s: float, processes: int | Non
         ),
         DATA.option(
             "--limit",
-            type=click.IntRange(min=1),
+            type=COUNT,
             default=limit,
             metavar="N",
             show_default=True if limit else "all",
