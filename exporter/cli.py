@@ -46,7 +46,7 @@ from exporter.commands.serve import serve
 from exporter.commands.server_options import server_options, verify_served
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.triton import triton
-from exporter.commands.values import DATASET, VARIANT_OR_FILE, OutputFile
+from exporter.commands.values import COUNT, DATASET, VARIANT_OR_FILE, OutputFile
 from exporter.commands.web import web_command
 
 EXPORT, USE, DEPLOY, LOOK_UP = "Export", "Use and check", "Deploy", "Look up"
@@ -200,9 +200,7 @@ cli.add_command(refit)
     preprocessing_options("that of the model"),
 )
 @backend_options
-@OUTPUT.option(
-    "--top", type=click.IntRange(1), default=1, metavar="N", help="Number of labels for each image, best first."
-)
+@OUTPUT.option("--top", type=COUNT, default=1, metavar="N", help="Number of labels for each image, best first.")
 @OUTPUT.option(
     "--cam",
     type=click.Path(),
@@ -359,9 +357,7 @@ def inspect(
     show_default="the test vectors of ARTIFACT",
     help="Images to measure errors on: fashion-mnist, cifar10:PATH, or a folder with one folder a class.",
 )
-@DATA.option(
-    "--images", type=click.IntRange(1), default=32, metavar="N", help="Maximum number of images taken from --data."
-)
+@DATA.option("--images", type=COUNT, default=32, metavar="N", help="Maximum number of images taken from --data.")
 @MEASURING.option(
     "--find-deviation",
     is_flag=True,

@@ -23,7 +23,7 @@ from exporter.data.dataset import (
 from exporter.data.labels_file import read_labels
 from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
-from exporter.models.memory import require_memory
+from exporter.models.memory import require_image_memory, require_memory
 from exporter.models.outputs import DEFAULT_OUTPUTS, LOGITS, needs_classifier, output_names
 from exporter.models.variants import VARIANTS, Variant
 from exporter.preprocessing.description import assumption, black_margin, describe_transform, scale_notice
@@ -239,13 +239,16 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         listener: Receives the progress and notices.
 
     Raises:
-        ResourceError: As for ``require_memory``, or the test vectors are too large.
+        ResourceError: As for ``require_memory`` or ``require_image_memory``, or the test vectors are too large.
         RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
     from exporter.models.several_outputs import reference_outputs, with_outputs
 
     if isinstance(request.variant, Variant):
         require_memory(request.variant, max(IMAGES, request.batch or 1))
+    else:
+        module = request.variant
+        require_image_memory(module.name, module.in_channels, module.size, max(IMAGES, request.batch or 1))
     if request.data is None:  # otherwise the data may have fewer images
         size = IMAGES * request.variant.in_channels * math.prod(request.variant.size)
         _check_vectors_size(size * np.dtype(np.uint8 if request.raw else np.float32).itemsize)

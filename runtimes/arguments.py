@@ -8,13 +8,41 @@ from typing import Any
 
 from runtimes.errors import UsageError, quote
 
+LARGEST_COUNT = 2**31 - 1
+"""The largest count that an argument or option takes: libraries and file formats hold counts in 32 bits."""
+
+LARGEST_SEED = 2**63 - 1
+"""The largest seed that an argument or option takes."""
+
 
 def is_count(value: Any) -> bool:
     """Return whether a value is an integer of at least 1, of Python or of NumPy."""
+    number = _read_integer(value)
+    return number is not None and number >= 1
+
+
+def require_not_too_large(largest: int = LARGEST_COUNT, **values: object) -> None:
+    """Check that no integer among the arguments of a caller is above the largest one.
+
+    Args:
+        largest: The largest value.
+        values: The arguments by name. What is no integer is left to other checks.
+
+    Raises:
+        UsageError: An integer is too large. The message names its argument.
+    """
+    for name, value in values.items():
+        number = _read_integer(value)
+        if number is not None and number > largest:
+            raise UsageError(f"{name} is {number}, expected at most {largest}", code="number-too-large")
+
+
+def _read_integer(value: Any) -> int | None:
+    """Return the integer of Python or NumPy as Python's, or ``None`` for any other value."""
     try:
-        return operator.index(value) >= 1
+        return operator.index(value)
     except TypeError:
-        return False
+        return None
 
 
 def require_names(labels: object) -> tuple[str, ...]:

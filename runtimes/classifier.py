@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import notices, opening
-from runtimes.arguments import is_count, require_names
+from runtimes.arguments import is_count, require_names, require_not_too_large
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
 from runtimes.class_outputs import Answer, ClassOutputs, Prediction, check_finite
 from runtimes.copying import refuse_to_copy
@@ -241,6 +241,7 @@ class Classifier:
                 f"top and batch must be integers of at least 1, not {quote(repr(top))} and {quote(repr(batch))}",
                 code="top-or-batch-invalid",
             )
+        require_not_too_large(top=top, batch=batch)
         predictions: list[Prediction] = []
         with closing(self._run(_iterate(images), batch, LOGITS)) as rows:
             for logits in rows:
@@ -279,6 +280,7 @@ class Classifier:
         """
         if not is_count(top):
             raise UsageError(f"top must be an integer of at least 1, not {quote(repr(top))}", code="top-invalid")
+        require_not_too_large(top=top)
         rows = self._classes.to_finite_probabilities(outputs[self._require(LOGITS).name], first=0)
         return [self._classes.predict(row, top) for row in rows]
 
@@ -302,6 +304,7 @@ class Classifier:
         """
         if not is_count(batch):
             raise UsageError(f"batch must be an integer of at least 1, not {quote(repr(batch))}", code="batch-invalid")
+        require_not_too_large(batch=batch)
         rows: list[NDArray[np.float32]] = []
         with closing(self._run(_iterate(images), batch, FEATURES)) as batches:
             for values in batches:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runtimes import files
-from runtimes.arguments import is_count
+from runtimes.arguments import is_count, require_not_too_large
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.registry import available_backends, find_backend
 from runtimes.devices import parse_device
@@ -144,10 +144,11 @@ def _check_batch(batch: int | None) -> int | None:
     """Return the batch size.
 
     Raises:
-        UsageError: The batch size is no positive integer.
+        UsageError: The batch size is no positive integer, or too large.
     """
     if batch is not None and not is_count(batch):
         raise UsageError(f"batch must be an integer of at least 1, not {quote(repr(batch))}", code="batch-out-of-range")
+    require_not_too_large(batch=batch)
     return batch
 
 

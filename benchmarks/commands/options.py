@@ -43,9 +43,11 @@ from exporter.commands.command import (
 from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
 from exporter.commands.values import (
     BACKEND,
+    COUNT,
     DATASET,
     DEVICE,
     DEVICES,
+    SEED,
     VARIANT_OR_FILE,
     WEIGHTS,
     FiniteFloat,
@@ -81,8 +83,8 @@ TRTEXEC = "trtexec"
 TRTEXEC_FOLDER = Path("/usr/src/tensorrt/bin")
 """The folder of ``trtexec`` in NVIDIA's packages and containers, which is not in PATH."""
 
-seed_option = partial(MEASURING.option, "--seed", type=click.IntRange(min=0), default=0, metavar="N")
-batches_option = partial(MEASURING.option, "--batch", "batches", type=click.IntRange(min=1), multiple=True, metavar="N")
+seed_option = partial(MEASURING.option, "--seed", type=SEED, default=0, metavar="N")
+batches_option = partial(MEASURING.option, "--batch", "batches", type=COUNT, multiple=True, metavar="N")
 duration_option = partial(
     MEASURING.option,
     "--duration",
@@ -111,7 +113,7 @@ devices_option = RUNTIME.option(
 )
 threads_option = RUNTIME.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1024),
     metavar="N",
     show_default="all usable processors",
     help="Number of CPU threads of one call.",
@@ -279,7 +281,7 @@ def measuring_options(limit: int | None, duration_s: float, processes: int | Non
         ),
         DATA.option(
             "--limit",
-            type=click.IntRange(min=1),
+            type=COUNT,
             default=limit,
             metavar="N",
             show_default=True if limit else "all",

@@ -118,7 +118,10 @@ def check_folder(folder: Path | None, json_file: Path | None) -> None:
     written = [folder / f"results{suffix}" for suffix in RENDERERS]
     if json_file is not None and json_file.resolve() in {path.resolve() for path in (folder / FILE_NAME, *written)}:
         raise UsageError(
-            "the results are written there anyway", code="results-written-twice", path=json_file, hint="leave out --json"
+            "the results are written there anyway",
+            code="results-written-twice",
+            path=json_file,
+            hint="leave out --json",
         )
     if not (folder / FILE_NAME).exists():
         for path in filter(Path.exists, written):

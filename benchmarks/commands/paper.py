@@ -25,7 +25,8 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.options import variant_argument
-from exporter.commands.values import VARIANT, FiniteFloat, Numbers
+from exporter.commands.values import COUNT, SEED, VARIANT, FiniteFloat, Numbers
+from runtimes.arguments import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from benchmarks.paper.experiments.curves import Curves
@@ -48,9 +49,12 @@ EXPERIMENTS, TRAINING = "Experiments", OptionSection("Training")
 
 network_option = partial(MODEL.option, "--network", type=VARIANT, metavar="VARIANT")
 seeds_option = partial(TRAINING.option, "--seeds", type=click.IntRange(1, 1000), metavar="N")
+LARGEST_SIDE = 65_535
+"""The largest height and width in pixels, which is that of a JPEG file."""
+
 size_option = MODEL.option(
     "--size",
-    type=click.IntRange(min=8),
+    type=click.IntRange(8, LARGEST_SIDE),
     default=32,
     metavar="N",
     help="Height and width of the input in pixels; image files are resized to it.",
@@ -78,7 +82,7 @@ data_options = stack_options(
     DATA.option("--data-name", metavar="TEXT", show_default="its own name", help="Name of the data in results."),
     DATA.option(
         "--limit",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="N",
         show_default="all",
         help="Maximum number of training images, and of test images.",
@@ -98,7 +102,7 @@ training_options = stack_options(
     ),
     TRAINING.option(
         "--epochs",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="N",
         show_default="the paper's",
         help="Number of passes over the data, in place of --scale.",
@@ -218,7 +222,7 @@ def paper() -> None:
 )
 @TRAINING.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     metavar="N",
     help="Seed of the first weights and of the data order.",
@@ -336,7 +340,7 @@ def responses(networks: tuple[str, ...], **options: Any) -> None:
 @seeds_option(default=2, help="Number of seeds of each initialised network.")
 @DATA.option(
     "--images",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, LARGEST_COUNT),
     show_default="64, or all test images if there are fewer",
     metavar="N",
     help="Number of images in the batch.",

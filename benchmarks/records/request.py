@@ -14,6 +14,7 @@ from exporter.precision.spec import FP32 as FP32_SPEC
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import CALIBRATION_IMAGES, Target, precision
 from runtimes import Artifact, Backend
+from runtimes.arguments import LARGEST_COUNT, LARGEST_SEED, require_not_too_large
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
 from runtimes.devices import join_devices, parse_devices
@@ -166,7 +167,7 @@ class BenchmarkRequest:
             self.precision_spec(name)
 
     def _check_counts(self) -> None:
-        """Raise ``UsageError`` for a number below its minimum, or an unknown device."""
+        """Raise ``UsageError`` for a number that is too small or too large, or an unknown device."""
         for name, number, least in (
             *(("batch", batch, 1) for batch in self.batches),
             *(("streams", streams, 1) for streams in self.throughput),
@@ -179,6 +180,8 @@ class BenchmarkRequest:
         ):
             if number is not None and number < least:
                 raise UsageError(f"{name} is {number}, expected at least {least}", code="number-too-small")
+            require_not_too_large(LARGEST_SEED if name == "seed" else LARGEST_COUNT, **{name: number})
+        require_not_too_large(size=max((side for size in self.sizes for side in size), default=0))
         object.__setattr__(self, "device", join_devices(parse_devices(self.device)))
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from runtimes.arguments import LARGEST_COUNT, LARGEST_SEED
 from runtimes.errors import nearest
 
 if TYPE_CHECKING:
@@ -29,12 +30,15 @@ SHORT = 24
 WHOLE = 1000
 """Characters of a command's first sentence in the list of its group, at most: so many that none is cut."""
 
+_ENDS = tuple(f"<={largest}" for largest in (LARGEST_COUNT, LARGEST_SEED))
+"""The ends of the ranges that do not matter to a reader of the help."""
+
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Option(click.Option):
     """An option that stands in a section of the help and shows its default, which may be words: ``show_default="all"``.
-    A range that only excludes zero is not shown."""
+    A range that only excludes zero, or ends at the largest count or seed of all, is not shown."""
 
     def __init__(
         self, declarations: Sequence[str], *, section: str, show_default: bool | str = True, **attributes: Any
@@ -46,7 +50,7 @@ class Option(click.Option):
         extra = super().get_help_extra(ctx)
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
-        if extra.get("range", "").startswith("x>"):
+        if extra.get("range", "").startswith("x>") or extra.get("range", "").endswith(_ENDS):
             del extra["range"]
         return extra
 

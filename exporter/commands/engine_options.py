@@ -9,7 +9,7 @@ import click
 
 from exporter.commands.command import ENGINE, RUNTIME, NameChoice, stack_options
 from exporter.commands.options import force_option, given_options, out_option, require_device
-from exporter.commands.values import DEVICE, OutputFile
+from exporter.commands.values import COUNT, COUNT_OR_ZERO, DEVICE, OutputFile
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT, TILING
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
 from runtimes.backends.tensorrt.flavors import FLAVORS
@@ -43,21 +43,21 @@ def engine_options(command: Command) -> Command:
         ),
         ENGINE.option(
             "--min-batch",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default=str(DEFAULT_PROFILE.least),
             help="Smallest batch size that the engine takes.",
         ),
         ENGINE.option(
             "--opt-batch",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default=str(DEFAULT_PROFILE.best),
             help="Batch size that the engine is tuned for.",
         ),
         ENGINE.option(
             "--max-batch",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default=str(DEFAULT_PROFILE.most),
             help="Largest batch size of one call; larger batches are split.",
@@ -86,7 +86,7 @@ def engine_options(command: Command) -> Command:
         ),
         ENGINE.option(
             "--aux-streams",
-            type=click.IntRange(0),
+            type=COUNT_OR_ZERO,
             metavar="N",
             show_default="chosen by the library",
             help="Most additional streams on which layers run at the same time.",
@@ -96,7 +96,7 @@ def engine_options(command: Command) -> Command:
         ),
         ENGINE.option(
             "--avg-timing",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default="chosen by the library",
             help="Runs that are averaged to time a kernel (TensorRT only).",

@@ -12,7 +12,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, Group, NameChoice, OptionSection, stack_options
 from exporter.commands.options import artifact_argument, force_option
 from exporter.commands.terminal import debug_option
-from exporter.commands.values import CountRange
+from exporter.commands.values import COUNT, COUNT_OR_ZERO, CountRange
 
 if TYPE_CHECKING:
     from exporter.deploy.cluster.deployment import Deployment
@@ -49,14 +49,14 @@ def _container_options(image: str) -> Callable[[Command], Command]:
             show_default="the name of the network",
             help="Name of the resource: lower-case letters, digits and hyphens.",
         ),
-        CONTAINER.option("--cpus", type=click.IntRange(1), default=2, metavar="N", help="Processors of a container."),
+        CONTAINER.option("--cpus", type=COUNT, default=2, metavar="N", help="Processors of a container."),
         CONTAINER.option(
             "--memory",
             metavar="SIZE",
             show_default="from the size of the model file",
             help="Memory of a container, for example 2Gi.",
         ),
-        CONTAINER.option("--gpus", type=click.IntRange(0), default=0, metavar="N", help="NVIDIA GPUs of a container."),
+        CONTAINER.option("--gpus", type=COUNT_OR_ZERO, default=0, metavar="N", help="NVIDIA GPUs of a container."),
     )
 
 
@@ -112,7 +112,7 @@ _output_options = stack_options(_out_option, force_option, debug_option)
 @_replicas_option
 @CLUSTER.option(
     "--max-batch",
-    type=click.IntRange(1),
+    type=COUNT,
     metavar="N",
     show_default="that of rexport serve",
     help="Largest number of images that run at once.",
@@ -148,7 +148,7 @@ def kserve(artifact: Path, **options: Any) -> None:
 @_replicas_option
 @CLUSTER.option(
     "--queue",
-    type=click.IntRange(1),
+    type=COUNT,
     default=256,
     metavar="N",
     help="Number of requests that wait at each proxy; further ones are refused with 503.",
@@ -182,9 +182,7 @@ def rayservice(artifact: Path, queue: int, **options: Any) -> None:
 @artifact_argument
 @click.argument("source", metavar="SOURCE", help="Images, as for rexport label: an address, or a path below /data.")
 @click.argument("labels", metavar="LABELS", help="Folder of the labels: an address, or a path below /data.")
-@CLUSTER.option(
-    "--workers", type=click.IntRange(1), default=2, metavar="N", help="Number of workers, each in a pod of its own."
-)
+@CLUSTER.option("--workers", type=COUNT, default=2, metavar="N", help="Number of workers, each in a pod of its own.")
 @_secret_option
 @_claim_option
 @_container_options("NAME:DIGEST, to be tagged with your registry")

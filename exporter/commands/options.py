@@ -29,8 +29,10 @@ from exporter.commands.command import (
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
 from exporter.commands.terminal import debug_option
 from exporter.commands.values import (
+    COUNT,
     DATASET,
     DEVICE_OR_AUTO,
+    SEED,
     VARIANT,
     VARIANT_OR_FILE,
     WEIGHTS,
@@ -69,14 +71,14 @@ def variant_options(command: Command) -> Command:
     return stack_options(
         MODEL.option(
             "--num-classes",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default="the variant's",
             help="Number of outputs of the classifier.",
         ),
         MODEL.option(
             "--in-channels",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default="the variant's",
             help="Number of input channels.",
@@ -116,7 +118,7 @@ def network_options(command: Command) -> Command:
             "module's own weights are taken.",
         ),
         selection_options,
-        MODEL.option("--seed", type=int, default=0, metavar="N", help="Seed of random weights and of noise images."),
+        MODEL.option("--seed", type=SEED, default=0, metavar="N", help="Seed of random weights and of noise images."),
         variant_options,
         MODEL.option(
             "--batch", type=BatchSize(), default="dynamic", metavar="dynamic|N", help="Batch size: any, or N images."
@@ -338,7 +340,7 @@ def gate_options(command: Command) -> Command:
         ),
         PRECISION.option(
             "--gate-images",
-            type=click.IntRange(1),
+            type=COUNT,
             default=GATE_IMAGES,
             metavar="N",
             help="Maximum number of images on which a precision below fp32 is compared with fp32.",
@@ -358,7 +360,7 @@ def calibration_options(command: Command) -> Command:
         ),
         PRECISION.option(
             "--calibration-images",
-            type=click.IntRange(1),
+            type=COUNT,
             default=CALIBRATION_IMAGES,
             metavar="N",
             help="Maximum number of images that int8 and fp8 are calibrated on.",
@@ -418,7 +420,7 @@ GATED = ("gate_images", "max_drop")
 def opset_option(command: Command) -> Command:
     """The version of the ONNX standard."""
     return PRECISION.option(
-        "--opset", type=click.IntRange(1), metavar="N", show_default="20; 22 for bf16", help="ONNX opset version."
+        "--opset", type=COUNT, metavar="N", show_default="20; 22 for bf16", help="ONNX opset version."
     )(command)
 
 
@@ -473,7 +475,7 @@ def backend_options(command: Command) -> Command:
         ),
         RUNTIME.option(
             "--threads",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default="all usable processors",
             help="Number of CPU threads.",

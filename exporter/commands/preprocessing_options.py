@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from exporter.commands.command import PREPROCESSING, NameChoice, stack_options
-from exporter.commands.values import Numbers, Resize, Size
+from exporter.commands.values import COUNT_OR_ZERO, Numbers, Resize, Size
 from runtimes.images.spec import CHANNEL_ORDERS, CROP_OFFSETS, INTERPOLATIONS, SCALES
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def preprocessing_options(default: str) -> Callable[[Command], Command]:
         ),
         PREPROCESSING.option(
             "--pad",
-            type=click.IntRange(0),
+            type=COUNT_OR_ZERO,
             metavar="N",
             show_default=default,
             help="Number of black pixels added on each side.",

@@ -10,7 +10,7 @@ import click
 from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, RUNTIME, NameChoice, SectionedCommand, stack_options
 from exporter.commands.terminal import debug_option, json_option
-from exporter.commands.values import BACKEND, FiniteFloat
+from exporter.commands.values import BACKEND, COUNT, COUNT_OR_ZERO, FiniteFloat
 from exporter.deploy.triton_settings import BACKENDS, LARGEST_BATCH, QUEUE
 from runtimes.errors import UsageError, quote
 
@@ -53,28 +53,28 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         RUNTIME.option(
             "--max-batch",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default=f"{LARGEST_BATCH}, or the artifact's own",
             help="Largest batch that Triton makes of waiting requests.",
         ),
         RUNTIME.option(
             "--instances",
-            type=click.IntRange(1),
+            type=COUNT,
             default=1,
             metavar="N",
             help="Number of instances of each model, which run at the same time.",
         ),
         RUNTIME.option(
             "--threads",
-            type=click.IntRange(1),
+            type=COUNT,
             metavar="N",
             show_default="all processors of the server",
             help="Number of CPU threads of each instance.",
         ),
         RUNTIME.option(
             "--queue",
-            type=click.IntRange(0),
+            type=COUNT_OR_ZERO,
             default=QUEUE,
             metavar="N",
             help="Largest number of waiting requests; Triton refuses further ones. 0 means no limit.",
@@ -122,7 +122,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @OUTPUT.option(
     "--version",
-    type=click.IntRange(1, 2**31 - 1),
+    type=COUNT,
     metavar="N",
     show_default="the next one",
     help="Number of the version.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exporter.commands.command import NameChoice
+from runtimes.arguments import LARGEST_COUNT, LARGEST_SEED
 from runtimes.devices import AUTO, CUDA, KINDS, join_devices, parse_device, parse_devices
 from runtimes.errors import UsageError
 
@@ -82,6 +83,18 @@ BACKEND = BackendName(_backends)
 DATASET = Name(_datasets, or_file=True)
 WEIGHTS = Name(_origins, or_file=True)
 
+COUNT = click.IntRange(1, LARGEST_COUNT)
+COUNT_OR_ZERO = click.IntRange(0, LARGEST_COUNT)
+SEED = click.IntRange(0, LARGEST_SEED)
+
+
+def read_count(text: str) -> int | None:
+    """The number in digits, from 0 to ``LARGEST_COUNT``; ``None`` for any other text."""
+    if not (text.isascii() and text.isdecimal()) or len(text.lstrip("0")) > len(str(LARGEST_COUNT)):
+        return None
+    number = int(text)
+    return number if number <= LARGEST_COUNT else None
+
 
 class OutputFile(click.Path):
     """The path of a file to write. A folder is refused, and so is a name that ends in a slash, which means a folder."""
@@ -101,10 +114,11 @@ class Size(click.ParamType[tuple[int, int]]):
     name = "N|HxW"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        sides = [read_count(part) for part in str(value).lower().split("x")]
+        height, width = sides[0], sides[-1]
+        if len(sides) > 2 or height is None or width is None:
             self.fail(f"{value!r} is neither a number of pixels nor HEIGHTxWIDTH, as 224 or 192x256", param, ctx)
-        return int(parts[0]), int(parts[-1])
+        return height, width
 
 
 class Sizes(click.ParamType[tuple[tuple[int, int], ...]]):
@@ -253,9 +267,10 @@ class BatchSize(click.ParamType["int | None"]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value is None or value == "dynamic":
             return None
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither 'dynamic' nor a number of images from 1", param, ctx)
-        return int(value)
+        number = read_count(str(value))
+        if not number:
+            self.fail(f"{value!r} is neither 'dynamic' nor a number of images from 1 to {LARGEST_COUNT}", param, ctx)
+        return number
 
 
 class CountRange(click.ParamType[tuple[int, int]]):
@@ -265,7 +280,8 @@ class CountRange(click.ParamType[tuple[int, int]]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         first, dots, last = str(value).partition("..")
-        words = (first, last) if dots else (first, first)
-        if not all(word.isdecimal() for word in words) or not 1 <= int(words[0]) <= int(words[1]):
+        least = read_count(first)
+        most = read_count(last) if dots else least
+        if not least or not most or least > most:
             self.fail(f"{value!r} is neither a number from 1 nor a range such as 1..3", param, ctx)
-        return int(words[0]), int(words[1])
+        return least, most

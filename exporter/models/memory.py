@@ -69,6 +69,30 @@ def require_gradient_memory(variant: Variant, images: int) -> None:
     _require(variant, images, least_gradient_bytes(variant, images), lambda: "--images")
 
 
+def require_image_memory(name: str, channels: int, size: tuple[int, int], images: int) -> None:
+    """Check that the memory suffices for the input of a module whose layers are unknown, in float32.
+
+    Args:
+        name: The name of the module, for the message.
+        channels: The number of channels of an image.
+        size: The (height, width) of an image in pixels.
+        images: The number of images in the batch.
+
+    Raises:
+        ResourceError: It does not.
+    """
+    needed, available = _FLOAT_BYTES * images * channels * math.prod(size), available_bytes()
+    if available is None or needed <= available:
+        return
+    height, width = size
+    raise ResourceError(
+        f"{name} with {channels:,} channels of {height:,}x{width:,} pixels needs at least {needed / 1e9:,.1f} GB of "
+        f"memory for a batch of {images:,}, and {available / 1e9:,.1f} GB are available",
+        code="image-memory-insufficient",
+        hint="a smaller --batch, --in-channels or --size needs less",
+    )
+
+
 def _require(variant: Variant, images: int, needed: int, option: Callable[[], str]) -> None:
     """Raise ``ResourceError`` if less memory is available than is needed. ``option`` returns what to choose smaller."""
     available = available_bytes()

@@ -8,6 +8,7 @@ from exporter.models.outputs import LOGITS
 from exporter.network import ExportListener, Network
 from exporter.precision.recipes import RECIPES, recipe, recipes_for
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Bounds, Precision, Target, precision
+from runtimes.arguments import require_not_too_large
 from runtimes.artifacts.manifest import DEFAULT_RECIPE
 from runtimes.errors import Reason, UsageError, suggest
 
@@ -53,6 +54,7 @@ class PrecisionSpec:
                 f"{self.gate_images}",
                 code="image-count-below-one",
             )
+        require_not_too_large(calibration_images=self.calibration_images, gate_images=self.gate_images)
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise UsageError(f"the accuracy limit is {self.max_drop:g} pp, expected 0 to 100", code="drop-out-of-range")
 

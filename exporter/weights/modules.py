@@ -14,6 +14,7 @@ from exporter.data.dataset import noise
 from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
 from exporter.models.factory import build_module
+from exporter.models.memory import require_image_memory
 from exporter.models.variants import Stride, Variant, assume_size, variant
 from exporter.weights import checkpoint, matching, translation
 from exporter.weights.entries import ANY_ENTRY, Selection
@@ -283,6 +284,7 @@ def _custom_network(
     channels, size = options.in_channels or declared[0], options.size or (declared[1], declared[2])
     if options.size is None and source == "assumed":
         size = assume_size(size, options.resized)
+    require_image_memory(name, channels, size, IMAGES)
     inputs = noise((IMAGES, channels, *size), seed)
     logits = _logits(module, inputs, name)
     classes = logits.shape[1]

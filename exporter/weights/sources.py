@@ -14,6 +14,7 @@ from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.matching import Notify
 from exporter.weights.translation import ForeignWeights
 from runtimes import codec, files
+from runtimes.arguments import LARGEST_SEED
 from runtimes.artifacts.manifest import Weights
 from runtimes.errors import (
     ArtifactError,
@@ -53,9 +54,6 @@ PREPARED = ("bundled", "imagenet")
 
 ORIGINS = ("random", *PREPARED)
 """The values of ``--weights`` besides a file."""
-
-MAX_SEED = (1 << 63) - 1
-"""The largest seed."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,8 @@ def initialise_weights(variant: Variant, seed: int, notify: Notify) -> LoadedWei
     Raises:
         UsageError: The seed is out of range.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"the seed must be between 0 and {MAX_SEED}, not {seed}", code="seed-out-of-range")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"the seed must be between 0 and {LARGEST_SEED}, not {seed}", code="seed-out-of-range")
     from exporter.models import resnet
 
     notify(

@@ -16,6 +16,7 @@ from runtimes.artifacts.manifest import (
     Tiling,
 )
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capability
+from runtimes.codec import MAX_INTEGER
 from runtimes.errors import UsageError, quote
 
 OPT_LEVELS = range(6)
@@ -157,17 +158,17 @@ def parse_size(text: str) -> int:
     """Return the bytes of a size such as ``4GiB``, ``512 MB`` or ``1000000``.
 
     Raises:
-        UsageError: The text is not a size, or the size is below one byte.
+        UsageError: The text is not a size, or the size is below one byte or above 63 bits.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text, re.IGNORECASE | re.ASCII)
-    size = int(float(match[1]) * _UNIT_BYTES[(match[2] or "").lower()]) if match else 0
-    if size < 1:
+    size = float(match[1]) * _UNIT_BYTES[(match[2] or "").lower()] if match else 0
+    if not 1 <= size <= MAX_INTEGER:
         raise UsageError(
             f"invalid size {quote(text)!r}",
             code="size-invalid",
             hint="give a number and a unit, for example 512MiB or 4GiB",
         )
-    return size
+    return int(size)
 
 
 def parse_profile(text: str) -> Profile:

@@ -108,7 +108,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "0", "1TB", "4 Gi B", "٣", "1e9", "0.1", "nan"])
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "0", "1TB", "4 Gi B", "٣", "1e9", "0.1", "nan", "9" * 20, "9" * 400])
 def test_what_is_no_size(text: str) -> None:
     with refuses(UsageError, "size-invalid"):
         parse_size(text)
