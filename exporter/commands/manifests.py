@@ -12,7 +12,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, Group, NameChoice, OptionSection, stack_options
 from exporter.commands.options import artifact_argument, force_option
 from exporter.commands.terminal import debug_option
-from exporter.commands.values import COUNT, COUNT_OR_ZERO, CountRange
+from exporter.commands.values import CountRange, OutputFile
 
 if TYPE_CHECKING:
     from exporter.deploy.cluster.deployment import Deployment
@@ -56,7 +56,9 @@ def _container_options(image: str) -> Callable[[Command], Command]:
             show_default="from the size of the model file",
             help="Memory of a container, for example 2Gi.",
         ),
-        CONTAINER.option("--gpus", type=COUNT_OR_ZERO, default=0, metavar="N", help="NVIDIA GPUs of a container."),
+        CONTAINER.option(
+            "--gpus", type=click.IntRange(0, 1024), default=0, metavar="N", help="NVIDIA GPUs of a container."
+        ),
     )
 
 
@@ -79,7 +81,7 @@ _replicas_option = CLUSTER.option(
 _out_option = OUTPUT.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputFile(),
     metavar="FILE",
     show_default="standard output",
     help="File to write.",
@@ -112,7 +114,7 @@ _output_options = stack_options(_out_option, force_option, debug_option)
 @_replicas_option
 @CLUSTER.option(
     "--max-batch",
-    type=COUNT,
+    type=click.IntRange(1, 4096),
     metavar="N",
     show_default="that of rexport serve",
     help="Largest number of images that run at once.",
@@ -148,7 +150,7 @@ def kserve(artifact: Path, **options: Any) -> None:
 @_replicas_option
 @CLUSTER.option(
     "--queue",
-    type=COUNT,
+    type=click.IntRange(1, 1_000_000),
     default=256,
     metavar="N",
     help="Number of requests that wait at each proxy; further ones are refused with 503.",
@@ -182,7 +184,13 @@ def rayservice(artifact: Path, queue: int, **options: Any) -> None:
 @artifact_argument
 @click.argument("source", metavar="SOURCE", help="Images, as for rexport label: an address, or a path below /data.")
 @click.argument("labels", metavar="LABELS", help="Folder of the labels: an address, or a path below /data.")
-@CLUSTER.option("--workers", type=COUNT, default=2, metavar="N", help="Number of workers, each in a pod of its own.")
+@CLUSTER.option(
+    "--workers",
+    type=click.IntRange(1, 4096),
+    default=2,
+    metavar="N",
+    help="Number of workers, each in a pod of its own.",
+)
 @_secret_option
 @_claim_option
 @_container_options("NAME:DIGEST, to be tagged with your registry")
@@ -274,10 +282,10 @@ def _deployment(
     from runtimes.errors import Reason
 
     artifact = Artifact.read(path)
-    name = options["name"] or default_name(artifact)
+    name = default_name(artifact) if options["name"] is None else options["name"]
     digest = "latest" if artifact.manifest is None else artifact.manifest.sha256[:12]
-    image = options["image"] or f"{name}:{digest}"
-    memory = options["memory"] or default_memory(artifact)
+    image = f"{name}:{digest}" if options["image"] is None else options["image"]
+    memory = default_memory(artifact) if options["memory"] is None else options["memory"]
     deployment = Deployment(
         artifact,
         name,
@@ -301,8 +309,9 @@ def _deliver(text: str, options: dict[str, Any]) -> None:
     if out is None:
         streams.print_result(text, newline=False)
         return
-    from runtimes.files import write_atomically
+    from runtimes.files import require_folder, write_atomically
 
+    require_folder(out.parent)
     with write_atomically(out, options["force"]) as temporary:
         temporary.write_text(text, encoding="utf-8")
     streams.print_path(out)

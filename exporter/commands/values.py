@@ -192,12 +192,9 @@ class _ErrorLimitType(click.ParamType["ErrorLimit"]):
 
         text, is_share = str(value).removesuffix("%"), str(value).endswith("%")
         try:
-            limit = ErrorLimit(float(text) / 100 if is_share else int(text), is_share)
-        except ValueError:
-            limit = ErrorLimit(-1, is_share)
-        if not 0 <= limit.value <= (1 if is_share else float("inf")):
+            return ErrorLimit(float(text) / 100 if is_share else int(text), is_share)
+        except (ValueError, UsageError):
             self.fail(f"{value!r} is neither a number of images nor a share of them, as 100 or 0.5%", param, ctx)
-        return limit
 
 
 ERROR_LIMIT = _ErrorLimitType()

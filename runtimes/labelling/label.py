@@ -44,10 +44,20 @@ class ErrorLimit:
     Attributes:
         value: The number, or the share from 0 to 1.
         is_share: Whether the value is a share.
+
+    Raises:
+        UsageError: The value is negative, not finite, or a share above 1.
     """
 
     value: float
     is_share: bool
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.value < math.inf) or (self.is_share and self.value > 1):
+            raise UsageError(
+                f"{quote(self.value)} is neither a number of images nor a share of them from 0 to 1",
+                code="error-limit-invalid",
+            )
 
     def images(self, total: int) -> int:
         """Return the number for a listing of ``total`` images."""

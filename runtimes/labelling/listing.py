@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from runtimes import notices
-from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
+from runtimes.errors import ArtifactError, ModelMismatchError, ResourceError, RexportError, UsageError, quote
 from runtimes.images.preprocessing import SUFFIXES
 from runtimes.labelling.job import LabellingJob
 from runtimes.labelling.sources.source import ImageSource, ListedImage
@@ -79,21 +80,22 @@ def write_listing(
     Raises:
         UsageError: The source has no images.
         ModelMismatchError: The listing is not that of the job.
-        RexportError: As for ``ImageSource.images``.
+        RexportError: As for ``ImageSource.images``. What was written is deleted, unless a ``ResourceError`` says that
+            the same command may continue.
     """
-    existing = {entry.name for entry in store.entries(FOLDER)}
     images, chunks, seal = 0, list[str](), hashlib.sha256(source.seal().encode()).hexdigest()
-    shards = _shards(source.images(), shard)
-    while chunk := list(islice(shards, chunk_shards(shard))):
-        digest = hashlib.sha256("\n".join(lines_digest for lines_digest, _ in chunk).encode()).hexdigest()
-        images += sum(table.num_rows for _, table in chunk)
-        if job is not None and job.chunks[len(chunks) : len(chunks) + 1] != (digest,):
-            raise _change_error(job)
-        name = chunk_name(len(chunks), digest)
-        if name.rpartition("/")[2] not in existing:
-            store.write(name, _encode(chunk))
-        chunks.append(digest)
-        progress(images)
+    try:
+        for digest, listed in _write_chunks(source, store, shard, job):
+            images += listed
+            chunks.append(digest)
+            progress(images)
+    except ResourceError:
+        raise
+    except RexportError:
+        if job is None:
+            with suppress(RexportError):  # the source has an error of its own to raise
+                delete_listing(store, chunks)
+        raise
     if not images:
         raise UsageError(
             f"there are no images in {quote(source.root)}",
@@ -108,6 +110,27 @@ def write_listing(
     if job is not None and listing.sha256 != job.listing_sha256:
         raise _change_error(job)
     return listing
+
+
+def _write_chunks(source: ImageSource, store: Store, shard: int, job: LabellingJob | None) -> Iterator[tuple[str, int]]:
+    """Write the chunks that are not there yet, and yield the digest of each chunk and the number of its images.
+
+    Raises:
+        ModelMismatchError: A chunk is not that of the job.
+    """
+    existing = {entry.name for entry in store.entries(FOLDER)}
+    shards = _shards(source.images(), shard)
+    for number in count():
+        chunk = list(islice(shards, chunk_shards(shard)))
+        if not chunk:
+            return
+        digest = hashlib.sha256("\n".join(lines_digest for lines_digest, _ in chunk).encode()).hexdigest()
+        if job is not None and job.chunks[number : number + 1] != (digest,):
+            raise _change_error(job)
+        name = chunk_name(number, digest)
+        if name.rpartition("/")[2] not in existing:
+            store.write(name, _encode(chunk))
+        yield digest, sum(table.num_rows for _, table in chunk)
 
 
 def delete_listing(store: Store, chunks: Sequence[str]) -> None:

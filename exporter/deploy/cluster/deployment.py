@@ -19,8 +19,8 @@ DATA = PurePosixPath("/data")
 """The folder that a volume is mounted at."""
 
 _NAME = re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?")
-_IMAGE = re.compile(r"[a-z0-9][\w.:/@-]*")
-_MEMORY = re.compile(r"(?P<number>[1-9]\d*)(?P<unit>Mi|Gi)")
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9_.:/@-]*")
+_MEMORY = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>Mi|Gi)")
 _MEBIBYTES = {"Mi": 1, "Gi": 1024}
 
 SPARE_MEBIBYTES = 1024
@@ -86,14 +86,10 @@ class Deployment:
     claim: str | None = None
 
     def __post_init__(self) -> None:
-        for name in (self.name, *filter(None, (self.secret, self.claim))):
-            _check_name(name)
-        if _IMAGE.fullmatch(self.image) is None:
-            raise UsageError(
-                f"the image {quote(self.image)!r} is not a reference",
-                code="image-unreadable",
-                hint="for example --image registry.example.org/resnet20:1",
-            )
+        for name in (self.name, self.secret, self.claim):
+            if name is not None:
+                _check_name(name)
+        require_image(self.image)
         _ = self.resources.memory_mebibytes
 
     @property
@@ -121,6 +117,23 @@ def default_memory(artifact: Artifact) -> str:
     while gibibytes * 1024 < wanted:
         gibibytes *= 2
     return f"{gibibytes}Gi"
+
+
+def require_image(reference: str) -> None:
+    """Check that a text is the reference of an image: it is written into files as it is.
+
+    Args:
+        reference: The text, for example ``registry.example.org/resnet20:1``.
+
+    Raises:
+        UsageError: It has other characters, as spaces or line breaks.
+    """
+    if _IMAGE.fullmatch(reference) is None:
+        raise UsageError(
+            f"the image {quote(reference)!r} is not a reference",
+            code="image-unreadable",
+            hint="for example registry.example.org/resnet20:1",
+        )
 
 
 def _check_name(name: str) -> None:

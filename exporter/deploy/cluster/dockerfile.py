@@ -6,7 +6,7 @@ import json
 import platform
 from dataclasses import dataclass
 
-from exporter.deploy.cluster.deployment import MODELS, Deployment
+from exporter.deploy.cluster.deployment import MODELS, Deployment, require_image
 from exporter.deploy.cluster.head import head_lines
 from exporter.deploy.cluster.kubernetes import DRAIN_S, USER
 from exporter.deploy.cluster.pins import direct_requirements, requirement_pins
@@ -37,11 +37,18 @@ class ImageSettings:
         gpu: Whether it runs on an NVIDIA GPU.
         ray: Whether it is for the nodes of a Ray cluster, which start Ray in place of the server.
         base: The base image, or ``None`` for the one that suits.
+
+    Raises:
+        UsageError: The base image is not a reference.
     """
 
     gpu: bool = False
     ray: bool = False
     base: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.base is not None:
+            require_image(self.base)
 
 
 def dockerfile(deployment: Deployment, settings: ImageSettings) -> str:
@@ -54,7 +61,7 @@ def dockerfile(deployment: Deployment, settings: ImageSettings) -> str:
     Raises:
         BackendUnavailableError: A library that the image needs is not installed here, so that no version is known.
     """
-    base = settings.base or _base(settings)
+    base = _base(settings) if settings.base is None else settings.base
     wheel = wheel_name()
     extras = _extras(deployment.artifact, settings)
     pins = direct_requirements(extras, RAY_HAS) if settings.ray else requirement_pins(extras)

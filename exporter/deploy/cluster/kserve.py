@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -18,7 +19,7 @@ from exporter.deploy.cluster.kubernetes import (
     resource_limits,
 )
 from exporter.deploy.cluster.yaml_text import yaml_text
-from runtimes.errors import UsageError
+from runtimes.errors import UsageError, quote
 
 Predictor = Literal["rexport", "triton"]
 """Which server runs in KServe."""
@@ -28,6 +29,8 @@ PORT = 8080
 
 MOUNTED = PurePosixPath("/mnt/models")
 """The folder of what KServe fetches from a storage URI."""
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class KServeSettings:
         least: The smallest number of replicas.
         most: The largest number of replicas.
         max_batch: The largest number of images that the server runs at once, or ``None`` for its default.
+
+    Raises:
+        UsageError: The storage URI has no scheme, or has spaces or line breaks.
     """
 
     predictor: Predictor = "rexport"
@@ -47,6 +53,14 @@ class KServeSettings:
     least: int = 1
     most: int = 1
     max_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.storage_uri is not None and _URI.fullmatch(self.storage_uri) is None:
+            raise UsageError(
+                f"{quote(self.storage_uri)!r} is not an address",
+                code="storage-uri-unreadable",
+                hint="for example --storage-uri s3://BUCKET/PATH",
+            )
 
 
 def inference_service(deployment: Deployment, settings: KServeSettings) -> str:

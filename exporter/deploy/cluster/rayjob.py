@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from exporter.deploy.cluster.kubernetes import Fields, metadata
 from exporter.deploy.cluster.ray_cluster import KUBERAY, Workers, ray_cluster
 from exporter.deploy.cluster.yaml_text import yaml_text
 from runtimes.errors import UsageError, quote
+from runtimes.labelling.stores import CREDENTIALS, divide
 
 KEPT_S = 600
 """For how long the pods of a finished job stay, so that its log can be read."""
@@ -42,11 +44,15 @@ def ray_job(deployment: Deployment, job: LabelJob) -> str:
         job: The images, the labels and the workers.
 
     Raises:
-        UsageError: A path is on the disk of a single pod.
+        UsageError: A place is not one that all pods see, or the labels have the place of the images.
         BackendUnavailableError: PyYAML is not installed.
     """
     for place in (job.source, job.out):
         _check_shared(place, deployment)
+    if _normal(job.source) == _normal(job.out):
+        raise UsageError(
+            f"the output folder {quote(job.out)} is the source", code="output-is-source", hint="choose another"
+        )
     head = head_lines(
         "A RayJob of KubeRay that runs rexport label.",
         deployment,
@@ -82,12 +88,29 @@ def _entrypoint(deployment: Deployment, job: LabelJob) -> str:
     return shlex.join(words)
 
 
+def _normal(place: str) -> str:
+    """Return a path or an address without ``.``, ``..``, a slash at its end, or the options of an object store.
+
+    ``file:///data/x`` is the path ``/data/x``, as for ``rexport label``.
+    """
+    root, path = divide(place)
+    if "://" in root:
+        return f"{root}/{path.partition('?')[0]}".rstrip("/")
+    return posixpath.normpath(root + path)
+
+
 def _check_shared(place: str, deployment: Deployment) -> None:
-    mounted = deployment.claim is not None and (place == str(DATA) or place.startswith(f"{DATA}/"))
-    if "://" in place or mounted:
+    """Check that all pods see a place: it is in an object store, or below the folder of a volume.
+
+    Raises:
+        UsageError: It is not.
+    """
+    normal = _normal(place)
+    mounted = deployment.claim is not None and (normal == str(DATA) or normal.startswith(f"{DATA}/"))
+    if mounted or normal.partition("://")[0] in CREDENTIALS:
         return
     raise UsageError(
-        f"{quote(place)!r} is on the disk of a single pod, and the other pods do not see it",
+        f"{quote(place)!r} is neither in an object store nor on a volume, and not all pods see it",
         code="path-not-shared",
         hint=f"an address as s3://BUCKET/PATH, or --claim NAME and a path below {DATA}",
     )

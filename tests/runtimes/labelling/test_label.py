@@ -321,6 +321,12 @@ def test_a_stall_that_is_never_or_always_is_refused(
         run(request(photos, fake_artifact().path, tmp_path / "out", stall_s=stall_s))
 
 
+@pytest.mark.parametrize(("value", "is_share"), [(math.nan, True), (1.01, True), (-1, False), (math.inf, False)])
+def test_a_limit_of_errors_is_a_number_or_a_share(value: float, is_share: bool) -> None:
+    with refuses(UsageError, "error-limit-invalid", value):
+        ErrorLimit(value, is_share)
+
+
 def test_the_output_folder_cannot_be_the_source(photos: Path, fake_artifact: FakeFactory) -> None:
     with refuses(UsageError, "output-is-source"):
         run(request(photos, fake_artifact().path, photos))

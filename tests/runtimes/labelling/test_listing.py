@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.errors import ModelMismatchError
+from runtimes.errors import ArtifactError, ModelMismatchError
 from runtimes.labelling import listing
 from runtimes.labelling.listing import FOLDER, ListingReader, write_listing
 from runtimes.labelling.parts import part_name
@@ -19,6 +19,7 @@ from tests.conftest import FakeFactory
 from tests.refusals import refuses
 from tests.runtimes.labelling.jobs import digests, request, rows, run, write_images
 from tests.runtimes.labelling.test_queue import job
+from tests.runtimes.labelling.test_sources import archive
 
 
 class CountedSource(FolderSource):
@@ -77,6 +78,20 @@ def test_more_or_fewer_images_are_another_listing(fake_artifact: FakeFactory, tm
     with refuses(ModelMismatchError, "listing-changed"):
         run(request(tmp_path / "list.txt", artifact, tmp_path / "out"))
     assert digests(tmp_path / "out") == before
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_source_that_breaks_leaves_no_listing(fake_artifact: FakeFactory, tmp_path: Path) -> None:
+    (tmp_path / "archives").mkdir()
+    archive(tmp_path / "archives" / "a.tar", write_images(tmp_path / "photos", 45))
+    broken = tmp_path / "archives" / "b.tar"
+    broken.write_bytes(b"no archive" * 100)
+    asked = request(broken.parent, fake_artifact().path, tmp_path / "out", kind="tar")
+    with refuses(ArtifactError, "archive-unreadable"):
+        run(asked)
+    assert not (tmp_path / "out").exists()
+    broken.unlink()
+    assert run(asked).counts.images == 45
 
 
 def test_the_memory_of_a_listing_does_not_grow_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

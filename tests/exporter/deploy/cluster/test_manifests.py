@@ -30,6 +30,17 @@ KINDS = {
     "dockerfile": (),
 }
 
+TEXTS = {
+    "--image": "compose",
+    "--name": "kserve",
+    "--memory": "kserve",
+    "--secret": "rayservice",
+    "--claim": "rayjob",
+    "--storage-uri": "kserve",
+    "--base": "dockerfile",
+}
+"""The options for texts, and a file that each of them is for."""
+
 
 def resource_of(artifact: Artifact, kind: str, *arguments: str) -> dict[str, Any]:
     resource = yaml.safe_load(text_of(kind, artifact.path, *(arguments or KINDS[kind])))
@@ -111,6 +122,14 @@ def test_the_job_runs_rexport_label_on_the_cluster(onnx_artifact: Artifact) -> N
         (("rayjob", "photos/", "s3://labels/"), "path-not-shared"),
         (("rayjob", "s3://photos/", "/data/labels"), "path-not-shared"),
         (("rayjob", "/data/photos", "/database/labels", "--claim", "photos"), "path-not-shared"),
+        (("rayjob", "/data/../etc", "/data/labels", "--claim", "photos"), "path-not-shared"),
+        (("rayjob", "/data/photos", "/data/./../labels", "--claim", "photos"), "path-not-shared"),
+        (("rayjob", "file:///etc", "s3://labels/"), "path-not-shared"),
+        (("rayjob", "file:///data/%2e%2e/etc", "s3://labels/", "--claim", "photos"), "path-not-shared"),
+        (("rayjob", "/photos/a://b", "s3://labels/"), "path-not-shared"),
+        (("rayjob", "/data/photos", "/data/labels/../photos/", "--claim", "photos"), "output-is-source"),
+        (("rayjob", "/data/photos", "file:///data/photos", "--claim", "photos"), "output-is-source"),
+        (("rayjob", "s3://photos/a", "s3://photos/a/"), "output-is-source"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
@@ -118,6 +137,50 @@ def test_what_a_cluster_would_refuse_is_refused(arguments: tuple[str, ...], code
     kind, *rest = arguments
     done = manifests(kind, onnx_artifact.path, *rest)
     assert (done.code, error_codes(done.stderr), done.stdout) == (2, [code], "")
+
+
+@pytest.mark.parametrize("value", ["", "x\nRUN evil", "x y", "ä", "x\x1b[2J"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_that_is_written_as_it_is_has_plain_characters(name: str, value: str, onnx_artifact: Artifact) -> None:
+    kind = TEXTS[name]
+    done = manifests(kind, onnx_artifact.path, *KINDS[kind], name, value)
+    assert (done.code, len(error_codes(done.stderr)), done.stdout) == (2, 1, "")
+
+
+def test_all_texts_of_the_files_are_tried() -> None:
+    group = cli.commands["manifests"]
+    assert isinstance(group, click.Group)
+    found = {
+        parameter.opts[0]
+        for command in group.commands.values()
+        for parameter in command.params
+        if parameter.type is click.STRING and isinstance(parameter, click.Option)
+    }
+    assert found == TEXTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "command", "its_option"),
+    [
+        ("kserve", "max_batch", "serve", "max_batch"),
+        ("rayservice", "queue", "serve", "queue"),
+        ("rayservice", "gpus", "serve", "gpus_per_worker"),
+        ("rayjob", "workers", "label", "workers"),
+        ("rayjob", "gpus", "label", "gpus_per_worker"),
+    ],
+)
+def test_numbers_have_the_bounds_of_the_command_they_are_for(
+    kind: str, option: str, command: str, its_option: str
+) -> None:
+    group = cli.commands["manifests"]
+    assert isinstance(group, click.Group)
+    bounds = [
+        (parameter.type.min, parameter.type.max)
+        for found, name in ((group.commands[kind], option), (cli.commands[command], its_option))
+        for parameter in found.params
+        if parameter.name == name and isinstance(parameter.type, click.IntRange | click.FloatRange)
+    ]
+    assert (len(bounds), bounds[0]) == (2, bounds[1])
 
 
 def test_assumptions_are_printed(onnx_artifact: Artifact) -> None:
@@ -144,7 +207,8 @@ def test_a_file_is_written_once_and_replaced_by_force(onnx_artifact: Artifact, t
 
 def test_a_folder_that_is_missing_is_named(onnx_artifact: Artifact, tmp_path: Path) -> None:
     done = manifests("compose", onnx_artifact.path, "-o", tmp_path / "none" / "compose.yaml")
-    assert (done.code, error_codes(done.stderr)) == (6, ["file-access-failed"])
+    assert (done.code, error_codes(done.stderr)) == (6, ["folder-missing"])
+    assert f"mkdir -p {tmp_path / 'none'}" in done.stderr
 
 
 def test_the_image_has_all_files_of_the_artifact(onnx_artifact: Artifact) -> None:
