@@ -67,7 +67,7 @@ GUESSES: tuple[Guess, ...] = (
         "Files in a folder: images or not",
         "the ending of the name; hidden files are skipped",
         "the formats that rexport reads; HEIC, RAW and other files are left out and counted",
-        ("files-left-out", "images-outside-classes"),
+        ("files-left-out", "images-outside-classes", "class-folders-empty"),
         MANIFEST,
         ("a path of a file, whose content decides",),
         ("dataset-empty", "folder-without-images", "source-without-images"),

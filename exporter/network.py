@@ -15,6 +15,7 @@ from exporter.data.dataset import (
     Dataset,
     are_foreign,
     check_class_order,
+    map_classes,
     noise,
     noise_pixels,
     open_dataset,
@@ -347,6 +348,10 @@ def _match_classes(
         )
         return dataset.classes
     if are_foreign(dataset.classes, labels):
+        try:
+            map_classes(dataset.classes, labels, classes)
+        except ModelMismatchError:
+            return labels  # where the classes are used, the error is raised
         listener.notice(
             Reason(
                 "classes-by-position",

@@ -35,6 +35,7 @@ from runtimes.errors import ArtifactError, ModelMismatchError, Reason, UsageErro
 from runtimes.images.preprocessing import fit_image
 from runtimes.tensors.activation import guess_activation, to_probabilities
 from scripts.docs.pages import guesses_table, walk
+from tests.exporter.datasets import folder_of, png
 from tests.refusals import refuses
 
 ROOT = Path(__file__).parents[1]
@@ -303,6 +304,14 @@ def test_logits_as_probabilities_are_said(ending: torch.nn.Module, activation: s
     torch.manual_seed(0)
     _, heard = _prepare(Ending(3, ending), activation=activation)
     assert ("outputs-not-probabilities" in heard) == said
+
+
+@pytest.mark.parametrize(("labels", "said"), [("x y z", True), ("bee yak cow", False), ("cat bee ant", False)])
+def test_a_match_by_position_is_said_if_it_is_taken(labels: str, said: bool, tmp_path: Path) -> None:
+    place = folder_of(tmp_path / "pets", {f"{name}/1.png": png(1) for name in ("ant", "bee", "cat")})
+    (tmp_path / "labels.txt").write_text("\n".join(labels.split()))
+    _, heard = _prepare(Ending(3, torch.nn.Identity()), data=str(place), labels=tmp_path / "labels.txt")
+    assert ("classes-by-position" in heard) == said
 
 
 def test_a_softmax_of_one_output_is_not_exported() -> None:

@@ -64,10 +64,12 @@ class Members:
         place: The folder or archive.
         files: The files by relative name, for example "test/cat/1.jpg", in sorted order. Files of a folder are paths,
             files of an archive are contents.
+        empty: The relative names of folders without anything in them, in sorted order. Those of an archive are unknown.
     """
 
     place: Path
     files: dict[str, Path | bytes]
+    empty: tuple[str, ...] = ()
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         """Return the content of a file.
@@ -105,12 +107,12 @@ def read(path: Path) -> Members:
         ArtifactError: The file is not a tar archive, or is damaged.
         UnsafeArtifactError: The archive contains a link, a device or a sparse file, or a name that leads outside.
     """
-    members = _in_folder(path) if path.is_dir() else _in_archive(path)
-    return Members(path, dict(sorted(members.items())))
+    return _in_folder(path) if path.is_dir() else Members(path, dict(sorted(_in_archive(path).items())))
 
 
-def _in_folder(path: Path) -> dict[str, Path | bytes]:
+def _in_folder(path: Path) -> Members:
     members: dict[str, Path | bytes] = {}
+    empty: list[str] = []
     for folder, folders, names in os.walk(path, onerror=_raise_resource_error, followlinks=True):
         parts = Path(folder).relative_to(path).parts
         folders[:] = [
@@ -121,7 +123,9 @@ def _in_folder(path: Path) -> dict[str, Path | bytes]:
         for name in names:
             if not name.startswith("."):
                 members["/".join((*parts, name))] = Path(folder, name)
-    return members
+        if parts and not folders and all(name.startswith(".") for name in names):
+            empty.append("/".join(parts))
+    return Members(path, dict(sorted(members.items())), tuple(sorted(empty)))
 
 
 def _leads_back(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 import numpy as np
@@ -338,6 +338,7 @@ def _notices(members: archives.Members, name: str, folders: class_folders.ClassF
     """Yield what was guessed about a folder, and the files that were left out."""
     for reason in folders.notices:
         yield Reason(reason.code, f"{quote(name)}: {reason.sentence.replace('PATH', shell_word(members.place))}")
+    yield from _empty_classes(members, name, folders.classes)
     left_out = LeftOutFiles(members.files).notice(name)
     if left_out is not None:
         yield left_out
@@ -347,6 +348,18 @@ def _notices(members: archives.Members, name: str, folders: class_folders.ClassF
             "images-outside-classes",
             f"{quote(name)}: left out {len(folders.outside):,} images outside the {place}, as "
             f"{quote(folders.outside[0])}",
+        )
+
+
+def _empty_classes(members: archives.Members, name: str, classes: Sequence[str]) -> Iterator[Reason]:
+    """Yield a notice if empty folders lie beside those of the classes, and are no classes themselves."""
+    beside = {PurePosixPath(file).parent.parent for file in members.files if PurePosixPath(file).parent.name in classes}
+    places = [place for folder in members.empty if (place := PurePosixPath(folder)).parent in beside]
+    names = sorted({place.name for place in places} - set(classes))
+    if names:
+        yield Reason(
+            "class-folders-empty",
+            f"{quote(name)}: {class_folders.first_names(names)}: taken as no class, because there are no files inside",
         )
 
 

@@ -131,6 +131,7 @@ def _export_command(artifact: Artifact, manifest: Manifest, precision: str, form
         parts += [f"{option} {shell_word(value)}" for option, value in given if value]
     parts += ["--input raw"] if raw else []
     parts += [] if precision == "fp32" else [f"--precision {precision}"]
+    parts += ["--calibration DIR"] if PRECISIONS[precision].calibrated and weights.trained else []
     return " ".join([*parts, f"-o {shell_word(artifact.path.with_suffix(f'.{precision}.{format}'))}"])
 
 

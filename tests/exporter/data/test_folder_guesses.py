@@ -167,6 +167,23 @@ def test_no_image_is_left_out_in_silence(
     assert notices.get("images-outside-classes", "").endswith(f"{place}, as {outside}" if outside else "")
 
 
+@pytest.mark.parametrize(
+    ("names", "empty", "said"),
+    [
+        (("cat", "dog"), "eel", True),
+        (("test/cat", "train/cat"), "train/eel", True),
+        (("test/cat", "train/cat", "train/eel"), "test/eel", False),  # a class without test images
+        (("cat", "dog"), "cat/eel", False),
+        (("cat", "dog"), ".eel", False),
+    ],
+)
+def test_empty_class_folders_are_said(names: tuple[str, ...], empty: str, said: bool, tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "pets", {f"{name}/1.png": png(1) for name in names})
+    (root / empty).mkdir()
+    notices = {notice.code: notice.sentence for notice in open_dataset(str(root)).notices}
+    assert ("eel" in notices.get("class-folders-empty", "")) == said
+
+
 @pytest.mark.parametrize("names", [("train", "val", "test", "extra"), ("bus", "train")])
 def test_a_reading_without_classes_is_not_recommended(names: tuple[str, ...], tmp_path: Path) -> None:
     root = folder_of(tmp_path / "pets", {f"{name}/1.png": png(1) for name in names})
