@@ -53,6 +53,20 @@ def require_not_empty(**values: object) -> None:
                 raise UsageError(f"{name} is an empty text, expected a path or a name", code="argument-empty")
 
 
+def require_truth_value(**values: object) -> None:
+    """Check that arguments of a caller are truth values, of Python or NumPy: the text ``no`` counts as true.
+
+    Args:
+        values: The arguments by name.
+
+    Raises:
+        UsageError: A value is something else. The message names its argument.
+    """
+    for name, value in values.items():
+        if type(value).__name__ not in ("bool", "bool_"):
+            raise UsageError(f"{name} must be True or False, not {quote(repr(value))}", code="truth-value-invalid")
+
+
 def _read_integer(value: Any) -> int | None:
     """Return the integer of Python or NumPy as Python's, or ``None`` for any other value."""
     try:
