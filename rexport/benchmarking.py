@@ -18,6 +18,7 @@ from exporter.precision.table import CALIBRATION_IMAGES, Target
 from rexport.progress import Progress, ignore_progress, log_notice
 from rexport.report import Report
 from rexport.wording import python_wording
+from runtimes.arguments import require_not_empty
 from runtimes.artifacts.artifact import Artifact
 
 DEFAULTS = BenchmarkRequest()
@@ -133,6 +134,7 @@ def benchmark(
     command = _command(locals())
     size = (input_size, input_size) if isinstance(input_size, int) else input_size
     with python_wording():
+        require_not_empty(models=models, data=data, weights=weights, calibration=calibration)
         request = BenchmarkRequest(
             subjects=tuple(map(_subject, [models] if isinstance(models, MODEL) else models)),
             backends=_texts(backends),

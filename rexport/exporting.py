@@ -25,7 +25,7 @@ from exporter.weights.recognition import VariantOptions, from_checkpoint
 from exporter.weights.sources import ORIGINS, PREPARED, LoadedWeights
 from rexport.progress import Progress, listen_to_export
 from rexport.wording import python_wording
-from runtimes.arguments import is_count, require_names, require_not_too_large
+from runtimes.arguments import is_count, require_names, require_not_empty, require_not_too_large
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import UsageError, quote
 from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
@@ -211,6 +211,16 @@ def export(
         >>> rexport.export(torchvision.models.resnet50(weights="DEFAULT"), "resnet50.onnx", precision="fp16")
     """
     with python_wording(), listen_to_export(progress) as listener:
+        require_not_empty(
+            model=model,
+            path=path,
+            variant=variant,
+            weights=weights,
+            calibration=calibration,
+            data=data,
+            labels=labels if isinstance(labels, str | os.PathLike) else None,
+            transform=transform,
+        )
         require_not_too_large(batch=batch, opset=opset, num_classes=num_classes, in_channels=in_channels, pad=pad)
         for name, value in (("input_size", input_size), ("resize", resize), ("crop", crop), ("example", example)):
             for side in value if isinstance(value, tuple | list) else (value,):

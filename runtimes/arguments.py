@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,35 @@ def require_not_too_large(largest: int = LARGEST_COUNT, **values: object) -> Non
         number = _read_integer(value)
         if number is not None and number > largest:
             raise UsageError(f"{name} is {number}, expected at most {largest}", code="number-too-large")
+
+
+def require_not_empty(**values: object) -> None:
+    """Check that no path or name among the arguments of a caller is an empty text, which would mean the current folder.
+
+    Args:
+        values: The arguments by name. A list is looked into, and what is no text or path is left to other checks.
+
+    Raises:
+        UsageError: A text is empty. The message names its argument.
+    """
+    for name, value in values.items():
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, str | bytes | os.PathLike) and not os.fspath(each):
+                raise UsageError(f"{name} is an empty text, expected a path or a name", code="argument-empty")
+
+
+def require_truth_value(**values: object) -> None:
+    """Check that arguments of a caller are truth values, of Python or NumPy: the text ``no`` counts as true.
+
+    Args:
+        values: The arguments by name.
+
+    Raises:
+        UsageError: A value is something else. The message names its argument.
+    """
+    for name, value in values.items():
+        if type(value).__name__ not in ("bool", "bool_"):
+            raise UsageError(f"{name} must be True or False, not {quote(repr(value))}", code="truth-value-invalid")
 
 
 def _read_integer(value: Any) -> int | None:

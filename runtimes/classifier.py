@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,7 +16,7 @@ from runtimes.arguments import is_count, require_names, require_not_too_large
 from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
 from runtimes.class_outputs import Answer, ClassOutputs, Prediction, check_finite
 from runtimes.copying import refuse_to_copy
-from runtimes.errors import ArtifactError, UsageError, quote
+from runtimes.errors import ArtifactError, InputError, UsageError, quote
 from runtimes.escaping import shell_word
 from runtimes.images import prefetch
 from runtimes.images.contents import is_content
@@ -159,6 +159,11 @@ class Classifier:
             RexportError: As for ``runtimes.open``.
         """
         names = None if labels is None else require_names(labels)
+        if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+            raise UsageError(
+                f"preprocessing is of type {quote(type(preprocessing).__name__)}; expected runtimes.Preprocessing",
+                code="preprocessing-type",
+            )
         runtime = opening.open(
             path, backend, device, threads, streams=streams, model_cache=model_cache, gpu_mem_limit=gpu_mem_limit
         )
@@ -233,7 +238,8 @@ class Classifier:
             BackendUnavailableError: Pillow is needed but not installed.
             CheckFailedError: An output of the network is not a finite number, or has not one row for each image.
             ModelMismatchError: The number of outputs differs from the number of class names.
-            UsageError: ``top`` or ``batch`` is no integer or below 1, or the classifier is closed.
+            UsageError: ``top`` or ``batch`` is no integer or out of range, the images are a set, or the classifier is
+                closed.
             ArtifactError: The network is a trunk without the output ``logits``.
         """
         if not (is_count(top) and is_count(batch)):
@@ -276,12 +282,13 @@ class Classifier:
             top: As for ``predict``.
 
         Raises:
+            InputError: The logits are missing or have another shape than the network's.
             RexportError: As for ``predict``.
         """
         if not is_count(top):
             raise UsageError(f"top must be an integer of at least 1, not {quote(repr(top))}", code="top-invalid")
         require_not_too_large(top=top)
-        rows = self._classes.to_finite_probabilities(outputs[self._require(LOGITS).name], first=0)
+        rows = self._classes.to_finite_probabilities(self._output_of(outputs, LOGITS), first=0)
         return [self._classes.predict(row, top) for row in rows]
 
     def embed(self, images: Image | Iterable[Image], batch: int = 32) -> NDArray[np.float32]:
@@ -332,9 +339,13 @@ class Classifier:
         Raises:
             ArtifactError: The network has no output ``logits``, or no output ``features``.
             ModelMismatchError: The number of outputs differs from the number of class names.
+            InputError: The pixels have another type or number of dimensions.
             UsageError: The classifier is closed.
             RexportError: As for ``Runtime.infer``.
         """
+        if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.dtype != np.uint8:
+            found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            raise InputError(f"pixels must be a uint8 array (n, h, w, c), not {quote(found)}", code="pixels-shape")
         logits = self._require(LOGITS).name
         wanted = self._require(FEATURES).name if features else None
         outputs = self._infer(pixels)
@@ -390,9 +401,10 @@ class Classifier:
         Raises:
             RexportError: As for ``explain``.
         """
-        maps = outputs[self._require(CAM).name]
+        maps = self._output_of(outputs, CAM)
         if label is None:
-            index = int(self._classes.to_finite_probabilities(outputs[self._require(LOGITS).name], first=0)[0].argmax())
+            logits = self._output_of(outputs, LOGITS)
+            index = int(self._classes.to_finite_probabilities(logits, first=0)[0].argmax())
         else:
             index = self._classes.index_of(label, self._outputs[CAM].shape[1])
         is_binary = self._classes.is_binary(maps.shape[1])
@@ -417,6 +429,28 @@ class Classifier:
                 hint=f"rexport onnx --output {shell_word(name)} exports it",
             )
         return self._outputs[name]
+
+    def _output_of(self, outputs: Arrays, name: str) -> NDArray[Any]:
+        """Return the output of this name from what a caller passed.
+
+        Raises:
+            ArtifactError: The network does not have it.
+            InputError: The caller passed none, or one of another shape than the network's.
+        """
+        spec = self._require(name)
+        if not isinstance(outputs, Mapping) or spec.name not in outputs:
+            raise InputError(
+                f"outputs holds no array {quote(spec.name)}, as Runtime.infer returns", code="output-missing"
+            )
+        array = np.asarray(outputs[spec.name])
+        sizes = zip(array.shape[1:], spec.shape[1:], strict=False)
+        fits = array.ndim == len(spec.shape) and all(size == known for size, known in sizes if isinstance(known, int))
+        if not fits or array.dtype.kind in "OSUMm":
+            raise InputError(
+                f"outputs[{quote(spec.name)!r}] has the shape {array.shape} and type {array.dtype}, expected {spec}",
+                code="output-shape-mismatch",
+            )
+        return array
 
     def _run(self, images: Iterator[Image], batch: int, name: str) -> Generator[NDArray[Any], None, None]:
         """Yield an output for one batch of images after the other."""
@@ -465,6 +499,8 @@ class Classifier:
 def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
+    if isinstance(images, set | frozenset):
+        raise UsageError("images is a set, which has no order; expected a list", code="images-unordered")
     several: Any = images  # a type checker takes the contents of a file for an iterable of integers or lines
     if isinstance(images, (str, os.PathLike)) or is_content(images) or not isinstance(images, Iterable):
         return iter([several])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runtimes import files
-from runtimes.arguments import is_count, require_not_too_large
+from runtimes.arguments import is_count, require_not_empty, require_not_too_large, require_truth_value
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.registry import available_backends, find_backend
 from runtimes.devices import parse_device
@@ -80,8 +80,9 @@ def open(
         ArtifactError: The file is not a model, is damaged, or needs a manifest that is missing.
         CompatibilityError: This machine or the installed libraries cannot run the artifact.
         BackendUnavailableError: A library or the device is missing.
-        UsageError: The backend or device is unknown, or ``threads``, ``streams``, ``batch`` or
-            ``gpu_mem_limit`` is no integer or out of range.
+        UsageError: The backend or device is unknown, ``threads``, ``streams``, ``batch`` or ``gpu_mem_limit`` is no
+            integer or out of range, ``cuda_graphs`` or ``check_finite`` is no truth value, or
+            a path is empty.
 
     Example:
         Run one batch of zeros:
@@ -89,6 +90,8 @@ def open(
             with runtimes.open("resnet50.onnx") as runtime:
                 logits = runtime.infer({"input": numpy.zeros((1, 3, 224, 224), "float32")})["logits"]
     """
+    require_not_empty(path=path, model_cache=model_cache)
+    require_truth_value(cuda_graphs=cuda_graphs, check_finite=check_finite)
     if model_cache is not None:
         files.require_folder(Path(model_cache))
         files.check_writable(Path(model_cache))
@@ -187,6 +190,7 @@ def profile(
                 if layer.weighted and layer.duration_s is not None:
                     print(layer.name, layer.precision, f"{layer.duration_s * 1e3:.3f} ms")
     """
+    require_not_empty(path=path)
 
     def profile_artifact(artifact: Artifact) -> tuple[Layer, ...]:
         # A recorded run would be one step in the profile.

@@ -15,7 +15,7 @@ from runtimes.artifacts.artifact import Artifact
 from runtimes.async_calls import AsyncCalls
 from runtimes.copying import refuse_to_copy
 from runtimes.devices import CUDA, parse_device
-from runtimes.errors import InputError, UsageError
+from runtimes.errors import InputError, ResourceError, UsageError
 from runtimes.protocol import Description, DeviceSession, RunTimes, Session
 from runtimes.running_calls import RunningCalls
 from runtimes.tensors.device_output import DeviceOutput, copy_outputs_to_host, empty_device_outputs
@@ -320,13 +320,13 @@ class Runtime:
         Raises:
             InputError: The model takes another batch, or another dimension than the batch may vary.
             ResourceError: The memory is lacking.
-            UsageError: The runtime is closed, or was opened before a fork.
+            UsageError: The batch is too large, or the runtime is closed, or was opened before a fork.
         """
         with self._calls:
             shapes = {spec.name: batch_shape(spec, batch) for spec in self._inputs}
             session = self._device_session
             if session is None:
-                return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self._inputs}
+                return {spec.name: _empty_array(shapes[spec.name], spec.dtype) for spec in self._inputs}
             return {spec.name: session.empty_array(shapes[spec.name], spec.dtype) for spec in self._inputs}
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:
@@ -484,3 +484,15 @@ def noise(spec: TensorSpec, seed: int = 0, batch: int = 1) -> Array:
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
     return generator.integers(0, 255 if dtype == np.uint8 else 1, shape, endpoint=True).astype(dtype)
+
+
+def _empty_array(shape: tuple[int, ...], dtype: str) -> Array:
+    """Return an array without initial values.
+
+    Raises:
+        ResourceError: The memory is lacking.
+    """
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:  # the second where the address space is too small
+        raise ResourceError(f"no memory for an array {dtype} {shape}", code="array-memory-insufficient") from error

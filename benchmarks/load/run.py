@@ -35,7 +35,16 @@ USUAL_LOAD = 0.7
 """Of what the single stream reached: the rate of a server where none is named. Services are run at about that."""
 
 FRAMES = 60
-"""That a load at a fixed rate has at least: in a second come few."""
+"""That a load at a fixed rate has, if they come within ``LONGEST_WAIT_S``: in a second come few."""
+
+LONGEST_WAIT_S = 10.0
+"""Seconds that a load at a fixed rate lasts at most for the sake of ``FRAMES``, where the duration is shorter."""
+
+LONGEST_S = 3600.0
+"""Seconds that ``--duration`` takes at most."""
+
+LEAST_REQUESTS = 5
+"""Requests at a named rate, on average, below which nothing can be said about it."""
 
 SWEPT_SHARE = 0.5
 """Of the duration: what each point of a sweep gets."""
@@ -106,19 +115,48 @@ def points(load_spec: LoadSpec, request: BenchmarkRequest, fixed_batch: int | No
             sizes = dict.fromkeys(request.batches or (BATCHES if fixed_batch is None else (fixed_batch,)))
             found += [LoadPoint(shape, size, SWEPT_SHARE * duration_s) for size in sizes]
         else:
-            least_s = FRAMES / load_spec.frames_per_s if shape == "fixed-rate" else 0.0
+            least_s = min(FRAMES / load_spec.frames_per_s, LONGEST_WAIT_S) if shape == "fixed-rate" else 0.0
             found.append(LoadPoint(shape, batch, max(duration_s, least_s)))
     return tuple(found)
+
+
+def require_requests(load_spec: LoadSpec, request: BenchmarkRequest) -> None:
+    """Checks that a rate that the user names gives ``LEAST_REQUESTS`` within the duration of its shape.
+
+    Raises:
+        UsageError: it gives fewer.
+    """
+    named = {"server": ("--rate", load_spec.rate_per_s), "fixed-rate": ("--fps", load_spec.frames_per_s)}
+    for point in points(load_spec, request, None):
+        option, rate_per_s = named.get(point.shape, ("", None))
+        if rate_per_s is not None and rate_per_s * point.duration_s < LEAST_REQUESTS:
+            needed_s = LEAST_REQUESTS / rate_per_s
+            longer = f", or --duration {_round_up(needed_s)}" if needed_s <= LONGEST_S else ""
+            raise UsageError(
+                f"{option} {rate_per_s:g} gives fewer than {LEAST_REQUESTS} requests in the {point.duration_s:g} s of "
+                f"shape {point.shape}",
+                code="rate-too-low",
+                hint=f"a higher {option}{longer}",
+            )
+
+
+def _round_up(seconds: float) -> str:
+    """The seconds with three digits, and not below the given ones."""
+    step = 10.0 ** (math.floor(math.log10(seconds)) - 2)
+    return f"{math.ceil(seconds / step) * step:g}"
 
 
 def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -> Generator[Result, None, None]:
     """The results, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
 
     Raises:
-        UsageError, RexportError: as ``subject_alone`` and ``pairs_alone`` say, before any measurement.
+        UsageError, RexportError: as ``require_requests``, ``subject_alone`` and ``pairs_alone`` say, before any
+            measurement.
     """
     if load_spec.endpoint is not None:
         _require_file(request)
+    if load_spec.endpoint is None or load_spec.endpoint.limit_s is None:  # a search finds its own rates
+        require_requests(load_spec, request)
     with Harness(complete_request(request), listener) as harness:
         subject = subject_alone(harness.request, harness.folder, listener)
         if load_spec.endpoint is None:

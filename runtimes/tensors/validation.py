@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from runtimes.arguments import is_count, require_not_too_large
 from runtimes.errors import CheckFailedError, InputError, IntegrityError, quote
 from runtimes.tensors.dlpack import DeviceTensor, device_tensor, is_on_device
 from runtimes.tensors.finiteness import first_non_finite, is_finite
@@ -296,11 +297,13 @@ def batch_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
 
     Raises:
         InputError: The network takes another batch, or another dimension than the first may vary.
+        UsageError: The batch is too large.
     """
     fixed = spec.fixed_batch
-    if batch < 1 or (fixed is not None and fixed != batch):
+    if not is_count(batch) or (fixed is not None and fixed != batch):
         expected = "at least 1" if fixed is None else str(fixed)
-        raise InputError(f"{spec}: the batch must be {expected}, not {batch}", code="batch-mismatch")
+        raise InputError(f"{spec}: the batch must be {expected}, not {quote(repr(batch))}", code="batch-mismatch")
+    require_not_too_large(batch=batch)
     sizes = tuple(size for size in spec.shape[1:] if isinstance(size, int))
     if not spec.shape or len(sizes) != len(spec.shape) - 1:
         raise InputError(

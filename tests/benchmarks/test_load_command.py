@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.commands.measure import load as command
 from benchmarks.format import milliseconds
 from benchmarks.load import run as loadrun
-from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
+from benchmarks.load.run import BATCHES, LONGEST_WAIT_S, LoadPoint, LoadSpec, points, require_requests, run
 from benchmarks.records import store
 from benchmarks.records.plan import SHAPES
 from benchmarks.records.request import BenchmarkRequest, RunListener
@@ -34,6 +35,8 @@ RBENCH = (
     "-c",
     "from exporter.commands import terminal; from benchmarks.commands.measure import load; terminal.run(load)",
 )
+
+SILENT = RunListener(lambda *_: None, lambda _: None)
 
 
 def load(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -212,6 +215,27 @@ def test_the_defaults_sweep_powers_of_two_and_keep_a_fixed_b() -> None:
 def test_impossible_demands_are_refused(options: dict[str, object], code: str, value: str) -> None:
     with refuses(UsageError, code, value):
         LoadSpec(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "duration_s", "value"),
+    [
+        ({"shapes": ("server",), "rate_per_s": 1e-9}, 2.0, "--rate"),
+        ({"shapes": ("server",), "rate_per_s": 2.4}, 2.0, "--duration 2.09"),
+        ({"shapes": ("fixed-rate",), "frames_per_s": 0.2}, 0.05, "--duration 25"),
+        ({"shapes": ("fixed-rate",), "frames_per_s": 5e-324}, 3600.0, "--fps"),
+        ({"rate_per_s": 1e-9}, 2.0, "--rate"),
+    ],
+)
+def test_a_rate_that_gives_no_requests_is_refused(options: dict[str, Any], duration_s: float, value: str) -> None:
+    with refuses(UsageError, "rate-too-low", value):
+        next(run(BenchmarkRequest(duration_s=duration_s), LoadSpec(**options), SILENT))
+
+
+def test_a_rate_that_gives_a_handful_is_measured() -> None:
+    slow = LoadSpec(("fixed-rate", "server"), rate_per_s=2.5, frames_per_s=0.5)
+    require_requests(slow, BenchmarkRequest(duration_s=2.0))
+    assert points(slow, BenchmarkRequest(duration_s=2.0), None)[0].duration_s == LONGEST_WAIT_S
 
 
 def test_a_fixed_batch_is_what_every_call_has(tmp_path: Path) -> None:
