@@ -12,7 +12,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, Group, NameChoice, OptionSection, stack_options
 from exporter.commands.options import artifact_argument, force_option
 from exporter.commands.terminal import debug_option
-from exporter.commands.values import CountRange, OutputFile
+from exporter.commands.values import COUNT, CountRange, OutputFile
 
 if TYPE_CHECKING:
     from exporter.deploy.cluster.deployment import Deployment
