@@ -13,6 +13,7 @@ from runtimes.errors import (
 )
 
 STATUSES = {
+    "activation-unclear": 500,
     "body-too-large": 413,
     "body-too-slow": 408,
     "content-encoding-unsupported": 415,
@@ -23,6 +24,7 @@ STATUSES = {
     "model-unknown": 404,
     "model-without-heat-maps": 404,
     "model-version-unknown": 404,
+    "output-not-probability": 500,
     "queue-full": 503,
     "queue-too-slow": 503,
     "route-unknown": 404,

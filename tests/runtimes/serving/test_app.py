@@ -19,6 +19,7 @@ import runtimes
 from runtimes import Artifact
 from runtimes.errors import UsageError
 from runtimes.serving import ServedModel, ServingSettings, create_app
+from runtimes.serving.refusals import status_of
 from tests.conftest import FakeFactory
 from tests.refusals import refuses
 from tests.runtimes.serving.conftest import png_of
@@ -158,6 +159,11 @@ def test_a_wrong_request_is_refused(
     reply = server.address.call(method, path, body)
     assert (reply.status, reply.code) == (status, code)
     assert reply.json["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("code", ["activation-unclear", "output-not-probability"])
+def test_a_fault_of_the_model_is_not_the_clients(code: str) -> None:
+    assert status_of(UsageError("the outputs are logits", code=code)) == 500
 
 
 @pytest.mark.parametrize(
