@@ -238,8 +238,8 @@ class Classifier:
             BackendUnavailableError: Pillow is needed but not installed.
             CheckFailedError: An output of the network is not a finite number, or has not one row for each image.
             ModelMismatchError: The number of outputs differs from the number of class names.
-            UsageError: ``top`` or ``batch`` is no integer or out of range, the images are a set, or the classifier is
-                closed.
+            UsageError: ``top`` or ``batch`` is no integer or below 1, ``batch`` is too large, the images are a set, or
+                the classifier is closed.
             ArtifactError: The network is a trunk without the output ``logits``.
         """
         if not (is_count(top) and is_count(batch)):
@@ -247,7 +247,7 @@ class Classifier:
                 f"top and batch must be integers of at least 1, not {quote(repr(top))} and {quote(repr(batch))}",
                 code="top-or-batch-invalid",
             )
-        require_not_too_large(top=top, batch=batch)
+        require_not_too_large(batch=batch)
         predictions: list[Prediction] = []
         with closing(self._run(_iterate(images), batch, LOGITS)) as rows:
             for logits in rows:
@@ -287,7 +287,6 @@ class Classifier:
         """
         if not is_count(top):
             raise UsageError(f"top must be an integer of at least 1, not {quote(repr(top))}", code="top-invalid")
-        require_not_too_large(top=top)
         rows = self._classes.to_finite_probabilities(self._output_of(outputs, LOGITS), first=0)
         return [self._classes.predict(row, top) for row in rows]
 

@@ -357,21 +357,20 @@ def tune(
     from benchmarks.commands import outputs
     from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning import search
-    from benchmarks.tuning.artifact import target_of
     from benchmarks.tuning.findings import TuningGoal, TuningResult
-    from runtimes.artifacts.artifact import manifest_path
 
     names = ("objective", "relative_to", "threads", "streams", "model_cache", "out", "force")
-    goal = TuningGoal(max_drop=max_drop / 100, budget_s=search_s, **{name: common.pop(name) for name in names})
+    pages, rows = ([] if path is None else [path] for path in (page, json_file))
+    others = (*pages, *rows)
+    chosen = {name: common.pop(name) for name in names}
+    goal = TuningGoal(max_drop=max_drop / 100, budget_s=search_s, others=others, **chosen)
     findings = TuningResult(goal)
     request = options.request_of(subjects, common)
     typed = replace(request, precisions=request.precisions or tuple(PRECISIONS))
     options.announce_unused(options.unused_options(typed))
-    target = target_of(request.subjects, goal.out, goal.force)
-    used = [target, manifest_path(target), *map(Path, request.subjects)]
-    outputs.check_targets([path for path in (page,) if path is not None], used, goal.force)
-    if json_file is not None:
-        outputs.check_targets([json_file], [*used, *(() if page is None else (page,))], force=True)
+    read = [Path(name) for name in request.subjects]
+    outputs.check_targets(pages, read, goal.force)
+    outputs.check_targets(rows, (*read, *pages), force=True)
     with _measuring(lambda listener: search.tune(request, findings, listener), None, json_file) as (_, complete):
         if page is not None:
             outputs.write_page(page, tuning_document(findings, complete, explain=True))

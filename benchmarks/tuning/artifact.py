@@ -14,7 +14,7 @@ from exporter.models.variants import VARIANTS
 from exporter.network import target_file
 from exporter.weights.checkpoint import is_weights_file, stem
 from runtimes import Artifact, files
-from runtimes.artifacts.artifact import publish, vectors_name
+from runtimes.artifacts.artifact import manifest_path, publish, vectors_name
 from runtimes.artifacts.manifest import FileRecord, Tuning
 from runtimes.devices import parse_device
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError
@@ -43,6 +43,24 @@ def target_of(names: Sequence[str], out: str | None, force: bool) -> Path:
     different = {own or Path(name).stem for name, own in stems.items()}
     name = f"{different.pop()}.tuned" if len(different) == 1 else "tuned"
     return target_file(out or "./", f"{name}{suffixes.pop()}", force)
+
+
+def check_apart(target: Path, others: Sequence[Path]) -> None:
+    """Check that the artifact is none of the other outputs.
+
+    Args:
+        target: The model file.
+        others: The other outputs.
+
+    Raises:
+        UsageError: One of them is the model file or its manifest.
+    """
+    written = {path.resolve() for path in (target, manifest_path(target))}
+    for path in others:
+        if path.resolve() in written:
+            raise UsageError(
+                "the artifact is written there", code="output-is-artifact", path=path, hint="name another file"
+            )
 
 
 def _stem(name: str) -> str | None:

@@ -36,6 +36,7 @@ class TuningGoal:
         model_cache: An existing folder of compiled models, with which the best one is opened, too; ``None`` for none.
         out: The file to write, or a folder if it exists as one or ends in a slash; ``None`` for NAME.tuned.onnx.
         force: Whether an existing file is replaced.
+        others: The other files that are written, which the artifact must not replace.
 
     Raises:
         UsageError: ``max_drop``, a thread count or a number of streams is out of range, or streams are not for the
@@ -51,6 +52,7 @@ class TuningGoal:
     model_cache: Path | None = None
     out: str | None = None
     force: bool = False
+    others: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop <= 1:

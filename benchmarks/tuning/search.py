@@ -32,7 +32,7 @@ from benchmarks.records.request import (
 )
 from benchmarks.records.result import Estimate, Result
 from benchmarks.tuning import pareto
-from benchmarks.tuning.artifact import copy_with_tuning, target_of, tuning_of
+from benchmarks.tuning.artifact import check_apart, copy_with_tuning, target_of, tuning_of
 from benchmarks.tuning.checks import check_request, check_subjects, make_portable, opens_reference_only
 from benchmarks.tuning.findings import BATCHES, TuningResult
 from benchmarks.tuning.pareto import ParetoPoint
@@ -67,8 +67,8 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
         listener: The callbacks that report the progress.
 
     Raises:
-        UsageError: There is no subject, a subject cannot be tuned, the networks cannot be compared, the target exists,
-            or options contradict each other.
+        UsageError: There is no subject, a subject cannot be tuned, the networks cannot be compared, the target exists
+            or is another output, or options contradict each other.
         RexportError: As for ``benchmarks.harness.run.run``, or the artifact cannot be written.
     """
     goal = findings.goal
@@ -77,6 +77,7 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
     check_request(request, goal)
     with Harness(request, listener) as harness:
         target = target_of(request.subjects, goal.out, goal.force)
+        check_apart(target, goal.others)
         subjects = tuple(map(make_portable, harness.make_subjects()))
         check_subjects(subjects, request, goal)
         search = TuningSearch(subjects, request, findings)

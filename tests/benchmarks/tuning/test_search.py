@@ -427,9 +427,9 @@ def test_the_bundled_network_is_tuned_and_opens_as_measured(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("page", "lines", "code"),
     [
-        ("best.fake", "lines.jsonl", "output-is-input"),
-        ("best.fake.json", "lines.jsonl", "output-is-input"),
-        ("page.html", "best.fake", "output-is-input"),
+        ("best.fake", "lines.jsonl", "output-is-artifact"),
+        ("best.fake.json", "lines.jsonl", "output-is-artifact"),
+        ("page.html", "best.fake", "output-is-artifact"),
         ("same.html", "same.html", "output-is-input"),
         ("notes.txt", "lines.jsonl", "target-exists"),
         ("net.fake", "lines.jsonl", "output-is-input"),
