@@ -15,7 +15,7 @@ from exporter.weights.recognition import VariantOptions
 from tests.exporter.small import SILENT
 
 
-def test_a_module_without_a_variant_names_the_command_for_each_file(tmp_path: Path) -> None:
+def test_a_module_names_the_command_for_each_missing_file(tmp_path: Path) -> None:
     layers = torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)
     named = NamedModule(torch.nn.Sequential(*layers).eval(), "nets:build")
     found = from_module(named, VariantOptions(size=(8, 8), in_channels=3), 0, lambda _: None)
