@@ -97,7 +97,10 @@ def read_count(text: str) -> int | None:
 
 
 class OutputFile(click.Path):
-    """The path of a file to write. A folder is refused, and so is a name that ends in a slash, which means a folder."""
+    """The path of a file to write. A folder is refused, and a name that ends in a slash, which means a folder.
+
+    ``-`` is standard output where ``allow_dash`` is true, and refused elsewhere.
+    """
 
     def __init__(self, allow_dash: bool = False) -> None:
         super().__init__(path_type=Path, dir_okay=False, allow_dash=allow_dash)
@@ -105,6 +108,8 @@ class OutputFile(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder: name a file", param, ctx)
+        if str(value) == "-" and not self.allow_dash:
+            self.fail("'-' is standard output, which this option does not write to: name a file, as ./-", param, ctx)
         return super().convert(value, param, ctx)
 
 

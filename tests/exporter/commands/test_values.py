@@ -47,6 +47,16 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_standard_output_is_no_file_to_write(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, parameter = FILES[name]
+    result = CliRunner().invoke(command, [parameter.opts[0], "-", "x", "y"])
+    refused = "'-' is standard output" in result.output
+    assert refused == (not getattr(parameter.type, "allow_dash", False)), result.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def numbers_in(value: object) -> Iterator[float]:
     """The floating-point numbers of a parameter's value."""
     if isinstance(value, float):
