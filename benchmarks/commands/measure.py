@@ -360,8 +360,7 @@ def tune(
     from benchmarks.tuning.findings import TuningGoal, TuningResult
 
     names = ("objective", "relative_to", "threads", "streams", "model_cache", "out", "force")
-    pages, rows = ([] if path is None else [path] for path in (page, json_file))
-    others = (*pages, *rows)
+    others = tuple(path for path in (page, json_file) if path is not None)
     chosen = {name: common.pop(name) for name in names}
     goal = TuningGoal(max_drop=max_drop / 100, budget_s=search_s, others=others, **chosen)
     findings = TuningResult(goal)
@@ -369,8 +368,8 @@ def tune(
     typed = replace(request, precisions=request.precisions or tuple(PRECISIONS))
     options.announce_unused(options.unused_options(typed))
     read = [Path(name) for name in request.subjects]
-    outputs.check_targets(pages, read, goal.force)
-    outputs.check_targets(rows, (*read, *pages), force=True)
+    outputs.check_targets({"--page": page}, read, goal.force)
+    outputs.check_targets({"--json": json_file}, read if page is None else [*read, page], force=True)
     with _measuring(lambda listener: search.tune(request, findings, listener), None, json_file) as (_, complete):
         if page is not None:
             outputs.write_page(page, tuning_document(findings, complete, explain=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.analysis.figures import Figures
@@ -74,11 +74,11 @@ def write(folder: Path, rows: Sequence[Figures], complete: bool, heading: str = 
     return folder / "results.html"
 
 
-def check_targets(targets: Sequence[Path], used: Iterable[Path] = (), force: bool = False) -> None:
+def check_targets(targets: Mapping[str, Path | None], used: Iterable[Path] = (), force: bool = False) -> None:
     """Check the files that a command is going to write, before its work.
 
     Args:
-        targets: The files.
+        targets: The files by the options that name them; ``None`` for none, and ``-`` for standard output.
         used: The files that the command reads, or writes in another way.
         force: Whether an existing file may be replaced. Empty files and pages that ``rbench`` wrote always may.
 
@@ -87,7 +87,9 @@ def check_targets(targets: Sequence[Path], used: Iterable[Path] = (), force: boo
         ResourceError: The folder of a target is missing, or a target is no regular file or cannot be read.
     """
     taken = {path.resolve() for path in used}
-    for path in targets:
+    for option, path in targets.items():
+        if path is None or str(path) == "-":
+            continue
         require_folder(path.parent)
         if path.resolve() in taken:
             raise UsageError(
@@ -99,7 +101,7 @@ def check_targets(targets: Sequence[Path], used: Iterable[Path] = (), force: boo
         taken.add(path.resolve())
         check_replaceable(path)
         if path.exists() and not force and read_head(path, len(MARK)) not in (b"", MARK.encode()):
-            raise target_exists(path)
+            raise target_exists(path, option)
 
 
 def check_folder(folder: Path | None, json_file: Path | None) -> None:

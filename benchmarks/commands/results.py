@@ -77,8 +77,7 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     if page is None and markdown is None:
         page = PAGE
     rows_files, findings_files = _find_inputs(results)
-    targets = [path for path in (page, markdown) if path is not None and str(path) != "-"]
-    outputs.check_targets(targets, (*rows_files, *findings_files), force)
+    outputs.check_targets({"-o": page, "--markdown": markdown}, (*rows_files, *findings_files), force)
     if page is not None:
         svg.require("the page's plots")
     rows = _read_rows(rows_files, required=not findings_files)

@@ -92,7 +92,7 @@ def test_what_is_read_is_not_written_over(results: Path, option: str) -> None:
 def test_a_file_of_others_is_replaced_only_by_force(results: Path, tmp_path: Path, option: str) -> None:
     path = tmp_path / "notes.html"
     path.write_text("mine")
-    with refuses(UsageError, "target-exists", "notes.html"):
+    with refuses(UsageError, "target-exists", "notes.html", f"{option} FILE"):
         called(results, option, path)
     assert path.read_text() == "mine"
     called(results, option, path, "--force")
