@@ -16,6 +16,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.backend_option import backend_option
 from exporter.commands.command import MEASURING, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import force_option
+from exporter.commands.signals import TERMINATED
 from exporter.commands.values import VARIANT_OR_FILE, OutputFile
 from exporter.precision.table import PRECISIONS
 
@@ -68,7 +69,7 @@ def _measuring(
     if isinstance(ending, KeyboardInterrupt):
         raise SystemExit(terminal.INTERRUPTED)
     if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
-        raise SystemExit(terminal.TERMINATED)
+        raise SystemExit(TERMINATED)
     if ending is not None:
         raise ending
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -43,12 +43,12 @@ def serve_on_ray(
         queue=options["queue"],
         every_node=not address.local,
     )
-    stop = threading.Event()
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     with connect(RaySettings(address, options["workers"], options["gpus_per_worker"]), replica.threads):
-        _stop_on_signals(stop)
+        _queue_signals(signals)
         with deploy(replica, settings) as state:
             announce([f"http://{options['host']}:{options['port']}"], tuple(source.name for source in sources))
-            while not stop.wait(WATCH_S):
+            while not _is_signalled(signals):
                 if (now := state()) in LOST:
                     raise ResourceError(f"Ray Serve says that the application is {now}", code="replicas-lost")
     return 0
@@ -89,11 +89,24 @@ def _arguments(sources: tuple[ModelSource, ...], options: dict[str, Any]) -> Any
     return ReplicaArguments(artifacts, options["threads"] or 1, options["backend"], options["device"], limits)
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
+def _queue_signals(signals: queue.SimpleQueue[int]) -> None:
+    """Puts the first signal into a queue, to which a signal handler may write at any moment; a second one ends all."""
+    received: list[int] = []
+
     def take(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
+        if received:
             os._exit(128 + number)
-        stop.set()
+        received.append(number)
+        signals.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, take)
+
+
+def _is_signalled(signals: queue.SimpleQueue[int]) -> bool:
+    """Whether a signal comes within ``WATCH_S``."""
+    try:
+        signals.get(timeout=WATCH_S)
+    except queue.Empty:
+        return False
+    return True

@@ -7,20 +7,19 @@ import faulthandler
 import logging
 import os
 import pwd
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
 from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
 from exporter.commands.hidden_package import HIDDEN, find_hiding_folder
+from exporter.commands.signals import handle_signals
 from exporter.commands.streams import flush_result, has_reader_left, open_streams, print_message, refuse_output
 from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
 from runtimes.errors import Reason, ResourceError, RexportError, quote
@@ -28,7 +27,7 @@ from runtimes.errors import Reason, ResourceError, RexportError, quote
 if TYPE_CHECKING:
     from exporter.network import ExportListener
 
-INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
+INTERRUPTED, INTERNAL = 130, 70
 
 _ALLOCATOR = "DefaultCPUAllocator"
 """Stands in PyTorch's error of no type of its own where memory ran out."""
@@ -66,24 +65,18 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
 
     ``program`` is what help and hints call it; by default what the process was started as.
     """
-    received: list[int] = []
-
-    def end(number: int, _: FrameType | None) -> NoReturn:
-        received.append(number)
-        raise _ending(number)
-
     open_streams()
     _complete_environment()
-    signal.signal(signal.SIGTERM, end)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
-        signal.signal(signal.SIGINT, end)
+    signals = handle_signals()
     stdout, stderr = sys.stdout, sys.stderr
     _show_notices()
     _require_own_package()
     try:
         code = command.main(prog_name=program, standalone_mode=False)
     except BaseException as error:
-        code = _report(_ending(received[0]) if received else _unwrap(error, stdout, stderr))
+        code = _report(signals.ending() or _unwrap(error, stdout, stderr))
+    finally:
+        signals.close()
     code = code if isinstance(code, int) else 0
     try:
         flush_result()
@@ -143,11 +136,6 @@ def _show_notices() -> None:
     logger.addHandler(_NOTICES)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-def _ending(number: int) -> BaseException:
-    """What a signal raises. Where a class is being defined, Python 3.11 wraps it into an error of its own."""
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 def _unwrap(error: BaseException, stdout: TextIO, stderr: TextIO) -> BaseException:

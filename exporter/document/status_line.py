@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -176,15 +177,19 @@ class StatusLine:
         self._status: Status | None = None
         self._drawn = ""
         self._lock = threading.RLock()
-        self._changed, self._ended = threading.Event(), threading.Event()
+        # Queues, because an interrupt inside an Event leaves its lock held, and the next call would wait for ever.
+        self._changes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._end: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> StatusLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._changed.set()
+        self._ended = True
+        self._end.put(None)
+        self._changes.put(None)
         if self._thread is not None and self._thread.is_alive():  # an interrupt can come while it starts
             self._thread.join()
         with self._lock:
@@ -195,7 +200,7 @@ class StatusLine:
         if not self.live or status == self._status:
             return
         self._status = status
-        self._changed.set()
+        self._changes.put(None)
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep_drawing, name="status line", daemon=True)
             self._thread.start()
@@ -204,7 +209,8 @@ class StatusLine:
         """Write a line that stays, above the status."""
         with self._lock:
             self._write(f"{self._cleared()}{_encodable(printable(text, MAX_LINE), self._stream.encoding or 'utf-8')}\n")
-        self._changed.set()
+        if self._thread is not None:
+            self._changes.put(None)
 
     def draw(self) -> None:
         """Draw the status at once, unless the line already shows it."""
@@ -218,12 +224,15 @@ class StatusLine:
                 self._write(f"\r{line}{CLEAR_BELOW}\r")
 
     def _keep_drawing(self) -> None:
-        while not self._ended.is_set():
-            self._changed.wait(TICK_S if self._ticks else None)
-            self._changed.clear()
-            if not self._ended.is_set():
+        while not self._ended:
+            with contextlib.suppress(queue.Empty):
+                self._changes.get(timeout=TICK_S if self._ticks else None)
+            while not self._changes.empty():
+                self._changes.get()
+            if not self._ended:
                 self.draw()
-                self._ended.wait(REDRAW_S)
+                with contextlib.suppress(queue.Empty):
+                    self._end.get(timeout=REDRAW_S)
 
     def _cleared(self) -> str:
         """Return the characters that clear the status from the screen."""

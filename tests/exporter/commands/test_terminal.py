@@ -59,6 +59,32 @@ def test_an_end_has_its_code_and_one_line(body: str, exit_code: int, lines: list
     assert stderr.strip().splitlines() == lines
 
 
+LOST = """
+    class Finalised:
+        def __del__(self):
+            os.kill(os.getpid(), signal.{})
+            len("")
+    import os, signal, time
+    Finalised()
+    for _ in range(100):
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(("name", "exit_code", "stderr"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "")])
+def test_a_signal_that_python_drops_ends_the_command_all_the_same(name: str, exit_code: int, stderr: str) -> None:
+    """An exception in a finalizer is printed and forgotten: the command would work to its end."""
+    result, stdout, printed = run_body(LOST.format(name).strip())
+    assert (result, stdout, printed.strip()) == (exit_code, "", stderr)
+
+
+def test_any_other_exception_that_python_drops_is_printed() -> None:
+    body = LOST.replace("os.kill(os.getpid(), signal.{})", "raise ValueError('odd')").replace("100", "1")
+    code, _, stderr = run_body(body.strip(), "--debug")
+    assert code == 0
+    assert "ValueError: odd" in stderr
+
+
 NO_TEMPORARY_FOLDER = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc']; tempfile.gettempdir()"
 
 

@@ -3,6 +3,9 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import random
+import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -186,3 +189,43 @@ def test_a_terminal_without_a_cursor_gets_plain_lines(term: str, live: bool, mon
     monkeypatch.setenv("TERM", term)
     assert is_live(Tty()) == live
     assert not is_live(io.StringIO())
+
+
+class Alarm:
+    """A handler of SIGALRM: an interrupt while the line is in use, and the failure of the test if its end hangs."""
+
+    in_use = False
+    due_s = 0.0
+
+    def __call__(self, *_: object) -> None:
+        if self.in_use:
+            raise KeyboardInterrupt
+        assert time.monotonic() < self.due_s, "the end of the line waits for ever"
+
+
+# Of an interrupt that Python drops, the command's own handlers take care.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("live", [True, False])
+def test_an_interrupt_at_any_moment_ends_the_line(live: bool) -> None:
+    """Also one inside a lock of ``threading``, which then stays held: whoever takes it again waits for ever."""
+    alarm, moments, interrupts = Alarm(), random.Random(1), 0
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        for _ in range(4000):
+            with StatusLine(io.StringIO(), live) as line:
+                try:
+                    alarm.in_use = True
+                    signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-6, 1e-4))
+                    for number in range(10):
+                        line.print_line("a notice")
+                        line.show(Status(str(number)))
+                    alarm.in_use = False
+                except (KeyboardInterrupt, RuntimeError):  # Thread.start can turn the first into the second
+                    alarm.in_use = False
+                    interrupts += 1
+                alarm.due_s = time.monotonic() + 10
+                signal.setitimer(signal.ITIMER_REAL, 10)
+        assert interrupts > 1000
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,72 @@
+"""``EndingSignals``: SIGTERM and Ctrl-C end a command, at whatever moment they come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+TERMINATED = 143
+
+AGAIN_S = 0.05
+"""The seconds after which a signal that was lost is sent again."""
+
+
+def handle_signals() -> EndingSignals:
+    """Let SIGTERM and SIGINT end the command from now on. To be called by the main thread."""
+    return EndingSignals()
+
+
+class EndingSignals:
+    """The handlers of SIGTERM and SIGINT. They raise ``SystemExit`` or ``KeyboardInterrupt`` in the main thread.
+
+    Python prints and drops an exception that arises in a finalizer or in the callback of a weak reference. A signal
+    that comes at such a moment is sent to the process again, so that the command does not work on.
+    """
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._closed = False
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._on_unraisable
+        signal.signal(signal.SIGTERM, self._raise)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
+            signal.signal(signal.SIGINT, self._raise)
+
+    def ending(self) -> BaseException | None:
+        """Return the exception of the first signal, or ``None`` without any.
+
+        It can arrive as another one: where a class is being defined, Python 3.11 wraps it.
+        """
+        return _exception_of(self._received[0]) if self._received else None
+
+    def close(self) -> None:
+        """Send nothing again from now on. The handlers stay, for signals while the process ends."""
+        self._closed = True
+        sys.unraisablehook = self._hook
+
+    def _raise(self, number: int, _: FrameType | None) -> NoReturn:
+        self._received.append(number)
+        raise _exception_of(number)
+
+    def _on_unraisable(self, unraisable: UnraisableHookArgs) -> None:
+        if self._received and issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit)):
+            timer = threading.Timer(AGAIN_S, self._send_again)
+            timer.daemon = True
+            timer.start()
+            return
+        self._hook(unraisable)
+
+    def _send_again(self) -> None:
+        if not self._closed:
+            os.kill(os.getpid(), self._received[0])
+
+
+def _exception_of(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
