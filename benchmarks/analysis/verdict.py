@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from benchmarks.analysis.figures import Figures, Validity
+from benchmarks.format import is_too_noisy
 from benchmarks.machine.disturbances import find_invalidity
 from runtimes.errors import Reason
 
@@ -31,6 +32,7 @@ class RunVerdict:
         reason: why it is not ``VALID``.
         rows, measured: how many rows the status concerns, and how many there are.
         idle: whether nothing disturbed any row.
+        noisy: how many rows have a latency whose interval is wider than its value.
     """
 
     status: Validity
@@ -38,12 +40,15 @@ class RunVerdict:
     rows: int
     measured: int
     idle: bool
+    noisy: int
 
     @property
     def text(self) -> str:
         """The verdict in one line."""
         if self.reason is None:
-            return f"VALID: {'machine idle' if self.idle else 'machine nearly idle'}, results reliable"
+            advice = ADVICE["latency-varies"]
+            noisy = f", but {self.noisy} of {self.measured} latencies are too noisy; {advice}" if self.noisy else ""
+            return f"VALID: the machine was {'idle' if self.idle else 'nearly idle'}{noisy}"
         where = "" if self.rows == self.measured else f" ({self.rows} of {self.measured} rows)"
         if self.status == "PRELIMINARY":
             return f"PRELIMINARY: {self.reason}{where}"
@@ -59,8 +64,14 @@ def judge(results: Sequence[Figures]) -> RunVerdict | None:
         rows = [figures for figures in judged if figures.validity == status]
         if rows:
             reason = None if status == "VALID" else combine_reasons(rows)
-            return RunVerdict(status, reason, len(rows), len(judged), not any(one.disturbances for one in judged))
+            idle = not any(one.disturbances for one in judged)
+            return RunVerdict(status, reason, len(rows), len(judged), idle, sum(map(_is_noisy, judged)))
     return None
+
+
+def _is_noisy(figures: Figures) -> bool:
+    p50 = figures.p50
+    return p50 is not None and p50.interval is not None and is_too_noisy(p50.value, p50.interval)
 
 
 def combine_reasons(rows: Sequence[Figures]) -> Reason | None:
