@@ -17,7 +17,7 @@ from exporter.commands.backend_option import backend_option
 from exporter.commands.command import MEASURING, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import force_option
 from exporter.commands.signals import TERMINATED
-from exporter.commands.values import VARIANT_OR_FILE, OutputFile
+from exporter.commands.values import VARIANT_OR_FILE, OutputFile, OutputPath
 from exporter.precision.table import PRECISIONS
 
 if TYPE_CHECKING:
@@ -331,6 +331,7 @@ def load(
 @OUTPUT.option(
     "-o",
     "out",
+    type=OutputPath(),
     metavar="FILE|DIR/",
     show_default="NAME.tuned.onnx",
     help="Model file to write, or a folder if the path ends in a slash; such a folder is created.",

@@ -52,6 +52,7 @@ from exporter.commands.values import (
     WEIGHTS,
     FiniteFloat,
     OutputFile,
+    OutputPath,
     Sizes,
 )
 from exporter.precision.table import PRECISIONS, TARGETS
@@ -157,7 +158,7 @@ json_file_option = OUTPUT.option(
 folder_option = OUTPUT.option(
     "-o",
     "folder",
-    type=click.Path(path_type=Path),
+    type=OutputPath(path_type=Path),
     metavar="DIR",
     show_default="none",
     help="Write results.jsonl, .md, .csv and .html into DIR, which is created.",

@@ -25,7 +25,7 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.options import variant_argument
-from exporter.commands.values import COUNT, SEED, VARIANT, FiniteFloat, Numbers
+from exporter.commands.values import COUNT, SEED, VARIANT, FiniteFloat, Numbers, OutputPath
 from runtimes.arguments import LARGEST_COUNT
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ size_option = MODEL.option(
     metavar="N",
     help="Height and width of the input in pixels; image files are resized to it.",
 )
-out_option = partial(OUTPUT.option, "-o", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+out_option = partial(OUTPUT.option, "-o", "folder", type=OutputPath(path_type=Path, file_okay=False), metavar="DIR")
 runs_argument = partial(
     click.argument,
     "networks",

@@ -13,7 +13,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.command import DATA, MODEL, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import backend_options, require_device
 from exporter.commands.terminal import debug_option, json_option
-from exporter.commands.values import ERROR_LIMIT, RAY_ADDRESS, FiniteFloat
+from exporter.commands.values import ERROR_LIMIT, RAY_ADDRESS, FiniteFloat, OutputPath
 from runtimes.errors import UsageError
 from runtimes.labelling.job import MAX_COUNT
 
@@ -114,6 +114,7 @@ def label_command(heading: str) -> SectionedCommand:
     @OUTPUT.option(
         "-o",
         "--out",
+        type=OutputPath(),
         required=True,
         metavar="DIR|URI",
         help="Folder for the Parquet files. The same command continues an interrupted job.",

@@ -81,10 +81,10 @@ _replicas_option = CLUSTER.option(
 _out_option = OUTPUT.option(
     "-o",
     "--out",
-    type=OutputFile(),
+    type=OutputFile(allow_dash=True),
     metavar="FILE",
     show_default="standard output",
-    help="File to write.",
+    help="File to write; - is standard output.",
 )
 _output_options = stack_options(_out_option, force_option, debug_option)
 
@@ -306,7 +306,7 @@ def _deployment(
 def _deliver(text: str, options: dict[str, Any]) -> None:
     """Prints the text, or writes it to the file that is asked for and prints its path."""
     out: Path | None = options["out"]
-    if out is None:
+    if out is None or out == Path("-"):
         streams.print_result(text, newline=False)
         return
     from runtimes.files import require_folder, write_atomically

@@ -39,6 +39,7 @@ from exporter.commands.values import (
     BatchSize,
     FiniteFloat,
     Names,
+    OutputPath,
     Size,
 )
 from exporter.models.outputs import DEFAULT_OUTPUTS, OUTPUTS, needs_classifier
@@ -221,7 +222,7 @@ def out_option(default: str | None, words: str) -> Callable[[Command], Command]:
     return OUTPUT.option(
         "-o",
         "--out",
-        type=click.Path(),
+        type=OutputPath(),
         metavar="FILE|DIR/",
         default=default,
         show_default=words,

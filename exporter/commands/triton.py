@@ -10,7 +10,7 @@ import click
 from exporter.commands import streams, terminal
 from exporter.commands.command import OUTPUT, RUNTIME, NameChoice, SectionedCommand, stack_options
 from exporter.commands.terminal import debug_option, json_option
-from exporter.commands.values import BACKEND, COUNT, COUNT_OR_ZERO, FiniteFloat
+from exporter.commands.values import BACKEND, COUNT, COUNT_OR_ZERO, FiniteFloat, OutputPath
 from exporter.deploy.triton_settings import BACKENDS, LARGEST_BATCH, QUEUE
 from runtimes.errors import UsageError, quote
 
@@ -111,7 +111,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @OUTPUT.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=OutputPath(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
     show_default="none; for example repository/",

@@ -96,11 +96,17 @@ def read_count(text: str) -> int | None:
     return number if number <= LARGEST_COUNT else None
 
 
-class OutputFile(click.Path):
-    """The path of a file to write. A folder is refused, and a name that ends in a slash, which means a folder.
+class OutputPath(click.Path):
+    """The path of a file or folder to write. ``-`` is standard output where ``allow_dash`` is true, else refused."""
 
-    ``-`` is standard output where ``allow_dash`` is true, and refused elsewhere.
-    """
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value) == "-" and not self.allow_dash:
+            self.fail("'-' is standard output, which this option does not write to: name a path, as ./-", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class OutputFile(OutputPath):
+    """The path of a file to write. A folder is refused, and a name that ends in a slash, which means a folder."""
 
     def __init__(self, allow_dash: bool = False) -> None:
         super().__init__(path_type=Path, dir_okay=False, allow_dash=allow_dash)
@@ -108,8 +114,6 @@ class OutputFile(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if str(value).endswith("/"):
             self.fail(f"{str(value)!r} names a folder: name a file", param, ctx)
-        if str(value) == "-" and not self.allow_dash:
-            self.fail("'-' is standard output, which this option does not write to: name a file, as ./-", param, ctx)
         return super().convert(value, param, ctx)
 
 

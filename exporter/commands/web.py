@@ -12,6 +12,7 @@ from exporter.commands.command import OUTPUT, RUNTIME, SectionedCommand
 from exporter.commands.options import activation_option, artifact_argument, force_option, labels_option
 from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
 from exporter.commands.terminal import debug_option
+from exporter.commands.values import OutputPath
 
 
 def web_command(heading: str) -> SectionedCommand:
@@ -50,7 +51,7 @@ def web_command(heading: str) -> SectionedCommand:
     @OUTPUT.option(
         "-o",
         "--out",
-        type=click.Path(),
+        type=OutputPath(),
         metavar="DIR/|FILE.html",
         default="site/",
         help="Folder of the page for a web server; or one file, which also opens from a disk.",

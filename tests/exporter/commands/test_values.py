@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from benchmarks.cli import rbench
 from exporter.cli import cli as rexport
-from exporter.commands.values import OutputFile
+from exporter.commands.values import OutputFile, OutputPath
 from runtimes.errors import RexportError
 from tests.help_faults import command_paths
 
@@ -47,10 +47,20 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_standard_output_is_no_file_to_write(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+PATHS = {
+    name: (command, parameter) for name, (command, parameter) in ALL.items() if isinstance(parameter.type, OutputPath)
+}
+"""The options for files and folders to write, of all commands."""
+
+
+def test_every_output_option_names_a_path_to_write() -> None:
+    assert {name for name, (_, parameter) in ALL.items() if "-o" in parameter.opts} <= PATHS.keys()
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_standard_output_is_written_to_or_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    command, parameter = FILES[name]
+    command, parameter = PATHS[name]
     result = CliRunner().invoke(command, [parameter.opts[0], "-", "x", "y"])
     refused = "'-' is standard output" in result.output
     assert refused == (not getattr(parameter.type, "allow_dash", False)), result.output

@@ -205,6 +205,11 @@ def test_a_file_is_written_once_and_replaced_by_force(onnx_artifact: Artifact, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compose.yaml"]
 
 
+def test_a_dash_is_standard_output(onnx_artifact: Artifact) -> None:
+    dash, default = manifests("compose", onnx_artifact.path, "-o", "-"), manifests("compose", onnx_artifact.path)
+    assert (dash.code, dash.stdout) == (0, default.stdout)
+
+
 def test_a_folder_that_is_missing_is_named(onnx_artifact: Artifact, tmp_path: Path) -> None:
     done = manifests("compose", onnx_artifact.path, "-o", tmp_path / "none" / "compose.yaml")
     assert (done.code, error_codes(done.stderr)) == (6, ["folder-missing"])
