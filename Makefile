@@ -11,6 +11,10 @@ PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no
 PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt)) .peers/node/.complete
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
+# pip writes no bytecode: the demo's comes with the first import, and setup compiles all of it in several processes.
+unexport PYTHONDONTWRITEBYTECODE
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+
 .PHONY: setup demo check style types layers test fuzz peers test-long coverage browser cpp docs format figures sentences clean
 
 setup: .venv/.complete
@@ -18,17 +22,18 @@ setup: .venv/.complete
 .venv/.demo: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rexport needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(DEMO_EXTRAS)]'
+	$(PIP) --editable '.[$(DEMO_EXTRAS)]'
 	@touch $@
 
 .venv/.complete: .venv/.demo
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(PIP) --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some libraries carry files for other versions of Python
 	@touch $@
 
 demo: .venv/.demo  # has fewer extras than setup, and so is there sooner
 	@mkdir -p $(DEMO)
 	$(BIN)/rexport onnx resnet20 --weights bundled --force -o $(DEMO)/resnet20.onnx
-	$(BIN)/rbench run $(DEMO)/resnet20.onnx --data fashion-mnist --processes 3 --duration 1 -o $(DEMO)
+	$(BIN)/rbench run $(DEMO)/resnet20.onnx --data fashion-mnist --limit 2000 --processes 3 --duration 0.5 -o $(DEMO)
 	$(BIN)/rexport inspect $(DEMO)/resnet20.onnx
 	@echo "the artifact is $(DEMO)/resnet20.onnx; try: $(BIN)/rexport predict $(DEMO)/resnet20.onnx IMAGE..."
 
