@@ -15,6 +15,7 @@ from benchmarks.report.document import run_document
 from benchmarks.report_html.fragment import html_fragment
 from exporter.document.blocks import Remark, Sentence
 from exporter.document.terminal import as_text
+from runtimes.arguments import require_not_empty
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,10 +73,11 @@ class Report:
                 folder. What is there is replaced; but a ``.jsonl`` file keeps its rows, and gets those that it lacks.
 
         Raises:
-            UsageError: another suffix.
+            UsageError: another suffix, or an empty text.
             ResourceError: the file cannot be written; it is as it was.
             ArtifactError: a ``.jsonl`` file is there that holds something else than rows; it is left as it is.
         """
+        require_not_empty(path=path)
         target = Path(path)
         if target.is_dir() or not target.suffix:
             self._add_rows(target / FILE_NAME)

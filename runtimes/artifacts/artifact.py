@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runtimes import codec, files
+from runtimes.arguments import require_not_empty
 from runtimes.artifacts.formats import FORMATS, Format, recognise
 from runtimes.artifacts.manifest import FORMAT_VERSION, TF32, FileRecord, Manifest
 from runtimes.artifacts.moves import find_renamed, follow_link, search_by_digest
@@ -93,6 +94,7 @@ class Artifact:
         then ``Artifact.path`` is the target.
 
         Raises:
+            UsageError: ``path`` is an empty text.
             ResourceError: The file is missing, unreadable or not a regular file.
             ArtifactError: The file is not a model file, or its manifest or structure is broken.
             IntegrityError: The file is damaged, or its format differs from the manifest.
@@ -100,6 +102,7 @@ class Artifact:
             UnsafeArtifactError: The format can run code and there is no manifest, or the file refers to files outside
                 its folder.
         """
+        require_not_empty(path=path)
         model = follow_link(Path(path), manifest_path)
         head = files.read_head(model, 64)
         manifest = _read_manifest(model)

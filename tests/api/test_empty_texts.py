@@ -34,10 +34,17 @@ def test_a_benchmark_refuses_an_empty_text(name: str) -> None:
 
 
 def test_opening_refuses_an_empty_text(onnx_artifact: rexport.Artifact) -> None:
-    for open_path in (runtimes.open, runtimes.profile, rexport.Classifier.open):
+    for open_path in (runtimes.open, runtimes.profile, rexport.Classifier.open, rexport.Artifact.read):
         with refuses(rexport.UsageError, "argument-empty", "path"):
             open_path("")
     for open_cached in (runtimes.open, rexport.Classifier.open):
         with refuses(rexport.UsageError, "argument-empty", "model_cache"):
             open_cached(onnx_artifact.path, backend="openvino", model_cache="")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_report_refuses_an_empty_text() -> None:
+    """It would be the current folder."""
+    with refuses(rexport.UsageError, "argument-empty", "path"):
+        rexport.Report(()).save("")
     assert list(Path().iterdir()) == []

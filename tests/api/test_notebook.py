@@ -25,6 +25,7 @@ def test_it_is_kept_without_outputs() -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.fspath(NOTEBOOK.parents[1]))
     monkeypatch.setenv("TMPDIR", os.fspath(tmp_path))
