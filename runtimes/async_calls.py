@@ -36,16 +36,16 @@ class AsyncCalls:
         """
         from concurrent.futures import ThreadPoolExecutor  # not at load: most runtimes need no threads
 
-        self._running.__enter__()
+        self._running.begin()
         try:
             with self._lock:
                 if self._executor is None:
                     self._executor = ThreadPoolExecutor(self._threads, "rexport-infer")
             future = self._executor.submit(call)
         except BaseException:
-            self._running.__exit__()
+            self._running.end()
             raise
-        future.add_done_callback(self._running.__exit__)  # also of a cancelled call, which does not run
+        future.add_done_callback(self._running.end)  # also of a cancelled call, which does not run
         return future
 
     def close(self) -> None:

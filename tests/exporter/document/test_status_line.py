@@ -3,9 +3,7 @@ from __future__ import annotations
 import errno
 import io
 import itertools
-import random
-import signal
-import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -23,6 +21,7 @@ from exporter.document.status_line import (
 )
 from runtimes.errors import Reason
 from runtimes.escaping import printable
+from tests.interrupts import interrupt_uses
 from tests.processes import wait_for
 
 FULL = Status("openvino int8 · batch 1", "3/8", 2 / 3, "process 2 of 3 · round 4 of 10 · ov int8 2 ms", 70)
@@ -191,41 +190,18 @@ def test_a_terminal_without_a_cursor_gets_plain_lines(term: str, live: bool, mon
     assert not is_live(io.StringIO())
 
 
-class Alarm:
-    """A handler of SIGALRM: an interrupt while the line is in use, and the failure of the test if its end hangs."""
-
-    in_use = False
-    due_s = 0.0
-
-    def __call__(self, *_: object) -> None:
-        if self.in_use:
-            raise KeyboardInterrupt
-        assert time.monotonic() < self.due_s, "the end of the line waits for ever"
-
-
 # Of an interrupt that Python drops, the command's own handlers take care.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("live", [True, False])
 def test_an_interrupt_at_any_moment_ends_the_line(live: bool) -> None:
-    """Also one inside a lock of ``threading``, which then stays held: whoever takes it again waits for ever."""
-    alarm, moments, interrupts = Alarm(), random.Random(1), 0
-    before = signal.signal(signal.SIGALRM, alarm)
-    try:
-        for _ in range(4000):
-            with StatusLine(io.StringIO(), live) as line:
-                try:
-                    alarm.in_use = True
-                    signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-6, 1e-4))
-                    for number in range(10):
-                        line.print_line("a notice")
-                        line.show(Status(str(number)))
-                    alarm.in_use = False
-                except (KeyboardInterrupt, RuntimeError):  # Thread.start can turn the first into the second
-                    alarm.in_use = False
-                    interrupts += 1
-                alarm.due_s = time.monotonic() + 10
-                signal.setitimer(signal.ITIMER_REAL, 10)
-        assert interrupts > 1000
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    def make() -> tuple[Callable[[], object], Callable[[], object]]:
+        line = StatusLine(io.StringIO(), live)
+
+        def use() -> None:
+            for number in range(10):
+                line.print_line("a notice")
+                line.show(Status(str(number)))
+
+        return use, line.__exit__
+
+    assert interrupt_uses(make, longest_s=1e-4) > 1000

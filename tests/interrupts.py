@@ -1,0 +1,58 @@
+"""An interrupt at any moment of a use, after which the end must not wait for ever.
+
+A lock of ``threading`` that is a class of Python, as that of an ``Event``, stays held if the interrupt comes inside its
+``__enter__``; a counter stays raised if it comes between the change and the block.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+
+LIMIT_S = 10.0
+
+
+class _Alarm:
+    """A handler of SIGALRM: an interrupt during the use, and the failure of the test if the end hangs."""
+
+    in_use = False
+    due_s = 0.0
+
+    def __call__(self, *_: object) -> None:
+        if self.in_use:
+            raise KeyboardInterrupt
+        assert time.monotonic() < self.due_s, "the end waits for ever"
+
+
+def interrupt_uses(make: Callable[[], tuple[Callable[[], object], Callable[[], object]]], longest_s: float) -> int:
+    """Interrupts 4,000 uses, each at a random moment within ``longest_s``, and then ends each.
+
+    Args:
+        make: Makes an object, and gives the function that uses it and the one that ends it.
+        longest_s: The time until the latest interrupt.
+
+    Returns:
+        How many uses an interrupt ended.
+    """
+    alarm, moments, interrupts = _Alarm(), random.Random(1), 0
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        for _ in range(4000):
+            use, end = make()
+            try:
+                alarm.in_use = True
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-6, longest_s))
+                use()
+                alarm.in_use = False
+            except (KeyboardInterrupt, RuntimeError):  # Thread.start can turn the first into the second
+                alarm.in_use = False
+                interrupts += 1
+            alarm.due_s = time.monotonic() + LIMIT_S
+            signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
+            end()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return interrupts
