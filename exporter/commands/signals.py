@@ -35,21 +35,24 @@ class EndingSignals:
         self._closed = False
         self._hook = sys.unraisablehook
         sys.unraisablehook = self._on_unraisable
-        signal.signal(signal.SIGTERM, self._raise)
+        self._numbers = [signal.SIGTERM]
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
-            signal.signal(signal.SIGINT, self._raise)
+            self._numbers.append(signal.SIGINT)
+        for number in self._numbers:
+            signal.signal(number, self._raise)
 
-    def ending(self) -> BaseException | None:
-        """Return the exception of the first signal, or ``None`` without any.
+    def close(self) -> BaseException | None:
+        """From now on a signal ends the process at once: the command is over, and nothing more can catch an exception.
 
-        It can arrive as another one: where a class is being defined, Python 3.11 wraps it.
+        Returns:
+            The exception of the first signal, or ``None`` without any. It can have arrived as another one: where a
+            class is being defined, Python 3.11 wraps it.
         """
-        return _exception_of(self._received[0]) if self._received else None
-
-    def close(self) -> None:
-        """Send nothing again from now on. The handlers stay, for signals while the process ends."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_DFL)
         self._closed = True
         sys.unraisablehook = self._hook
+        return _exception_of(self._received[0]) if self._received else None
 
     def _raise(self, number: int, _: FrameType | None) -> NoReturn:
         self._received.append(number)

@@ -74,8 +74,8 @@ def run(command: click.Command, program: str | None = None) -> NoReturn:
     try:
         code = command.main(prog_name=program, standalone_mode=False)
     except BaseException as error:
-        code = _report(signals.ending() or _unwrap(error, stdout, stderr))
-    finally:
+        code = _report(signals.close() or _unwrap(error, stdout, stderr))
+    else:
         signals.close()
     code = code if isinstance(code, int) else 0
     try:

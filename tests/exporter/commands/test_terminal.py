@@ -78,6 +78,22 @@ def test_a_signal_that_python_drops_ends_the_command_all_the_same(name: str, exi
     assert (result, stdout, printed.strip()) == (exit_code, "", stderr)
 
 
+AGAIN = """
+    import os, signal
+    printed = terminal.print_message
+    def print_message(text):
+        os.kill(os.getpid(), signal.SIGINT)
+        printed(text)
+    terminal.print_message = print_message
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_second_interrupt_while_the_first_is_reported_leaves_no_traceback() -> None:
+    code, stdout, stderr = run_body(AGAIN.strip())
+    assert (code, stdout, stderr.strip()) == (-signal.SIGINT, "", "")
+
+
 def test_any_other_exception_that_python_drops_is_printed() -> None:
     body = LOST.replace("os.kill(os.getpid(), signal.{})", "raise ValueError('odd')").replace("100", "1")
     code, _, stderr = run_body(body.strip(), "--debug")
