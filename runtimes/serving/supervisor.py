@@ -67,7 +67,10 @@ class _WorkerProcess:
         """
         loop, text = asyncio.get_running_loop(), b""
         while not text.endswith(b"\n"):
-            chunk = await loop.sock_recv(self._control, 1 << 16)
+            try:
+                chunk = await loop.sock_recv(self._control, 1 << 16)
+            except ConnectionError:  # it ended before it read its order
+                chunk = b""
             if not chunk:
                 await self.process.wait()
                 raise ResourceError(
@@ -78,10 +81,10 @@ class _WorkerProcess:
             text += chunk
         return codec.loads(WorkerReply, text)
 
-    def tell(self, command: str) -> None:
-        """Send a command, unless the worker is gone."""
+    def tell(self, line: str) -> None:
+        """Send a command or an order, unless the worker is gone."""
         with suppress(OSError):
-            self._control.sendall(f"{command}\n".encode())
+            self._control.sendall(f"{line}\n".encode())
 
     def close(self) -> None:
         """Close the socket, which tells a living worker to retire."""
@@ -198,6 +201,8 @@ class Supervisor:
         replies = []
         for slot, worker in enumerate(started):
             self._workers[slot] = worker
+        if self._stopping.is_set():
+            self._kill_all()
         for slot, worker in enumerate(started):
             try:
                 replies.append(_raise_failure(await worker.reply()))
@@ -221,8 +226,9 @@ class Supervisor:
             )  # fmt: skip
         finally:
             theirs.close()
-        ours.sendall((codec.dumps(self._order) + "\n").encode())
-        return _WorkerProcess(process, ours)
+        worker = _WorkerProcess(process, ours)
+        worker.tell(codec.dumps(self._order))
+        return worker
 
     async def _watch(self, slot: int, worker: _WorkerProcess) -> None:
         """Wait for the end of a worker, and put another one in its place if it was not told to end."""

@@ -108,10 +108,14 @@ def serve_process(folder: Path, *arguments: str | Path) -> Iterator[ServeProcess
     """Starts the command at a free port with a log of JSON, and ends it. ``folder`` holds its standard error."""
     command = [*serve_command(*arguments), "--port", "0", "--log-format", "json"]
     stderr = folder / "serve.stderr"
-    root = str(Path(__file__).parent.parent.parent)
+    paths = filter(None, (str(Path(__file__).parent.parent.parent), os.environ.get("PYTHONPATH")))
     with stderr.open("w") as errors:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "PYTHONPATH": root}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
     assert process.stdout is not None
     try:

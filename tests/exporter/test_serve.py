@@ -135,6 +135,44 @@ def test_a_worker_that_dies_is_replaced(fake_artifact: FakeFactory, tmp_path: Pa
         assert server.end() == 0
 
 
+DYING = """
+import os, signal, sys
+if "runtimes.serving.worker" in sys.orig_argv and os.path.exists(os.environ["DIE_IF"]):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A worker that dies before it reads its order, as for lack of memory, while a file exists."""
+
+
+@pytest.fixture
+def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file because of which workers die. It is not there yet."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(DYING)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([f"{tmp_path}/hook", os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("DIE_IF", f"{tmp_path}/die")
+    return tmp_path / "die"
+
+
+def test_a_worker_that_dies_before_its_order_is_an_error_at_the_start(fake_artifact: FakeFactory, dying: Path) -> None:
+    dying.touch()
+    assert refused(f"m={fake_artifact().path}", "--backend", "fake", "--port", "0") == (6, ["worker-ended-early"])
+
+
+def test_a_worker_that_dies_before_its_order_is_tried_again_later(
+    fake_artifact: FakeFactory, tmp_path: Path, dying: Path
+) -> None:
+    with serve_process(tmp_path, f"m={fake_artifact().path}", "--backend", "fake", "--drain", "0") as server:
+        dying.touch()
+        (pid,) = server.workers()
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: server.events("worker-not-started"))
+        assert server.events("worker-not-started")[0]["code"] == "worker-ended-early"
+        dying.unlink()
+        wait_for(lambda: server.events("worker-started"))
+        assert server.address.post("/v1/label", png_of(1)).status == 200
+        assert server.end() == 0
+
+
 def test_workers_end_with_their_supervisor(fake_artifact: FakeFactory, tmp_path: Path) -> None:
     with serve_process(tmp_path, f"m={fake_artifact().path}", "--backend", "fake") as server:
         (pid,) = server.workers()
