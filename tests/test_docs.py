@@ -89,23 +89,14 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path
 
 
-FIRST_PAGE = "README"
-"""The page that a stranger follows first. The blocks of all others are slow tests."""
-
-
 @pytest.fixture(scope="module")
 def already_run() -> set[Block]:
     """The blocks that ran in the folder."""
     return set()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=() if path.stem == FIRST_PAGE else pytest.mark.slow)
-        for path in WITH_BLOCKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", WITH_BLOCKS, ids=lambda path: path.stem)
 def test_every_block_runs(path: Path, reader_folder: Path, already_run: set[Block]) -> None:
     for block in blocks(path.read_text(encoding="utf-8")):
         if block.reason is None and block not in already_run:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import errno
 import io
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from rich.cells import cell_len
@@ -21,7 +21,7 @@ from exporter.document.status_line import (
 )
 from runtimes.errors import Reason
 from runtimes.escaping import printable
-from tests.interrupts import interrupt_uses
+from tests.interrupts import Use, interrupt_in_process
 from tests.processes import wait_for
 
 FULL = Status("openvino int8 · batch 1", "3/8", 2 / 3, "process 2 of 3 · round 4 of 10 · ov int8 2 ms", 70)
@@ -190,18 +190,20 @@ def test_a_terminal_without_a_cursor_gets_plain_lines(term: str, live: bool, mon
     assert not is_live(io.StringIO())
 
 
-# Of an interrupt that Python drops, the command's own handlers take care.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("live", [True, False])
-def test_an_interrupt_at_any_moment_ends_the_line(live: bool) -> None:
-    def make() -> tuple[Callable[[], object], Callable[[], object]]:
-        line = StatusLine(io.StringIO(), live)
+def use_line(live: bool) -> Use:
+    line = StatusLine(io.StringIO(), live)
 
-        def use() -> None:
-            for number in range(10):
-                line.print_line("a notice")
-                line.show(Status(str(number)))
+    def use() -> None:
+        for number in range(10):
+            line.print_line("a notice")
+            line.show(Status(str(number)))
 
-        return use, line.__exit__
+    return use, line.__exit__
 
-    assert interrupt_uses(make, longest_s=1e-4) > 1000
+
+use_live_line, use_plain_line = partial(use_line, True), partial(use_line, False)
+
+
+@pytest.mark.parametrize("name", ["use_live_line", "use_plain_line"])
+def test_an_interrupt_at_any_moment_ends_the_line(name: str) -> None:
+    assert interrupt_in_process(__name__, name, longest_s=1e-4) > 1000
