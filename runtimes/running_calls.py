@@ -85,10 +85,10 @@ class RunningCalls:
         if self._closed or self._finishing:
             self._ended.notify_all()
 
-    def _are_over(self) -> bool:
-        """Return whether no call is running. The caller holds the lock, and is in no call."""
+    def _wait_for_calls(self, limit_s: float | None = None) -> None:
+        """Wait for the running calls. The caller holds the lock, and is in no call."""
         self._threads.pop(threading.get_ident(), None)
-        return not self._threads and not self._begun
+        self._ended.wait_for(lambda: not self._threads and not self._begun, limit_s)
 
     def close(self) -> bool:
         """Refuse new calls, wait for the running ones, and return whether the model has to be freed.
@@ -100,7 +100,7 @@ class RunningCalls:
             return False
         with self._lock:
             first, self._closed = not self._closed, True
-            self._ended.wait_for(self._are_over)
+            self._wait_for_calls()
             return first
 
     def finish(self) -> None:
@@ -113,7 +113,7 @@ class RunningCalls:
             return
         with self._lock:
             self._finishing = True
-            self._ended.wait_for(self._are_over, FINISH_LIMIT_S)
+            self._wait_for_calls(FINISH_LIMIT_S)
 
 
 def _wait_for_the_end() -> None:
