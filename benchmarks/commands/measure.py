@@ -16,7 +16,7 @@ from exporter.commands import streams, terminal
 from exporter.commands.backend_option import backend_option
 from exporter.commands.command import MEASURING, OUTPUT, RUNTIME, NameChoice, SectionedCommand
 from exporter.commands.options import force_option
-from exporter.commands.signals import TERMINATED
+from exporter.commands.signals import INTERRUPTED, TERMINATED
 from exporter.commands.values import VARIANT_OR_FILE, OutputFile, OutputPath
 from exporter.precision.table import PRECISIONS
 
@@ -67,7 +67,7 @@ def _measuring(
         where = "" if folder is None else f"; they are in {folder / FILE_NAME}"
         streams.print_message(f"{measured_count} of {len(results)} configurations were measured{where}")
     if isinstance(ending, KeyboardInterrupt):
-        raise SystemExit(terminal.INTERRUPTED)
+        raise SystemExit(INTERRUPTED)
     if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
         raise SystemExit(TERMINATED)
     if ending is not None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-TERMINATED = 143
+INTERRUPTED, TERMINATED = 130, 143
+"""The exit codes of a command that Ctrl-C or SIGTERM ended."""
 
 AGAIN_S = 0.05
 """The seconds after which a signal that was lost is sent again."""

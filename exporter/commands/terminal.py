@@ -19,7 +19,7 @@ import click
 
 from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
 from exporter.commands.hidden_package import HIDDEN, find_hiding_folder
-from exporter.commands.signals import handle_signals
+from exporter.commands.signals import INTERRUPTED, handle_signals
 from exporter.commands.streams import flush_result, has_reader_left, open_streams, print_message, refuse_output
 from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
 from runtimes.errors import Reason, ResourceError, RexportError, quote
@@ -27,7 +27,7 @@ from runtimes.errors import Reason, ResourceError, RexportError, quote
 if TYPE_CHECKING:
     from exporter.network import ExportListener
 
-INTERRUPTED, INTERNAL = 130, 70
+INTERNAL = 70
 
 _ALLOCATOR = "DefaultCPUAllocator"
 """Stands in PyTorch's error of no type of its own where memory ran out."""
