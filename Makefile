@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO_EXTRAS := export,cpu,openvino,images,report
 EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,triton,label,ray,serve,manifests,dev,docs
 DEMO := out/demo
-PYTEST := -m pytest -q --maxprocesses 4 --dist loadfile --no-loadscope-reorder --numprocesses
+PYTEST := -m pytest -q --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PEERS := $(patsubst scripts/peers/%.txt,.peers/%/.complete,$(wildcard scripts/peers/*.txt)) .peers/node/.complete
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
@@ -61,10 +61,10 @@ cpp: | browser  # the two share one apt-get; for the tests of the C++ headers; w
 		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends g++ nlohmann-json3-dev libjpeg-dev libssl-dev; \
 	} >/dev/null 2>&1 || echo "no C++ compiler with nlohmann-json, libjpeg and OpenSSL here: the C++ headers are not tested"
 
-test: setup  # a file stays in one process, of which one more than processors, as tests also wait for other processes
+test: setup  # with one process more than processors, because tests also wait; a file stays in one, the slowest files first
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target check docs browser cpp
 	@$(BIN)/python -m compileall -q exporter runtimes benchmarks rexport scripts tests
-	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) $$(($$(nproc) + 1)) -m 'not peers and not slow'
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) --numprocesses $$(($$(nproc) + 1)) -m 'not peers and not slow'
 
 .peers/%/.complete: scripts/peers/%.txt
 	@test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*
@@ -79,7 +79,7 @@ test: setup  # a file stays in one process, of which one more than processors, a
 peers: $(PEERS)  # what clashes with .venv or is only compared with; without one, its tests are skipped and say so
 
 test-long: setup browser cpp peers  # CI runs it after make test
-	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) auto -m 'peers or slow'
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST) --numprocesses auto -m 'peers or slow'
 
 SECONDS ?= 60
 READERS ?=
@@ -90,7 +90,7 @@ fuzz: setup  # hostile files for every reader, or for READERS="manifest onnx"; f
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
 	@rm -rf out/coverage && mkdir -p out/coverage
-	$(BIN)/coverage run $(PYTEST) auto --timeout 900; code=$$?; \
+	$(BIN)/coverage run $(PYTEST) --numprocesses auto --timeout 900; code=$$?; \
 		$(BIN)/coverage combine -q && $(BIN)/coverage report && exit $$code
 
 format: setup
