@@ -27,7 +27,7 @@ setup: .venv/.complete
 
 .venv/.complete: .venv/.demo
 	$(PIP) --editable '.[$(EXTRAS)]'
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some libraries carry files for other versions of Python
+	@$(BIN)/python -m compileall -q -j 0 -x 'py3[0-9]+_' .venv/lib  # not what a library has for another version of Python
 	@touch $@
 
 demo: .venv/.demo  # has fewer extras than setup, and so is there sooner

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from sys import UnraisableHookArgs
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -20,8 +21,18 @@ AGAIN_S = 0.05
 
 
 def handle_signals() -> EndingSignals:
-    """Let SIGTERM and SIGINT end the command from now on. To be called by the main thread."""
-    return EndingSignals()
+    """Let SIGTERM and SIGINT end the command from now on. To be called by the main thread.
+
+    An ignored SIGINT, as under nohup or in the background of a shell, stays ignored.
+    """
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        numbers.append(signal.SIGINT)
+    signals = EndingSignals(numbers, sys.unraisablehook)
+    sys.unraisablehook = signals.resend_dropped
+    for number in numbers:
+        signal.signal(number, signals.raise_exception)
+    return signals
 
 
 class EndingSignals:
@@ -29,18 +40,16 @@ class EndingSignals:
 
     Python prints and drops an exception that arises in a finalizer or in the callback of a weak reference. A signal
     that comes at such a moment is sent to the process again, so that the command does not work on.
+
+    Args:
+        numbers: The signals.
+        hook: Takes every other exception that Python drops.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Sequence[int], hook: Callable[[UnraisableHookArgs], object]) -> None:
         self._received: list[int] = []
         self._closed = False
-        self._hook = sys.unraisablehook
-        sys.unraisablehook = self._on_unraisable
-        self._numbers = [signal.SIGTERM]
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
-            self._numbers.append(signal.SIGINT)
-        for number in self._numbers:
-            signal.signal(number, self._raise)
+        self._numbers, self._hook = numbers, hook
 
     def close(self) -> BaseException | None:
         """From now on a signal ends the process at once: the command is over, and nothing more can catch an exception.
@@ -55,11 +64,13 @@ class EndingSignals:
         sys.unraisablehook = self._hook
         return _exception_of(self._received[0]) if self._received else None
 
-    def _raise(self, number: int, _: FrameType | None) -> NoReturn:
+    def raise_exception(self, number: int, _: FrameType | None) -> NoReturn:
+        """The handler of the signals."""
         self._received.append(number)
         raise _exception_of(number)
 
-    def _on_unraisable(self, unraisable: UnraisableHookArgs) -> None:
+    def resend_dropped(self, unraisable: UnraisableHookArgs) -> None:
+        """Takes the place of ``sys.unraisablehook``."""
         if self._received and issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit)):
             timer = threading.Timer(AGAIN_S, self._send_again)
             timer.daemon = True
