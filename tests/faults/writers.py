@@ -280,7 +280,7 @@ def _resnet20(inputs: Inputs, out: Path, *options: object) -> Outcome:
 def _int8(inputs: Inputs, out: Path) -> Outcome:
     size = ("--calibration-images", 16 + inputs.is_new)
     return _rexport(
-        "onnx", "resnet20", "--weights", "bundled", "--precision", "int8", *size, "--force", "-o", out / "net.onnx"
+        "onnx", "resnet20", "--weights", "random", "--precision", "int8", *size, "--force", "-o", out / "net.onnx"
     )
 
 
