@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.export_request import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.models.custom import AnyNetwork
 from exporter.models.outputs import DEFAULT_OUTPUTS, check_outputs, needs_classifier
 from exporter.models.variants import VARIANTS, Shortcut, Stride, Variant
 from exporter.models.variants import variant as find_variant
-from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, TOLERANCE_PP, Target
 from exporter.precision.table import precision as find_precision

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from exporter.network import ExportListener
+from exporter.export_request import ExportListener
 from rexport.wording import in_python
 from runtimes import notices
 from runtimes.errors import Reason

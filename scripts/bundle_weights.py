@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.paper.training.corpus import DEBIAN_FOLDER, read_fashion_mnist
 from benchmarks.paper.training.run import CURVE, RUN, WEIGHTS
-from exporter.data.dataset import BUNDLED
+from exporter.data.opening import BUNDLED
 from exporter.weights.sources import BUNDLE, BUNDLED_FOLDER, Bundle
 from runtimes import codec, files
 

@@ -21,8 +21,9 @@ import runtimes
 from exporter.document.blocks import Document, Table, TableColumn, TableRow
 from exporter.document.terminal import print_document
 from exporter.explain.explanation import ExplanationRequest, explain
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.variants import FAMILIES, Variant, customise
-from exporter.network import INPUT, ExportListener, ExportRequest, reference_logits
+from exporter.network import INPUT, reference_logits
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import onnx_file, rebuild, tensorrt_engine, torch_program

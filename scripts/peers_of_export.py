@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from exporter.document.blocks import Document, Sentence, Table, TableColumn, TableRow
 from exporter.document.terminal import print_document
 from exporter.preprocessing.options import assume_preprocessing

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportListener, ExportRequest
 from exporter.targets import onnx_file, torch_program
 from runtimes import Artifact
 from runtimes.backends.fake import Script

@@ -20,11 +20,12 @@ import torch
 from benchmarks.cli import rbench
 from exporter import cli
 from exporter.data.class_folders import READINGS
-from exporter.data.dataset import check_class_order
+from exporter.data.class_matching import check_class_order
 from exporter.data.labels_file import read_labels
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.guesses import CODES, GUESSES, NOT_KEPT, Guess, GuessLog
 from exporter.models.custom import CustomNetwork
-from exporter.network import ExportListener, ExportRequest, Network, prepare
+from exporter.network import Network, prepare
 from exporter.preprocessing.description import black_margin
 from exporter.preprocessing.options import assume_preprocessing
 from exporter.weights.modules import NamedModule, from_module

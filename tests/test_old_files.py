@@ -38,7 +38,7 @@ from benchmarks.report.document import load_document, run_document
 from benchmarks.stats.comparison import NO_DIFFERENCE
 from exporter import cli
 from exporter.document.terminal import as_text
-from exporter.network import ExportListener
+from exporter.export_request import ExportListener
 from runtimes import Artifact, codec
 from runtimes.parity import LogitComparison, logits_of
 from runtimes.processors import usable_processors

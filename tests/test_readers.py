@@ -46,7 +46,7 @@ TRUSTED = {
     "benchmarks.process.worker_process": "messages of own workers",
     "benchmarks.worker.__main__": "the order of the parent process",
     "benchmarks.worker.trtexec": "the output of trtexec, which this process started",
-    "exporter.data.dataset": "the bundled images",
+    "exporter.data.opening": "the bundled images",
     "exporter.deploy.triton_model": "the configuration that Triton parsed",
     "exporter.weights.foreign_files": "only names a file that is refused",
     "exporter.weights.sources": "the bundled weights' own description",

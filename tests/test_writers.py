@@ -18,9 +18,9 @@ from PIL import Image
 
 from benchmarks.commands import outputs
 from benchmarks.compare.merge import merge
+from exporter.export_request import ExportRequest, target_file
 from exporter.inspect.overlay import write_picture
 from exporter.models.variants import variant
-from exporter.network import ExportRequest, target_file
 from exporter.targets import onnx_file, publish, torch_program
 from runtimes import Artifact, codec, files
 from runtimes.artifacts.artifact import manifest_path

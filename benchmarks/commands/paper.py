@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from benchmarks.paper.experiments.study import TrainingOptions
     from benchmarks.paper.training.corpus import Source
     from benchmarks.records.findings import Findings
+    from exporter.export_request import ExportListener
     from exporter.models.variants import Shortcut, Variant
-    from exporter.network import ExportListener
 
 FOLDER, RUNS = Path("paper-results"), "runs"
 """Where the experiments put what they find, and in it a folder for each training run."""

@@ -21,7 +21,7 @@ from benchmarks.records.request import (
     Subject,
     select_backends,
 )
-from exporter.data.dataset import BUNDLED_NAME
+from exporter.data.opening import BUNDLED_NAME
 from exporter.models import factory
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
@@ -31,9 +31,9 @@ from runtimes.backends import registry
 from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quote
 
 if TYPE_CHECKING:
-    from exporter import network
+    from exporter.export_request import ExportListener, ExportRequest
     from exporter.models.custom import AnyNetwork
-    from exporter.network import ExportRequest, Network
+    from exporter.network import Network
     from exporter.weights.sources import LoadedWeights
     from runtimes.images.spec import Preprocessing
 
@@ -51,10 +51,10 @@ class ExportContext:
     def step(self, words: str) -> None:
         self.listener.step(self.title, words)
 
-    def exporter(self) -> network.ExportListener:
-        from exporter import network
+    def exporter(self) -> ExportListener:
+        from exporter.export_request import ExportListener
 
-        return network.ExportListener(self.step, self.listener.notice)
+        return ExportListener(self.step, self.listener.notice)
 
 
 def export_request(name: str, place: ExportContext) -> ExportRequest:
@@ -64,7 +64,7 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
         UsageError: weights are given, and only checkpoints are measured.
         RexportError: as ``exporter.weights.recognition.from_checkpoint`` and ``exporter.weights.modules.from_factory``.
     """
-    from exporter.network import ExportRequest
+    from exporter.export_request import ExportRequest
     from exporter.weights.checkpoint import stem
     from exporter.weights.entries import Selection, parse_digest
     from exporter.weights.modules import FactoryRequest, from_factory

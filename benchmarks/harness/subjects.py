@@ -32,7 +32,9 @@ from benchmarks.records.request import (
     select_backends,
 )
 from benchmarks.records.result import Baseline
-from exporter.data.dataset import Dataset, are_foreign, map_classes, open_dataset, position_example
+from exporter.data.class_matching import are_foreign, map_classes, position_example
+from exporter.data.dataset import Dataset
+from exporter.data.opening import open_dataset
 from exporter.models.factory import is_factory
 from exporter.models.variants import VARIANTS, variant
 from exporter.weights.checkpoint import is_weights_file

@@ -63,7 +63,7 @@ class Job:
         device: The device, as ``runtimes.open`` takes it.
         threads: The number of threads, as ``runtimes.open`` takes it.
         batch: The number of images in one call.
-        data: The images, as ``exporter.data.dataset.open_dataset`` takes them, or ``None`` for noise.
+        data: The images, as ``exporter.data.opening.open_dataset`` takes them, or ``None`` for noise.
         limit: The maximum number of images to evaluate, or ``None`` for all.
         evaluate: Whether to evaluate the images.
         seed: The seed of the noise.

@@ -83,7 +83,7 @@ class BenchmarkRequest:
         batches: The batch sizes. If empty, 1, or the fixed batch size of the artifact.
         precisions: The precisions of the graphs. If empty, fp32 for a variant and the artifact's own precision.
         threads: The threads that one call may use; ``None`` for all processors that this process may use.
-        data: The images, as ``exporter.data.dataset.open_dataset`` takes them; ``None`` for the bundled images where
+        data: The images, as ``exporter.data.opening.open_dataset`` takes them; ``None`` for the bundled images where
             they fit, otherwise noise.
         limit: The maximum number of images to evaluate; ``None`` for all.
         sizes: The (height, width) of the inputs of variants and checkpoints in pixels. Each is a network of its own. If

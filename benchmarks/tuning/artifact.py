@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.tuning.pareto import Objective, ParetoPoint
+from exporter.export_request import target_file
 from exporter.models.factory import is_factory
 from exporter.models.factory import stem as factory_stem
 from exporter.models.variants import VARIANTS
-from exporter.network import target_file
 from exporter.weights.checkpoint import is_weights_file, stem
 from runtimes import Artifact, files
 from runtimes.artifacts.artifact import manifest_path, publish, vectors_name

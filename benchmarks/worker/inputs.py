@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from benchmarks.process.job import Job
 from benchmarks.records.request import classes_of, is_classifier
-from exporter.data.dataset import Unreadable, noise, noise_pixels, open_dataset, targets_for
+from exporter.data.class_matching import targets_for
+from exporter.data.dataset import Unreadable
+from exporter.data.noise import noise, noise_pixels
+from exporter.data.opening import open_dataset
 from runtimes import Runtime, files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends import registry

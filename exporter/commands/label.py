@@ -18,7 +18,7 @@ from runtimes.errors import UsageError
 from runtimes.labelling.job import MAX_COUNT
 
 if TYPE_CHECKING:
-    from exporter.network import ExportListener
+    from exporter.export_request import ExportListener
     from runtimes.labelling.executor import Executor
     from runtimes.labelling.label import LabellingRequest
     from runtimes.labelling.raycluster import RaySettings

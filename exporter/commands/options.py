@@ -60,8 +60,8 @@ from runtimes.tensors.activation import ACTIVATIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from exporter.export_request import ExportListener, ExportRequest
     from exporter.models.variants import Variant
-    from exporter.network import ExportListener, ExportRequest
     from exporter.weights.matching import Notify
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -275,8 +275,8 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
         RexportError: as ``preprocessing_of``, ``ExpectedAccuracy.from_percent``,
             ``exporter.weights.recognition.from_checkpoint`` and ``exporter.weights.modules.from_factory``.
     """
+    from exporter.export_request import ExpectedAccuracy, ExportRequest
     from exporter.models import factory
-    from exporter.network import ExpectedAccuracy, ExportRequest
     from exporter.weights.checkpoint import stem
     from exporter.weights.modules import FactoryRequest, from_factory
     from exporter.weights.recognition import VariantOptions, from_checkpoint

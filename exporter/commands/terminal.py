@@ -25,7 +25,7 @@ from exporter.document.status_line import Status, StatusLine, coded_line, is_liv
 from runtimes.errors import Reason, ResourceError, RexportError, quote
 
 if TYPE_CHECKING:
-    from exporter.network import ExportListener
+    from exporter.export_request import ExportListener
 
 INTERNAL = 70
 
@@ -300,7 +300,7 @@ def _restore(descriptor: int, kept: int, stream: TextIO) -> None:
 @contextmanager
 def listening() -> Iterator[ExportListener]:
     """A listener that shows the step at work on a terminal, and prints notices to stderr in any case."""
-    from exporter.network import ExportListener
+    from exporter.export_request import ExportListener
 
     with status_line(ticks=True) as line:
         progress = _StepProgress(line)

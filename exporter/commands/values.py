@@ -54,7 +54,7 @@ def _backends() -> Iterable[str]:
 
 
 def _datasets() -> Iterable[str]:
-    from exporter.data.dataset import BUNDLED_NAME, CIFAR_NAME
+    from exporter.data.opening import BUNDLED_NAME, CIFAR_NAME
 
     return BUNDLED_NAME, f"{CIFAR_NAME}:"
 

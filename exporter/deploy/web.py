@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 import exporter
-from exporter.data.dataset import BUNDLED_NAME, open_dataset
+from exporter.data.opening import BUNDLED_NAME, open_dataset
 from exporter.deploy import page_files, page_folder
 from exporter.deploy.web_runtime import CODE, WASM, WebRuntime, find_runtime
+from exporter.export_request import ExportListener
 from exporter.inspect.predict import PredictionRequest, open_classifier
-from exporter.network import ExportListener
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions
 from runtimes import Artifact, Classifier, Manifest, codec, files
 from runtimes.errors import CompatibilityError, UsageError, quote

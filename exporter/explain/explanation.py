@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import runtimes
-from exporter.data.dataset import Dataset, open_dataset
+from exporter.data.dataset import Dataset
+from exporter.data.opening import open_dataset
 from exporter.explain import engine_source
 from exporter.explain.engine_deviation import EngineDeviation, measure_deviation
 from exporter.explain.profile_summary import Execution, bits, execution
-from exporter.network import ExportListener
+from exporter.export_request import ExportListener
 from exporter.precision import layer_errors
 from exporter.precision.calibration_images import Examples, read_examples
 from exporter.precision.layer_errors import GraphInputs, StageError
@@ -61,7 +62,7 @@ class ExplanationRequest:
         device: As for ``runtimes.open``.
         threads: As for ``runtimes.open``.
         against: An fp32 ONNX file of the same network. ``None`` exports one from the origin of the artifact.
-        data: The images for the comparison, as for ``exporter.data.dataset.open_dataset``. ``None`` means the test
+        data: The images for the comparison, as for ``exporter.data.opening.open_dataset``. ``None`` means the test
             vectors.
         images: The largest number of images from ``data``.
         find_deviation: Whether engines are built that show where the values of an engine depart from its ONNX graph.

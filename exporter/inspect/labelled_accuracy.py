@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from exporter.data.class_folders import first_names
-from exporter.data.dataset import are_foreign, check_class_order, map_classes, position_example
+from exporter.data.class_matching import are_foreign, check_class_order, map_classes, position_example
 from exporter.data.splits import PREFERENCE, parts_of
 from exporter.proportions import Interval, wilson
 from runtimes import Artifact

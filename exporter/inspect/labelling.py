@@ -6,9 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from exporter.export_request import ExportListener
 from exporter.format import count
 from exporter.inspect.labelled_accuracy import LabelEvaluation, LabelledAccuracy
-from exporter.network import ExportListener
 from runtimes import codec
 from runtimes.errors import Reason, quote
 from runtimes.labelling.driver import JobProgress

@@ -15,8 +15,8 @@ from typing import BinaryIO
 import runtimes
 from exporter.data.class_folders import SUFFIXES
 from exporter.data.labels_file import read_labels
+from exporter.export_request import ExportListener
 from exporter.inspect.overlay import draw, picture_paths, write_picture
-from exporter.network import ExportListener
 from exporter.preprocessing.description import describe_resize, describe_transform
 from exporter.preprocessing.options import (
     NOTHING_CHOSEN,

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.data.dataset import BUNDLED_NAME, Dataset, open_dataset, targets_for
+from exporter.data.class_matching import targets_for
+from exporter.data.dataset import Dataset
+from exporter.data.noise import noise_inputs
+from exporter.data.opening import BUNDLED_NAME, open_dataset
 from exporter.models.outputs import LOGITS
-from exporter.network import Network, noise_inputs
+from exporter.network import Network
 from runtimes.errors import Reason, UsageError
 from runtimes.images.preprocessing import Preprocessing, normalise
 

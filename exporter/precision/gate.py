@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.export_request import ExportListener
 from exporter.format import count
 from exporter.models.outputs import LOGITS
-from exporter.network import ExportListener, Network, reference_logits
+from exporter.network import Network, reference_logits
 from exporter.precision import calibration_images
 from exporter.precision.acceptance import DropLimit, describe_resolution, images_to_resolve, resolution
 from exporter.precision.calibration_images import Examples

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.export_request import ExportListener
 from exporter.format import count
 from exporter.guesses import CODES
-from exporter.network import ExportListener, Network
+from exporter.network import Network
 from exporter.precision import calibration_images, layer_errors
 from exporter.precision.calibration_images import Examples
 from exporter.precision.gate import AccuracyGate, describe_gate

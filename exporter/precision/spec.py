@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from exporter.export_request import ExportListener
 from exporter.models.outputs import LOGITS
-from exporter.network import ExportListener, Network
+from exporter.network import Network
 from exporter.precision.recipes import RECIPES, recipe, recipes_for
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Bounds, Precision, Target, precision
 from runtimes.arguments import require_not_too_large
@@ -21,7 +22,7 @@ class PrecisionSpec:
 
     Attributes:
         precision: A name in ``PRECISIONS``.
-        calibration: The training images for int8 and fp8, as for ``exporter.data.dataset.open_dataset``. ``None``
+        calibration: The training images for int8 and fp8, as for ``exporter.data.opening.open_dataset``. ``None``
             means the bundled dataset for weights trained on it, and noise for untrained weights.
         calibration_images: The largest number of images for calibration. Some recipes take a multiple of it.
         target: The deployment target of int8. fp8 has one target; see ``deployment``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.network import ExportListener, target_file
+from exporter.export_request import ExportListener, target_file
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets.rebuild import network_of

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.data.dataset import Dataset, open_dataset, targets_for
-from exporter.network import ExpectedAccuracy, ExportListener, Network, reference_logits
+from exporter.data.class_matching import targets_for
+from exporter.data.dataset import Dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExpectedAccuracy, ExportListener
+from exporter.network import Network, reference_logits
 from exporter.preprocessing.alternatives import alternatives
 from runtimes import Runtime
 from runtimes.artifacts.manifest import Accuracy

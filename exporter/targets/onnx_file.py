@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.layers import foldable_norms, layers
 from exporter.models.tracing import EXAMPLE_BATCH, trace
-from exporter.network import INPUT, ExportListener, ExportRequest, Network, prepare
+from exporter.network import INPUT, Network, prepare
 from exporter.precision.gate import gate_of
 from exporter.precision.recipe_search import Quantisation, export_calibrated
 from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit

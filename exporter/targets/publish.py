@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import runtimes
-from exporter.network import INPUT, ExportListener, Network
+from exporter.export_request import ExportListener
+from exporter.network import INPUT, Network
 from exporter.precision.gate import AccuracyGate, gate_of
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import expected_accuracy, scaled_decoding

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.data.dataset import BUNDLED_NAME
+from exporter.data.opening import BUNDLED_NAME
+from exporter.export_request import ExportListener
 from exporter.models.layers import foldable_norms
 from exporter.models.outputs import LOGITS
 from exporter.models.variants import Variant
-from exporter.network import ExportListener, Network
+from exporter.network import Network
 from exporter.precision.table import PRECISIONS
 from exporter.targets.publish import ExportTarget
 from exporter.targets.torch_program import write_program

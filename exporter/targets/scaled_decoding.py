@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporter.data.dataset import open_dataset
-from exporter.network import ExportListener, Network
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExportListener
+from exporter.network import Network
 from runtimes import Runtime
 from runtimes.artifacts.manifest import DecodingCheck
 from runtimes.errors import CheckFailedError, Reason, UsageError

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from exporter.network import ExportListener, ExportRequest, Network, prepare, target_file
+from exporter.export_request import ExportListener, ExportRequest, target_file
+from exporter.network import Network, prepare
 from exporter.precision.gate import AccuracyGate
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS

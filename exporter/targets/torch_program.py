@@ -9,9 +9,10 @@ import io
 import warnings
 from typing import TYPE_CHECKING
 
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.layers import foldable_norms
 from exporter.models.tracing import EXAMPLE_BATCH, trace
-from exporter.network import ExportListener, ExportRequest, Network, prepare
+from exporter.network import Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.targets.publish import Draft, ExportTarget, finish
 from runtimes import Artifact, files

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.data.dataset import noise
+from exporter.data.noise import noise
 from exporter.guesses import GuessLog
 from exporter.models.custom import AnyNetwork, CustomNetwork
 from exporter.models.factory import build_module

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import runtimes
-from exporter.data.dataset import BUNDLED_NAME, open_dataset
+from exporter.data.opening import BUNDLED_NAME, open_dataset
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes.images.preprocessing import normalise, pixels_of

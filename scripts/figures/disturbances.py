@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from benchmarks.machine.disturbances import disturbances
 from benchmarks.machine.monitor import Conditions
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import codec
 from runtimes.errors import CheckFailedError

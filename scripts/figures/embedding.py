@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 
 import runtimes
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier, Runtime
 from runtimes.decoder_agreement import compare_decoders

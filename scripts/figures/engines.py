@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest, Network, prepare
+from exporter.network import Network, prepare
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import onnx_file

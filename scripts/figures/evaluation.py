@@ -13,9 +13,9 @@ from benchmarks.records.plan import Plan
 from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
 from benchmarks.worker import evaluate, inputs
-from exporter.data.dataset import BUNDLED_NAME
+from exporter.data.opening import BUNDLED_NAME
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Runtime
 from runtimes.backends.onnxruntime import backend as onnxrt

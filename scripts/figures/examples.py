@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exporter.deploy.web import SiteRequest, write_site
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Classifier
 from scripts.consumers.compilers import compile_program, onnxruntime_options, openvino_options

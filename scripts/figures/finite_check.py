@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Runtime
 from runtimes.backends.onnxruntime import backend as onnxrt

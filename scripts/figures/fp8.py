@@ -8,8 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.precision import modelopt
 from exporter.precision.gate import describe_gate
 from exporter.precision.spec import FP32, PrecisionSpec

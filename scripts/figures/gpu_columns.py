@@ -14,8 +14,8 @@ from benchmarks.commands.options import TRTEXEC, TRTEXEC_FOLDER
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.stats.intervals import quantile
 from benchmarks.worker.throughput import ConcurrentCalls
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes.runtime import example
 from runtimes.tensors import cuda

@@ -10,8 +10,8 @@ from unittest import mock
 import numpy as np
 
 import runtimes
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.precision import integer_forms
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file

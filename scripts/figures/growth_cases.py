@@ -37,7 +37,7 @@ def _deep(layers: int) -> Variant:
 def export(layers: int, folder: Path) -> float:
     """Export a network of that many layers to ONNX, with all checks. The imports count."""
     start = time.process_time()
-    from exporter.network import ExportRequest
+    from exporter.export_request import ExportRequest
     from exporter.targets import onnx_file
     from scripts.figures.setting import SILENT
 

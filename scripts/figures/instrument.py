@@ -26,8 +26,8 @@ from benchmarks.records.store import FILE_NAME, read
 from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison, compare_paired
 from benchmarks.stats.intervals import Rounds, quantile, together
 from benchmarks.worker.timer import TimedCall
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, codec
 from runtimes.backends import fake

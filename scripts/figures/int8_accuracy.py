@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import runtimes
-from exporter.data.dataset import Dataset, open_dataset
+from exporter.data.dataset import Dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportListener, ExportRequest
 from exporter.precision.acceptance import DropLimit
 from exporter.precision.slowdown import describe_measurement, describe_slowdown
 from exporter.precision.spec import FP32, PrecisionSpec

@@ -17,10 +17,10 @@ import runtimes
 from benchmarks.roofline.matmul import products
 from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
-from exporter.data.dataset import noise
+from exporter.data.noise import noise
+from exporter.export_request import ExportRequest
 from exporter.models.layers import VariantLayer, layers
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes.errors import RexportError

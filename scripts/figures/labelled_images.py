@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from scripts.figures.setting import SILENT
 

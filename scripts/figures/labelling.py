@@ -14,8 +14,8 @@ import PIL.Image
 
 from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Classifier
 from runtimes.labelling.label import LabellingRequest, label

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 import runtimes
+from exporter.export_request import ExportRequest
 from exporter.models.outputs import CAM, FEATURES, LOGITS, OUTPUTS
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest, prepare
+from exporter.network import prepare
 from exporter.precision.spec import FP32
 from exporter.targets.onnx_file import export_network
 from exporter.targets.publish import ExportTarget

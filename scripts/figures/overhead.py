@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.analysis.figures import Figures
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.stats.intervals import quantile
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, Runtime
 from runtimes.backends.onnxruntime import backend as onnxrt

@@ -15,8 +15,8 @@ import PIL.Image
 
 from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Classifier, Preprocessing

@@ -22,10 +22,11 @@ from benchmarks.format import points
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.records.result import Estimate
-from exporter.data.dataset import noise
+from exporter.data.noise import noise
+from exporter.export_request import ExportRequest
 from exporter.models.layers import multiply_adds
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest, prepare
+from exporter.network import prepare
 from exporter.precision.calibration_images import for_calibration
 from exporter.precision.quantise import quantiser
 from exporter.precision.spec import FP32, PrecisionSpec

@@ -13,9 +13,10 @@ from torch import nn
 
 import runtimes
 from benchmarks.records.request import BenchmarkRequest as RunRequest
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExpectedAccuracy, ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExpectedAccuracy, ExportRequest, prepare
+from exporter.network import prepare
 from exporter.preprocessing.options import PreprocessingOptions
 from exporter.targets import onnx_file
 from runtimes.errors import CheckFailedError, UsageError

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 import runtimes
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact
 from scripts.figures.setting import SILENT, Figure, FigureSettings

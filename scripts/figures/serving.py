@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.stats.intervals import quantile
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier
 from runtimes import open as open_runtime

@@ -16,7 +16,7 @@ from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.records.request import RunListener as RunListener
 from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
-from exporter.network import ExportListener
+from exporter.export_request import ExportListener
 from exporter.preprocessing.options import PreprocessingOptions
 
 VARIANT = "resnet50"
@@ -27,7 +27,7 @@ SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 @dataclass(frozen=True)
 class FigureSettings:
     """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the CIFAR-10 files and of
-    ``photos.tar``, ``limit`` of images, requests, writers or kills for a trial."""
+    ``photos.tar``, ``limit`` of images, requests, writers, kills or signals for a trial."""
 
     folder: Path
     rounds: int

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 import runtimes
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from exporter.deploy.served import ServerConnection
 from exporter.deploy.triton_config import as_text, build_config, parse_config
 from exporter.deploy.triton_repository import TritonRequest, add_version
 from exporter.deploy.triton_settings import BACKENDS, TritonSettings
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import onnx_file

@@ -12,10 +12,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from exporter.data.dataset import BUNDLED_NAME, open_dataset
+from exporter.data.opening import BUNDLED_NAME, open_dataset
 from exporter.deploy.web import SiteRequest, write_site
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Classifier

@@ -116,7 +116,7 @@ def read_predictions(path: Path) -> object:
 
 def read_archive(path: Path) -> object:
     """Read a dataset from a tar archive or a file of CIFAR-10."""
-    from exporter.data.dataset import open_dataset
+    from exporter.data.opening import open_dataset
 
     return open_dataset(str(path))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from runtimes.images.preprocessing import decode
 from tests.benchmarks.report_html import browser
 from tests.examples.test_embedding import ENVIRONMENT, EXAMPLES

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from exporter.data.dataset import BUNDLED_NAME
+from exporter.data.opening import BUNDLED_NAME
 from exporter.deploy.web import SiteRequest, write_site
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.preprocessing.options import PreprocessingOptions
 from exporter.targets import onnx_file
 from exporter.weights.sources import resolve

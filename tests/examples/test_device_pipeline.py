@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier
 from tests.conftest import SILENT

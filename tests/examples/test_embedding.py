@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from exporter import cli
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from runtimes import Artifact, Classifier
 from runtimes.images.preprocessing import decode
 from tests.exporter.command_line import here

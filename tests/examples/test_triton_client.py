@@ -13,8 +13,8 @@ from PIL import Image
 
 from exporter.deploy.triton_repository import TritonRequest, add_version
 from exporter.deploy.triton_settings import TritonSettings
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Classifier
 from scripts.triton_server import triton_server

@@ -20,7 +20,7 @@ import onnx as onnx_library
 
 from exporter import cli
 from exporter.commands import terminal
-from exporter.network import ExportListener
+from exporter.export_request import ExportListener
 from exporter.targets import onnx_file
 
 PAUSE_S = 120

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from exporter.export_request import ExportRequest
 from exporter.models.resnet import build
-from exporter.network import ExportRequest
 from exporter.preprocessing.options import PreprocessingOptions
 from tests.exporter.small import BASIC
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.variants import Variant
-from exporter.network import ExportListener, ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions
 from exporter.targets import onnx_file

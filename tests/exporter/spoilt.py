@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from exporter.data.dataset import noise
+from exporter.data.noise import noise
 from exporter.precision.quantise import quantise_graph
 from runtimes import Artifact
 

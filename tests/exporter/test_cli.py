@@ -16,8 +16,8 @@ from PIL import Image
 
 import runtimes
 from exporter.cli import main
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS, variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, parity
 from tests.exporter.command_line import driven, environment, errors, here, python, rexport, wait_for_pause

@@ -14,7 +14,7 @@ from PIL import Image
 
 import exporter
 from exporter.cli import main
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from runtimes import Artifact
 from tests.exporter.command_line import here, rexport
 from tests.exporter.small import content

@@ -14,9 +14,10 @@ from pathlib import Path
 import onnx as onnx_library
 import pytest
 
+from exporter.export_request import ExportRequest
 from exporter.models.layers import parameters
 from exporter.models.variants import customise, variant
-from exporter.network import ExportRequest, Network, prepare
+from exporter.network import Network, prepare
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, publish, tensorrt_engine
 from runtimes import Artifact, files

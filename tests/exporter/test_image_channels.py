@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from exporter.export_request import ExportRequest
 from exporter.inspect.predict import PredictionRequest, predict
 from exporter.models.variants import customise
-from exporter.network import ExportRequest, prepare
+from exporter.network import prepare
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions
 from exporter.weights.sources import resolve
 from runtimes import Artifact

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from exporter.data.labels_file import read_labels
+from exporter.export_request import ExportRequest
 from exporter.models.resnet import build, initialise
 from exporter.models.variants import customise, variant
-from exporter.network import ExportRequest, prepare, reference_logits
+from exporter.network import prepare, reference_logits
 from exporter.preprocessing.options import PreprocessingOptions
 from runtimes.errors import ArtifactError, ModelMismatchError, ResourceError, UsageError
 from tests.exporter.small import BASIC, SILENT, reason_codes, recording

@@ -153,12 +153,12 @@ def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "die"
 
 
-def test_a_worker_that_dies_before_its_order_is_an_error_at_the_start(fake_artifact: FakeFactory, dying: Path) -> None:
+def test_a_worker_that_dies_before_its_order_is_an_error(fake_artifact: FakeFactory, dying: Path) -> None:
     dying.touch()
     assert refused(f"m={fake_artifact().path}", "--backend", "fake", "--port", "0") == (6, ["worker-ended-early"])
 
 
-def test_a_worker_that_dies_before_its_order_is_tried_again_later(
+def test_a_worker_that_dies_before_its_order_is_replaced(
     fake_artifact: FakeFactory, tmp_path: Path, dying: Path
 ) -> None:
     with serve_process(tmp_path, f"m={fake_artifact().path}", "--backend", "fake", "--drain", "0") as server:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportListener, ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, torch_program
 from runtimes import Artifact

@@ -8,7 +8,7 @@ import pytest
 
 import runtimes
 from exporter.explain.explanation import ExplanationRequest, explain
-from exporter.network import ExportRequest
+from exporter.export_request import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, tensorrt_engine
 from exporter.targets.tensorrt_engine import EngineRequest

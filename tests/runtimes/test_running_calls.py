@@ -24,6 +24,6 @@ close_calls, finish_calls = partial(use_calls, RunningCalls.close), partial(use_
 
 
 @pytest.mark.parametrize("name", ["close_calls", "finish_calls"])
-def test_an_interrupt_at_any_moment_of_a_call_leaves_nothing_to_wait_for(name: str) -> None:
+def test_an_interrupt_leaves_no_call_to_wait_for(name: str) -> None:
     """The thread that was interrupted closes: its call is over, also if the interrupt came before it was counted so."""
     assert interrupt_in_process(__name__, name, longest_s=2e-5) > 1000

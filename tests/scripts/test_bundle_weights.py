@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks.paper.training.corpus import DEBIAN_FOLDER, read_fashion_mnist
 from exporter.data.class_folders import Split
-from exporter.data.dataset import BUNDLED
+from exporter.data.opening import BUNDLED
 from exporter.weights.sources import BUNDLE, BUNDLED_FOLDER
 from runtimes import files
 from runtimes.errors import ResourceError

@@ -21,10 +21,10 @@ from benchmarks.paper.training.recipe import PAPER, count_layers
 from benchmarks.paper.training.run import RUN, Run, machine, open_run, state_of, states_of, versions
 from benchmarks.paper.training.step import Arithmetic
 from benchmarks.records.findings import Findings, Provenance
+from exporter.export_request import ExportListener
 from exporter.models.memory import require_gradient_memory
 from exporter.models.resnet import ResNet, build
 from exporter.models.variants import VARIANTS, Variant, kind
-from exporter.network import ExportListener
 from exporter.weights import sources as weights
 from runtimes.errors import ModelMismatchError, UsageError, quote
 

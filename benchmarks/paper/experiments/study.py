@@ -15,8 +15,8 @@ from benchmarks.paper.training.loop import Pace, TrainingJob, drive
 from benchmarks.paper.training.recipe import RECIPES, Recipe
 from benchmarks.paper.training.run import WEIGHTS, Run, RunIdentity
 from benchmarks.paper.training.step import Arithmetic, TrainingPrecision
+from exporter.export_request import ExportListener
 from exporter.models.variants import Shortcut, Variant, customise, variant
-from exporter.network import ExportListener
 from runtimes.backends.pytorch.backend import check_gpu
 from runtimes.errors import CompatibilityError, UsageError
 from runtimes.escaping import shell_word

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.data.class_folders import Split
-from exporter.data.dataset import BUNDLED_NAME, Dataset, open_dataset
+from exporter.data.dataset import Dataset
+from exporter.data.opening import BUNDLED_NAME, open_dataset
 from runtimes.errors import ArtifactError, IntegrityError, ResourceError, UsageError
 from runtimes.images.preprocessing import Pixels, Preprocessing
 

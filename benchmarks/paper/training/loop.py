@@ -20,8 +20,8 @@ from benchmarks.paper.training.run import CurvePoint, FinalErrors, Run, RunIdent
 from benchmarks.paper.training.step import Arithmetic, Stepper
 from benchmarks.paper.training.tensor_file import encode_tensors
 from benchmarks.records.findings import write_record
+from exporter.export_request import ExportListener
 from exporter.models.resnet import build, initialise
-from exporter.network import ExportListener
 from runtimes import codec, files
 from runtimes.errors import ArtifactError, CheckFailedError
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.harness import subjects
 from benchmarks.records.request import BenchmarkRequest, Refusal, RunListener
-from exporter.network import ExportRequest
+from exporter.export_request import ExportRequest
 from exporter.targets import onnx_file
 from exporter.weights.modules import NamedModule, from_module
 from exporter.weights.recognition import VariantOptions

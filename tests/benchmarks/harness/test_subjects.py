@@ -14,6 +14,7 @@ from benchmarks.harness.run import exit_code, run
 from benchmarks.records.request import BenchmarkRequest, PrecisionVariant, Refusal, RunListener, Subject
 from benchmarks.records.result import Baseline, Result
 from exporter import network
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models import resnet
 from exporter.models.variants import VARIANTS, customise
 from exporter.precision.spec import PrecisionSpec
@@ -163,10 +164,10 @@ def test_a_model_file_has_one_size(onnx_artifact: Artifact, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("impossible_fp16")
 def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared: list[network.ExportRequest] = []
+    prepared: list[ExportRequest] = []
     honest = network.prepare
 
-    def counted(request: network.ExportRequest, listener: network.ExportListener) -> network.Network:
+    def counted(request: ExportRequest, listener: ExportListener) -> network.Network:
         prepared.append(request)
         return honest(request, listener)
 
@@ -208,7 +209,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
 
 def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None:
     """Raw pixels and a fixed batch; a network that bears no variant's name."""
-    wanted = network.ExportRequest(BASIC, f"{tmp_path}/small.onnx", batch=4, raw=True)
+    wanted = ExportRequest(BASIC, f"{tmp_path}/small.onnx", batch=4, raw=True)
     path = onnx_file.export(wanted, SILENT).path
     request = BenchmarkRequest(
         subjects=(str(path),),
@@ -406,7 +407,7 @@ def precisions_of(found: tuple[PrecisionVariant, ...]) -> list[tuple[str | None,
 
 def test_on_a_gpu_pytorch_has_programs_of_its_own(tmp_path: Path) -> None:
     """What is exported and paired; this needs no GPU."""
-    path = onnx_file.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    path = onnx_file.export(ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
     named = ("pytorch", "onnxruntime", "inductor")
     request = BenchmarkRequest((str(path),), named, precisions=("fp32", "tf32", "fp16"), device="cuda")
     (subject,) = made(request, tmp_path)
@@ -431,7 +432,7 @@ def test_on_a_gpu_pytorch_has_programs_of_its_own(tmp_path: Path) -> None:
 def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = PRECISIONS["bf16"]
     monkeypatch.setitem(PRECISIONS, "bf16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
-    path = onnx_file.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    path = onnx_file.export(ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
     request = BenchmarkRequest(subjects=(str(path),), precisions=("bf16",), backends=("pytorch",), device="cuda")
     (subject,) = made(request, tmp_path)
     (program,) = subject.programs
@@ -442,9 +443,7 @@ def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monk
 
 
 def test_a_narrow_program_is_measured_beside_its_reference(tmp_path: Path) -> None:
-    path = torch_program.export(
-        network.ExportRequest(BASIC, f"{tmp_path}/small.pt2"), SILENT, PrecisionSpec("fp16")
-    ).path
+    path = torch_program.export(ExportRequest(BASIC, f"{tmp_path}/small.pt2"), SILENT, PrecisionSpec("fp16")).path
     request = BenchmarkRequest(subjects=(str(path),), backends=("pytorch",))
     (subject,) = made(request, tmp_path)
     assert precisions_of(subject.typed) == [("fp16", "pt2")]

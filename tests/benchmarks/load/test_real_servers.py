@@ -12,8 +12,8 @@ from benchmarks.records.request import BenchmarkRequest, RunListener
 from benchmarks.records.samples import LoadResult
 from exporter.deploy.triton_repository import TritonRequest, add_version
 from exporter.deploy.triton_settings import TritonSettings
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from scripts.triton_server import triton_server
 from tests.conftest import SILENT, FakeFactory

@@ -15,7 +15,9 @@ from benchmarks.process.job import Job
 from benchmarks.records.plan import ArrivalPlan
 from benchmarks.worker import inputs
 from benchmarks.worker.inputs import ROTATION, make_encoded_call, oddities, subnormals
-from exporter.data.dataset import Dataset, noise, noise_pixels, open_dataset
+from exporter.data.dataset import Dataset
+from exporter.data.noise import noise, noise_pixels
+from exporter.data.opening import open_dataset
 from runtimes import Runtime
 from runtimes.class_outputs import Prediction
 from runtimes.classifier import Classifier

@@ -30,8 +30,8 @@ from benchmarks.worker import clocks, kernels
 from benchmarks.worker.__main__ import outcomes
 from benchmarks.worker.calls import tolerance_of
 from benchmarks.worker.kernels import Kernel
+from exporter.export_request import ExportRequest
 from exporter.models.variants import VARIANTS
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile

@@ -14,8 +14,8 @@ from benchmarks.cli import rbench
 from exporter.cli import cli
 from exporter.commands.command import COLUMN, MODEL, OUTPUT, RUNTIME, Group, NameChoice, OptionSection, stack_options
 from exporter.commands.values import Names
+from exporter.export_request import ExportRequest
 from exporter.models.outputs import OUTPUTS
-from exporter.network import ExportRequest
 from runtimes.errors import CheckFailedError
 from scripts.docs.pages import walk
 

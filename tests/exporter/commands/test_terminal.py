@@ -72,7 +72,7 @@ LOST = """
 
 
 @pytest.mark.parametrize(("name", "exit_code", "stderr"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "")])
-def test_a_signal_that_python_drops_ends_the_command_all_the_same(name: str, exit_code: int, stderr: str) -> None:
+def test_a_signal_that_python_drops_ends_the_command(name: str, exit_code: int, stderr: str) -> None:
     """An exception in a finalizer is printed and forgotten: the command would work to its end."""
     result, stdout, printed = run_body(LOST.format(name).strip())
     assert (result, stdout, printed.strip()) == (exit_code, "", stderr)
@@ -89,7 +89,7 @@ AGAIN = """
 """
 
 
-def test_a_second_interrupt_while_the_first_is_reported_leaves_no_traceback() -> None:
+def test_a_second_interrupt_leaves_no_traceback() -> None:
     code, stdout, stderr = run_body(AGAIN.strip())
     assert (code, stdout, stderr.strip()) == (-signal.SIGINT, "", "")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporter.data import archives
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError
 from tests.exporter.datasets import png, tar_of
 from tests.refusals import refuses

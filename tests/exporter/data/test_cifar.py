@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from exporter.data import cifar
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError
 from runtimes.images.preprocessing import Preprocessing
 from tests.exporter.datasets import folder_of, png, tar_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from exporter.data import class_folders
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from runtimes.errors import ArtifactError
 from tests.exporter.datasets import folder_of, png, tar_of, values
 from tests.refusals import refuses

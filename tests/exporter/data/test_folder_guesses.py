@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from exporter.data import class_folders
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
 from exporter.guesses import CODES
 from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
 from runtimes.errors import ArtifactError, UsageError

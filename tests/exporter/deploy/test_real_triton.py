@@ -20,8 +20,8 @@ from exporter.deploy.served import ServerConnection
 from exporter.deploy.triton_repository import TritonRequest, add_version
 from exporter.deploy.triton_settings import TritonSettings
 from exporter.deploy.vector_images import png_images
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Artifact, Manifest

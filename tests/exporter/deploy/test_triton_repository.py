@@ -16,8 +16,8 @@ import pytest
 from exporter.deploy import triton_config
 from exporter.deploy.triton_repository import TritonRequest, WrittenVersion, add_version, container_command
 from exporter.deploy.triton_settings import TritonSettings
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier, files
 from runtimes.artifacts.artifact import manifest_path

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import runtimes
-from exporter.data.dataset import noise
+from exporter.data.noise import noise
 from exporter.document.blocks import Table
 from exporter.explain import engine_source, explanation
 from exporter.explain.engine_deviation import EngineDeviation, OpenEngine, bisect, block_values, measure_deviation

@@ -15,8 +15,8 @@ import pytest
 
 from exporter.explain import explanation
 from exporter.explain.explanation import Explanation, ExplanationRequest, as_json, explain
+from exporter.export_request import ExportRequest
 from exporter.models.variants import Variant
-from exporter.network import ExportRequest
 from exporter.precision.layer_errors import size_of
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, torch_program

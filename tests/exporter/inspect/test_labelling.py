@@ -11,6 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from exporter.export_request import ExportListener
 from exporter.inspect.labelled_accuracy import (
     LabelEvaluation,
     LabelledAccuracy,
@@ -20,7 +21,6 @@ from exporter.inspect.labelled_accuracy import (
     _parts_notice,
 )
 from exporter.inspect.labelling import LOG_S, LabellingProgress
-from exporter.network import ExportListener
 from exporter.proportions import wilson
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import ModelMismatchError, Reason

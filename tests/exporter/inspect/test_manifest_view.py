@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.export_request import ExportRequest
 from exporter.inspect import manifest_view
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.precision import gate
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file

@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from exporter.export_request import ExportRequest
 from exporter.inspect import overlay
 from exporter.inspect.overlay import CAPTION, MARGIN, draw, picture_paths
 from exporter.inspect.predict import PredictionRequest, as_json, predict
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact
 from runtimes.errors import ArtifactError, ResourceError, UsageError

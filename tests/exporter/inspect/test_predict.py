@@ -16,9 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from exporter.export_request import ExportListener
 from exporter.inspect import predict as prediction
 from exporter.inspect.predict import COLUMNS, ImagePrediction, PredictionRequest, find_images, predict
-from exporter.network import ExportListener
 from exporter.preprocessing.options import PreprocessingOptions
 from runtimes import Artifact, Classifier, Label
 from runtimes.errors import DeviceLostError, ModelMismatchError, Reason, ResourceError, UsageError

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.export_request import ExportRequest
 from exporter.models import memory
 from exporter.models.memory import least_bytes, least_gradient_bytes, require_gradient_memory, require_memory
 from exporter.models.resnet import build
 from exporter.models.variants import Variant, variant
-from exporter.network import ExportRequest, prepare
+from exporter.network import prepare
 from runtimes.errors import ResourceError
 from tests.conftest import SILENT
 from tests.refusals import refuses

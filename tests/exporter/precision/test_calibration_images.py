@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest, Network, prepare
+from exporter.network import Network, prepare
 from exporter.precision import calibration_images
 from exporter.precision.calibration_images import for_calibration, for_gate
 from exporter.precision.spec import PrecisionSpec

@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
+from exporter.export_request import ExportRequest
 from exporter.models.variants import Variant, customise
-from exporter.network import ExportRequest, prepare
+from exporter.network import prepare
 from exporter.precision.cast import cast
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS

@@ -15,9 +15,10 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import runtimes
-from exporter.data.dataset import noise
+from exporter.data.noise import noise
+from exporter.export_request import ExportRequest
 from exporter.models.variants import Variant
-from exporter.network import ExportRequest, prepare
+from exporter.network import prepare
 from exporter.precision import float8
 from exporter.precision.float8 import LARGEST, SMALLEST_NORMAL, layers_without_gain, quantise_to_float8
 from exporter.precision.recipes import RECIPES

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.precision import gate
 from exporter.precision import table as precision
 from exporter.precision.gate import GateSamples

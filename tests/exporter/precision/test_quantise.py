@@ -11,9 +11,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from exporter.data.dataset import noise
+from exporter.data.noise import noise
+from exporter.export_request import ExportRequest
 from exporter.models.variants import Variant
-from exporter.network import ExportRequest, prepare
+from exporter.network import prepare
 from exporter.precision import quantise
 from exporter.precision.quantise import quantise_graph
 from exporter.precision.spec import PrecisionSpec

@@ -12,8 +12,8 @@ import onnx as onnx_library
 import pytest
 
 from exporter.commands.options import TYPING
+from exporter.export_request import ExportListener
 from exporter.inspect import manifest_view
-from exporter.network import ExportListener
 from exporter.precision import recipe_search, slowdown
 from exporter.precision.calibration_images import Examples
 from exporter.precision.gate import announce_resolution

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 import runtimes
-from exporter.network import ExportRequest
+from exporter.export_request import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import onnx_file

@@ -11,9 +11,9 @@ import torch
 
 from exporter.cli import onnx as onnx_command
 from exporter.commands.options import request_of
+from exporter.export_request import ExpectedAccuracy, ExportRequest
 from exporter.models.resnet import build
 from exporter.models.variants import customise, variant
-from exporter.network import ExpectedAccuracy, ExportRequest
 from exporter.preprocessing.description import assumption, black_margin, describe_steps
 from exporter.preprocessing.options import ASSUMABLE, NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
 from exporter.weights.sources import LoadedWeights

@@ -13,7 +13,7 @@ import pytest
 
 import runtimes
 from exporter.cli import main
-from exporter.network import ExportRequest
+from exporter.export_request import ExportRequest
 from exporter.targets import onnx_file, tensorrt_engine
 from exporter.targets.engine_refit import refit_engine
 from runtimes import Artifact

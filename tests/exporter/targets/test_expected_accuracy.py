@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 import runtimes
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExpectedAccuracy, ExportRequest
 from exporter.inspect import manifest_view
 from exporter.models.resnet import build, initialise, settle_statistics
 from exporter.models.variants import customise
-from exporter.network import ExpectedAccuracy, ExportRequest
 from exporter.preprocessing.alternatives import alternatives
 from exporter.preprocessing.options import ASSUMABLE, NOTHING_CHOSEN, PreprocessingOptions
 from exporter.targets import onnx_file

@@ -12,8 +12,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 import runtimes
+from exporter.export_request import ExportRequest
 from exporter.models.variants import FAMILIES, Variant, customise, variant
-from exporter.network import INPUT, ExportRequest, Network, prepare
+from exporter.network import INPUT, Network, prepare
 from exporter.targets import onnx_file
 from runtimes import Artifact, TensorSpec, files, parity
 from runtimes.artifacts.manifest import FileRecord

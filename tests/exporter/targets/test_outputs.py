@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import runtimes
+from exporter.export_request import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.inspect import checkpoint_view, manifest_view
 from exporter.models import resnet
 from exporter.models.outputs import OUTPUTS
 from exporter.models.variants import VARIANTS, Variant
-from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest, Network, prepare
+from exporter.network import Network, prepare
 from exporter.precision.gate import AccuracyGate
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import Bounds

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from exporter.cli import main
 from exporter.explain.explanation import ExplanationRequest, explain
+from exporter.export_request import ExportRequest
 from exporter.inspect import manifest_view
 from exporter.models.tracing import trace
-from exporter.network import ExportRequest
 from exporter.precision.cast import cast
 from exporter.precision.fold import narrow, traced_norms
 from exporter.precision.spec import PrecisionSpec

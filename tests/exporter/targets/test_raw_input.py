@@ -8,9 +8,9 @@ import onnx as onnx_library
 import pytest
 
 import runtimes
-from exporter.data.dataset import open_dataset
+from exporter.data.opening import open_dataset
+from exporter.export_request import ExportRequest
 from exporter.models.variants import Variant, customise, variant
-from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.preprocessing.options import PreprocessingOptions
 from exporter.targets import onnx_file, torch_program

@@ -9,8 +9,8 @@ import onnx as onnx_library
 import pytest
 
 import runtimes
+from exporter.export_request import ExportRequest
 from exporter.models.variants import Variant, customise, variant
-from exporter.network import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, rebuild, torch_program
 from exporter.targets.rebuild import SILENT

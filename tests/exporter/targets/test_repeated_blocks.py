@@ -8,10 +8,11 @@ import onnx as onnx_library
 import pytest
 from torch import nn
 
+from exporter.export_request import ExportRequest
 from exporter.models.outputs import LOGITS
 from exporter.models.several_outputs import with_outputs
 from exporter.models.variants import VARIANTS, Variant
-from exporter.network import ExportRequest, Network, prepare
+from exporter.network import Network, prepare
 from exporter.targets import onnx_file
 from exporter.targets.repeated_blocks import (
     TRACED_BLOCKS,

@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 
 from exporter.deploy.web import SiteRequest, write_site
+from exporter.export_request import ExportListener, ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportListener, ExportRequest
 from exporter.preprocessing.options import PreprocessingOptions
 from exporter.targets import onnx_file, scaled_decoding
 from runtimes import Artifact, Classifier, TensorSpec

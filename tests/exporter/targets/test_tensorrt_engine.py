@@ -16,8 +16,8 @@ import onnx
 import pytest
 
 import runtimes
+from exporter.export_request import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.inspect import engine_view, manifest_view
-from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.precision import gate
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import tensorrt_engine

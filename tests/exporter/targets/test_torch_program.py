@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch as torch_library
 
+from exporter.export_request import ExportRequest
 from exporter.models.variants import customise
-from exporter.network import ExportRequest, Network
+from exporter.network import Network
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS, Bounds
 from exporter.targets import torch_program

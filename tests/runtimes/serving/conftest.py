@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact
 from runtimes.serving import ServedModel

@@ -35,8 +35,8 @@ def test_a_server_of_other_weights_is_caught(transport: str, target: Target, sca
 @pytest.fixture(scope="module")
 def scaled(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The same variant with other weights."""
+    from exporter.export_request import ExportRequest
     from exporter.models.variants import variant
-    from exporter.network import ExportRequest
     from exporter.targets import onnx_file
     from tests.conftest import SILENT
 

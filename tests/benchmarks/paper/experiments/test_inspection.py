@@ -21,7 +21,7 @@ from benchmarks.paper.training.loop import Pace, Training, TrainingJob, drive
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.run import CHECKPOINT, WEIGHTS, RunIdentity, open_run, states_of
 from benchmarks.paper.training.step import Arithmetic
-from exporter.data.dataset import BUNDLED_NAME, open_dataset
+from exporter.data.opening import BUNDLED_NAME, open_dataset
 from exporter.models.resnet import build, initialise
 from runtimes.errors import ModelMismatchError, ResourceError, UsageError
 from scripts.figures.setting import SILENT

@@ -21,7 +21,7 @@ from benchmarks.paper.training.loop import Pace, Training, TrainingJob, take_tur
 from benchmarks.paper.training.recipe import PAPER, Recipe
 from benchmarks.paper.training.run import CHECKPOINT, CURVE, RUN, WEIGHTS, RunIdentity, curve, open_run
 from benchmarks.paper.training.step import Arithmetic
-from exporter.network import ExportListener
+from exporter.export_request import ExportListener
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from tests.benchmarks.paper.corpora import CLASSES, corpus, network
 from tests.refusals import refuses

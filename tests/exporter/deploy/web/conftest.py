@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporter.deploy.web_runtime import CODE, WASM
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact
 from tests.benchmarks.report_html import browser

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from exporter.deploy.web import SiteRequest, write_site
+from exporter.export_request import ExportRequest
 from exporter.models.variants import variant
-from exporter.network import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Artifact, Classifier

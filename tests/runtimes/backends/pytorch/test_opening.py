@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import runtimes
-from exporter.network import ExportRequest
+from exporter.export_request import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import torch_program
 from runtimes import Artifact
