@@ -29,6 +29,7 @@ from scripts.figures import (
     instrument,
     int8_accuracy,
     int8_roof,
+    interrupts,
     labelling,
     labelling_kills,
     labelling_ray,
@@ -87,6 +88,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "label-kills": labelling_kills.measure_kills,
     "writes-failures": writers.measure_failures,
     "writes-kills": writers.measure_kills,
+    "interrupts": interrupts.measure_interrupts,
     "triton": triton.measure_triton,
     "kserve": servers.measure_kserve,
     "serve-hostile": servers.measure_hostile,
@@ -112,7 +114,7 @@ NEED_SHARED = ("cifar", "int8", "photos", "preprocessing")
 @click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)))
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Pairs of processes.")
 @click.option("--shared", type=click.Path(path_type=Path, exists=True), help="Folder of CIFAR-10 and photos.tar.")
-@click.option("--limit", type=click.IntRange(1), help="Images, requests, writers or kills, for a trial.")
+@click.option("--limit", type=click.IntRange(1), help="Images, requests, writers, kills or signals, for a trial.")
 def main(names: tuple[str, ...], rounds: int, shared: Path | None, limit: int | None) -> None:
     """Measure rexport's own figures, by default all that can be; exit code 1 if one is out of its bound."""
     missed = False
