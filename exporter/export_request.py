@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +111,8 @@ class ExportRequest:
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     activation: Activation | None = None
 
-    def target(self, suffix: str) -> Path:
-        """Return the file to write, with ``suffix`` if ``out`` is a folder.
+    def target(self, suffix: str) -> AbstractContextManager[Path]:
+        """Provide the file to write, with ``suffix`` if ``out`` is a folder, as ``target_file`` does.
 
         Raises:
             RexportError: As for ``target_file``.
@@ -119,10 +120,12 @@ class ExportRequest:
         return target_file(self.out, f"{self.name or self.variant.name}{suffix}", self.force)
 
 
-def target_file(out: str, name: str, force: bool) -> Path:
-    """Return the file to write, in a folder that exists and is writable.
+@contextmanager
+def target_file(out: str, name: str, force: bool) -> Iterator[Path]:
+    """Provide the file to write, in a folder that exists and is writable, for a ``with`` block that writes it.
 
-    If ``out`` ends in a slash, a missing folder is created, and the logger ``rexport`` announces it.
+    If ``out`` ends in a slash, a missing folder is created, and the logger ``rexport`` announces it. If the block
+    writes nothing, the folder is removed again.
 
     Args:
         out: The file, or a folder if it exists or ends in a slash.
@@ -146,7 +149,7 @@ def target_file(out: str, name: str, force: bool) -> Path:
     if not out.endswith("/"):
         files.require_folder(path.parent)
     created = not path.parent.exists()
-    files.check_writable(path.parent)
-    if created:
-        notices.inform(Reason("folder-made", f"created the folder {quote(path.parent)}"))
-    return path
+    with files.folder_to_fill(path.parent):
+        if created:
+            notices.inform(Reason("folder-made", f"created the folder {quote(path.parent)}"))
+        yield path

@@ -44,12 +44,17 @@ def _publish(target: Path, script: Script = SCRIPT) -> None:
         publish_artifact(model, target, manifest_for(script, model, None), None)
 
 
+def _export(path: Path) -> None:
+    with target_file(str(path), "", force=True):
+        pass
+
+
 WRITERS: dict[str, Writer] = {
     "a model": _publish,
     "a report": lambda path: outputs.put(path, "text"),
     "merged results": lambda path: merge([], path, force=True),
     "a picture": lambda path: write_picture(path, PICTURE),
-    "an export": lambda path: target_file(str(path), "", force=True),
+    "an export": _export,
 }
 
 
@@ -130,8 +135,11 @@ def test_an_export_loses_no_file_of_a_stranger(
 
 def test_a_manifest_alone_is_seen_before_the_work(tmp_path: Path) -> None:
     manifest_path(tmp_path / "net.onnx").write_text("{}")
-    with refuses(UsageError, "target-exists", "net.onnx.json"):
-        target_file(str(tmp_path / "net.onnx"), "", force=False)
+    with (
+        refuses(UsageError, "target-exists", "net.onnx.json"),
+        target_file(str(tmp_path / "net.onnx"), "", force=False),
+    ):
+        pass
 
 
 def test_one_of_several_exports_at_once_succeeds(tmp_path: Path, fake_artifact: FakeFactory) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,27 +51,28 @@ def _measuring(
     for parent in (path.parent for path in (folder, json_file) if path is not None):
         files.require_folder(parent)
     check_folder(folder, json_file)
-    places = (None if folder is None else folder / FILE_NAME, json_file)
-    collection = Collection([place for place in places if place is not None])
-    try:
-        with terminal.reserve_stdout(), listening() as listener, collection, closing(measure(listener)) as measured:
-            for result in measured:
-                collection.add(result)
-    except RexportError as error:
-        options.explain_options(error)
-        raise
-    results, ending = collection.results, collection.ending
-    yield results, ending is None
-    if isinstance(ending, (KeyboardInterrupt, SystemExit)):
-        measured_count = sum(result.status == "ok" for result in results)
-        where = "" if folder is None else f"; they are in {folder / FILE_NAME}"
-        streams.print_message(f"{measured_count} of {len(results)} configurations were measured{where}")
-    if isinstance(ending, KeyboardInterrupt):
-        raise SystemExit(INTERRUPTED)
-    if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
-        raise SystemExit(TERMINATED)
-    if ending is not None:
-        raise ending
+    with nullcontext() if folder is None else files.folder_to_fill(folder):
+        places = (None if folder is None else folder / FILE_NAME, json_file)
+        collection = Collection([place for place in places if place is not None])
+        try:
+            with terminal.reserve_stdout(), listening() as listener, collection, closing(measure(listener)) as measured:
+                for result in measured:
+                    collection.add(result)
+        except RexportError as error:
+            options.explain_options(error)
+            raise
+        results, ending = collection.results, collection.ending
+        yield results, ending is None
+        if isinstance(ending, (KeyboardInterrupt, SystemExit)):
+            measured_count = sum(result.status == "ok" for result in results)
+            where = "" if folder is None else f"; they are in {folder / FILE_NAME}"
+            streams.print_message(f"{measured_count} of {len(results)} configurations were measured{where}")
+        if isinstance(ending, KeyboardInterrupt):
+            raise SystemExit(INTERRUPTED)
+        if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
+            raise SystemExit(TERMINATED)
+        if ending is not None:
+            raise ending
 
 
 @click.command(

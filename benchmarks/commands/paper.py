@@ -388,15 +388,15 @@ def _examine(
     """Measures networks on the data, and says what is found."""
     from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection
     from runtimes.errors import UsageError
-    from runtimes.files import check_writable, require_folder
+    from runtimes.files import folder_to_fill, require_folder
 
     if (mean is None) != (std is None):
         raise UsageError("--mean and --std go together", code="statistics-incomplete")
     moments = IMAGENET_MOMENTS if mean is None or std is None else (mean, std)
     require_folder(folder.parent)
-    check_writable(folder)
-    source = _source(data)
-    _publish(lambda command, listener: measure(Inspection(source, moments, command, listener)), folder)
+    with folder_to_fill(folder):
+        source = _source(data)
+        _publish(lambda command, listener: measure(Inspection(source, moments, command, listener)), folder)
 
 
 def _compare(

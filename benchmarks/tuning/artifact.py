@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from runtimes.devices import parse_device
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError
 
 
-def target_of(names: Sequence[str], out: str | None, force: bool) -> Path:
-    """Return the path of the file to write, in a folder that exists and is writable.
+def target_of(names: Sequence[str], out: str | None, force: bool) -> AbstractContextManager[Path]:
+    """Provide the path of the file to write, in a folder that exists and is writable, as ``target_file`` does.
 
     Args:
         names: The names of the variants, the references to modules, or the paths of the artifacts and checkpoints that

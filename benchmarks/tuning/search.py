@@ -75,8 +75,7 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
     request = replace(request, precisions=request.precisions or tuple(PRECISIONS), baseline=REFERENCE)
     request = replace(request, subjects=tuple(dict.fromkeys(map(variant_or_path, request.subjects))))
     check_request(request, goal)
-    with Harness(request, listener) as harness:
-        target = target_of(request.subjects, goal.out, goal.force)
+    with Harness(request, listener) as harness, target_of(request.subjects, goal.out, goal.force) as target:
         check_apart(target, goal.others)
         subjects = tuple(map(make_portable, harness.make_subjects()))
         check_subjects(subjects, request, goal)

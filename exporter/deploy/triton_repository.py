@@ -132,9 +132,8 @@ def add_version(path: Path, request: TritonRequest, notify: Callable[[Reason], N
         )
     vectors, name = artifact.vectors(), model_name(path, request.name)
     triton_config.build_config(name, manifest, request.settings, {})  # refuses before a folder is made
-    files.check_writable(request.repository)
     try:
-        with files.folder_lock(request.repository):
+        with files.folder_to_fill(request.repository), files.folder_lock(request.repository):
             folder = request.repository / name
             if folder.exists():
                 return _Extension(artifact, manifest, vectors, folder, request).write(notify)

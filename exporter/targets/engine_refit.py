@@ -54,10 +54,10 @@ def refit_engine(
     if missing is not None:
         raise BackendUnavailableError(f"weights are replaced on a GPU: {missing}", code="refit-needs-gpu")
     order = EngineRequest(record.flavor, settings_of(record), out, force)
-    target = target_file(out or f"{onnx.parent}/", f"{onnx.stem}.engine", force)
-    build = _Refit(old, parent, target, order, flavor, listener)
     name = parent.manifest.precision
-    return build.run(lambda: network_of(parent, listener), PrecisionSpec(name) if name in PRECISIONS else FP32)
+    with target_file(out or f"{onnx.parent}/", f"{onnx.stem}.engine", force) as target:
+        build = _Refit(old, parent, target, order, flavor, listener)
+        return build.run(lambda: network_of(parent, listener), PrecisionSpec(name) if name in PRECISIONS else FP32)
 
 
 def _require_same_network(engine: Manifest, onnx: Manifest, path: Path) -> None:

@@ -80,9 +80,10 @@ def export(
             accuracy gate. No file is left.
         RexportError: The weights or the data cannot be loaded, or the disk fails.
     """
-    place = ExportTarget(request.target(".onnx"), request.batch, opset, request.force)
-    _resolve_opset(place, precision_spec)
-    return export_network(prepare(request, listener), place, precision_spec, listener)
+    with request.target(".onnx") as target:
+        place = ExportTarget(target, request.batch, opset, request.force)
+        _resolve_opset(place, precision_spec)
+        return export_network(prepare(request, listener), place, precision_spec, listener)
 
 
 def export_network(

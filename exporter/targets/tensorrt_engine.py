@@ -99,26 +99,31 @@ def export(
             the engine fails.
     """
     chosen = order.choose_flavor()
-    target = request.target(".engine")
+    with request.target(".engine") as target:
+        source = _source_beside(target, request.force)
+        network = prepare(request, listener)
+        place = ExportTarget(source, request.batch, opset, request.force)
+        parent = export_network(network, place, precision_spec, listener)
+        listener.notice(f"{source}: the ONNX file for the engine")
+        building = EngineBuild(parent, target, replace(order, force=request.force), chosen, listener)
+        return building.run(lambda: network, precision_spec, network)
+
+
+def _source_beside(target: Path, force: bool) -> Path:
+    """Return the ONNX file to write beside an engine."""
     source = target.with_suffix(".onnx")
     if source == target:
         raise UsageError(
             "the name of an engine must not end in .onnx", code="engine-name-onnx", path=target, hint="-o NAME.engine"
         )
-    if source.exists() and not request.force:
+    if source.exists() and not force:
         raise UsageError(
             "the ONNX file for the engine already exists",
             code="engine-source-exists",
             path=source,
             hint=f"rexport tensorrt {shell_word(source)} builds the engine from it, --force replaces it",
         )
-    network = prepare(request, listener)
-    parent = export_network(
-        network, ExportTarget(source, request.batch, opset, request.force), precision_spec, listener
-    )
-    listener.notice(f"{source}: the ONNX file for the engine")
-    building = EngineBuild(parent, target, replace(order, force=request.force), chosen, listener)
-    return building.run(lambda: network, precision_spec, network)
+    return source
 
 
 def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -> Artifact:
@@ -146,11 +151,11 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
     """
     chosen = order.choose_flavor()
     parent = read_onnx(path)
-    target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
     manifest, _, _ = _read_parent(parent)
     precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
-    building = EngineBuild(parent, target, order, chosen, listener)
-    return building.run(lambda: network_of(parent, listener), precision_spec)
+    with target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force) as target:
+        building = EngineBuild(parent, target, order, chosen, listener)
+        return building.run(lambda: network_of(parent, listener), precision_spec)
 
 
 def read_onnx(path: Path) -> Artifact:

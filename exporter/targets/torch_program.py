@@ -44,9 +44,9 @@ def export(request: ExportRequest, listener: ExportListener, precision_spec: Pre
         RexportError: The weights or the data cannot be loaded, or the disk fails.
     """
     _element(precision_spec)
-    target = request.target(".pt2")
-    place = ExportTarget(target, request.batch, replace=request.force)
-    return write_program(prepare(request, listener), place, None, listener, precision_spec)
+    with request.target(".pt2") as target:
+        place = ExportTarget(target, request.batch, replace=request.force)
+        return write_program(prepare(request, listener), place, None, listener, precision_spec)
 
 
 def write_program(

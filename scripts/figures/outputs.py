@@ -36,9 +36,10 @@ def measure_outputs(setting: FigureSettings) -> Iterator[Figure]:
     """Features times the weights of the linear layer plus its bias against the logits, and the mean of a class map plus
     the bias against the logit of its class, on the test vectors of each file, batch 7. Sums are in float64."""
     for name, weights in NETWORKS.items():
-        request = ExportRequest(VARIANTS[name], f"{setting.folder}/{name}.onnx", weights=weights, outputs=OUTPUTS)
+        target = setting.folder / f"{name}.onnx"
+        request = ExportRequest(VARIANTS[name], str(target), weights=weights, outputs=OUTPUTS)
         network = prepare(request, SILENT)
-        artifact = export_network(network, ExportTarget(request.target(".onnx")), FP32, SILENT)
+        artifact = export_network(network, ExportTarget(target), FP32, SILENT)
         weight, bias = (
             network.model.get_parameter(f"fc.{name}").detach().double().numpy() for name in ("weight", "bias")
         )

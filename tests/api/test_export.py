@@ -99,7 +99,8 @@ def test_a_checkpoint_names_its_artifact(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("exporter.targets.onnx_file.export", lambda request, *_: requests.append(request))
     rexport.export(CHECKPOINT, "out/", variant="resnet20", stride=None, num_classes=10)
     (request,) = requests
-    assert request.target(".onnx") == Path("out", CHECKPOINT.stem + ".onnx")
+    with request.target(".onnx") as target:
+        assert target == Path("out", CHECKPOINT.stem + ".onnx")
     assert request.chosen == {"classes"}
 
 

@@ -98,25 +98,48 @@ def test_statistics_that_do_not_fit_are_refused(
         prepare(request, SILENT)
 
 
+def target_in(out: str | Path, force: bool = False) -> Path:
+    """The file to write of a request, after nothing was written."""
+    with ExportRequest(BASIC, str(out), force=force).target(".onnx") as target:
+        assert target.parent.is_dir()
+    return target
+
+
 def test_the_target_is_a_file_or_in_a_folder(tmp_path: Path) -> None:
-    assert ExportRequest(BASIC, f"{tmp_path}").target(".onnx") == tmp_path / "small-basic.onnx"
-    assert ExportRequest(BASIC, f"{tmp_path}/new/").target(".onnx") == tmp_path / "new" / "small-basic.onnx"
-    assert ExportRequest(BASIC, f"{tmp_path}/new/own.model").target(".onnx") == tmp_path / "new" / "own.model"
-    assert sorted(place.name for place in tmp_path.iterdir()) == ["new"]
+    assert target_in(tmp_path) == tmp_path / "small-basic.onnx"
+    assert target_in(f"{tmp_path}/new/") == tmp_path / "new" / "small-basic.onnx"
+    (tmp_path / "new").mkdir()
+    assert target_in(f"{tmp_path}/new/own.model") == tmp_path / "new" / "own.model"
+
+
+def test_a_new_folder_stays_only_with_a_file_in_it(tmp_path: Path) -> None:
+    request = ExportRequest(BASIC, f"{tmp_path}/a/b/")
+
+    def fail() -> None:
+        with request.target(".onnx"):
+            raise UsageError("no", code="test-refusal")
+
+    with refuses(UsageError, "test-refusal"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    with request.target(".onnx") as target:
+        target.touch()
+    assert target.exists()
 
 
 def test_a_new_folder_is_announced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(logging.getLogger("rexport"), "info", lambda words, *values, **_: lines.append(words % values))
     for _ in range(2):
-        ExportRequest(BASIC, f"{tmp_path}/a/b/").target(".onnx")
+        with ExportRequest(BASIC, f"{tmp_path}/a/b/").target(".onnx") as target:
+            target.with_name("other").touch()
     assert lines == [f"created the folder {tmp_path}/a/b"]
 
 
 def test_the_folder_of_a_file_is_not_made(tmp_path: Path) -> None:
     folder = tmp_path / "a b" / "c"
     with refuses(ResourceError, "folder-missing", folder, f"mkdir -p '{folder}'"):
-        ExportRequest(BASIC, f"{folder}/x.onnx").target(".onnx")
+        target_in(f"{folder}/x.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,21 +147,21 @@ def test_an_existing_target_needs_force(tmp_path: Path) -> None:
     path = tmp_path / "it.onnx"
     path.write_bytes(b"old")
     with refuses(UsageError, "target-exists", "it.onnx", "--force"):
-        ExportRequest(BASIC, str(path)).target(".onnx")
-    assert ExportRequest(BASIC, str(path), force=True).target(".onnx") == path
+        target_in(path)
+    assert target_in(path, force=True) == path
     assert path.read_bytes() == b"old"
 
 
 def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "small-basic.onnx").mkdir()
     with refuses(UsageError, "target-is-folder", "small-basic.onnx"):
-        ExportRequest(BASIC, str(tmp_path), force=True).target(".onnx")
+        target_in(tmp_path, force=True)
 
 
 def test_a_target_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with refuses(ResourceError, "file-access-failed", tmp_path / "file"):
-        ExportRequest(BASIC, f"{tmp_path}/file/inside/x.onnx").target(".onnx")
+        target_in(f"{tmp_path}/file/inside/x.onnx")
 
 
 def test_noise_is_seeded_and_of_the_inputs_shape() -> None:

@@ -52,11 +52,16 @@ def test_an_artifact_can_be_replaced_by_its_own_tuned_copy(tmp_path: Path) -> No
     assert len(found.vectors().inputs) == 7
 
 
+def target_in(name: str, out: str | None, force: bool = False) -> Path:
+    with tuned.target_of([name], out, force) as target:
+        return target
+
+
 def test_a_checkpoints_tuned_file_is_an_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"w": torch.ones(1)}, "best.pth.tar")
     names = ("best.pth.tar", "net.engine", "resnet20", "own.nets:build")
-    targets = [tuned.target_of([name], None, False).name for name in names]
+    targets = [target_in(name, None).name for name in names]
     assert targets == ["best.tuned.onnx", "net.tuned.engine", "resnet20.tuned.onnx", "build.tuned.onnx"]
 
 
@@ -108,7 +113,7 @@ def test_where_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, out: str | None, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tuned.target_of([name], out, force=False) == Path(expected)
+    assert target_in(name, out) == Path(expected)
 
 
 def test_what_is_there_is_replaced_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,15 +121,15 @@ def test_what_is_there_is_replaced_only_if_asked_for(tmp_path: Path, monkeypatch
     (tmp_path / "best.onnx").write_text("x")
     (tmp_path / "resnet20.tuned.onnx").mkdir()
     with refuses(UsageError, "target-exists", "best.onnx", "--force"):
-        tuned.target_of(["resnet20"], "best.onnx", force=False)
-    assert tuned.target_of(["resnet20"], "best.onnx", force=True) == Path("best.onnx")
+        target_in("resnet20", "best.onnx")
+    assert target_in("resnet20", "best.onnx", force=True) == Path("best.onnx")
     with refuses(UsageError, "target-is-folder", "resnet20.tuned.onnx"):
-        tuned.target_of(["resnet20"], None, force=True)
+        target_in("resnet20", None, force=True)
 
 
 def test_a_folder_that_takes_no_files_is_told_first() -> None:
     with pytest.raises(ResourceError, match="cannot write into"):
-        tuned.target_of(["resnet20"], "/proc/nothing/", force=False)
+        target_in("resnet20", "/proc/nothing/")
 
 
 def test_the_manifest_names_no_number_of_a_gpu() -> None:

@@ -206,7 +206,8 @@ def test_impossible_streams_are_refused(wrong: dict[str, object], code: str) -> 
 
 def test_the_file_of_several_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert target_of(["resnet20", "resnet20"], None, False).name == "resnet20.tuned.onnx"
-    assert target_of(["resnet20", "a.onnx"], None, False).name == "tuned.onnx"
+    for others, name in (("resnet20", "resnet20.tuned.onnx"), ("a.onnx", "tuned.onnx")):
+        with target_of(["resnet20", others], None, False) as target:
+            assert target.name == name
     with refuses(UsageError, "tuning-formats-differ", ".engine", ".onnx"):
         target_of(["resnet20", "a.engine"], None, False)
