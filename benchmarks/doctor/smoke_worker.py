@@ -16,8 +16,9 @@ from benchmarks.process.job import Job
 from benchmarks.worker import __main__ as worker
 from runtimes import codec
 
-CACHES = ("REXPORT_CACHE", "TORCHINDUCTOR_CACHE_DIR")
-"""The variables of cache folders. An engine or code from an earlier day would hide that none can be made now."""
+FOLDERS = ("REXPORT_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TMPDIR")
+"""The variables of folders that are new in each test and are removed with it. An engine or code in the usual caches
+would hide that none can be made now, and a compiler that is killed leaves temporary files."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     path = Path(arguments[0])
     job = codec.loads(Job, path.read_bytes())
-    for name in CACHES:
+    for name in FOLDERS:
         folder = path.with_name(name.lower())
         folder.mkdir(mode=0o700)
         os.environ[name] = str(folder)

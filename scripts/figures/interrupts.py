@@ -49,6 +49,7 @@ COMMANDS = (
     ("rexport", "info", "resnet50"),
     ("rexport", "label", "{images}", "--artifact", "{artifact}", "-o", "{out}/labels"),
     ("rexport", "web", "{artifact}", "--force", "-o", "{out}/page"),
+    ("rbench", "doctor"),
     ("rbench", "run", "{artifact}", "--processes", "2", "--duration", "0.1", "-o", "{out}/results"),
 )
 

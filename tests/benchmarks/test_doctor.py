@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,19 @@ def test_a_library_that_hangs_is_ended_and_a_finding(tmp_path: Path, monkeypatch
     assert (found.status, found.code) == ("broken", "backend-broken")
     assert "5 s" in found.what
     assert "'open'" in found.what
+
+
+def test_a_killed_library_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # where Python remembers the folder
+    came = tmp_path / "came"
+    leave = f"import os, signal, tempfile; tempfile.mkdtemp(); open({str(came)!r}, 'w')"
+    put_module(tmp_path, monkeypatch, "openvino", f"{leave}; os.kill(os.getpid(), signal.SIGKILL)")
+    assert run_trial("openvino").status == "broken"
+    assert came.exists()
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_library_that_makes_no_model_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
