@@ -17,6 +17,7 @@ from exporter.weights.sources import LoadedWeights
 from runtimes import files, notices
 from runtimes.artifacts.artifact import check_target
 from runtimes.errors import Reason, UsageError, quote
+from runtimes.folders import folder_to_fill
 from runtimes.tensors.activation import Activation
 
 
@@ -149,7 +150,7 @@ def target_file(out: str, name: str, force: bool) -> Iterator[Path]:
     if not out.endswith("/"):
         files.require_folder(path.parent)
     created = not path.parent.exists()
-    with files.folder_to_fill(path.parent):
+    with folder_to_fill(path.parent):
         if created:
             notices.inform(Reason("folder-made", f"created the folder {quote(path.parent)}"))
         yield path

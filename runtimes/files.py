@@ -464,23 +464,6 @@ def require_folder(folder: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def folder_to_fill(folder: Path) -> Iterator[None]:
-    """Create the folder if it is missing, for the ``with`` block to fill; if the block does not, no empty one is left.
-
-    Raises:
-        ResourceError: As for ``check_writable``.
-    """
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
-    check_writable(folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # it is not empty
-            for place in new:
-                place.rmdir()
-
-
 def check_writable(folder: Path) -> None:
     """Create the folder if it is missing and try to write a file, so that long work does not fail at its end.
 

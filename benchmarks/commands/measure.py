@@ -47,11 +47,12 @@ def _measuring(
     from benchmarks.records.store import FILE_NAME
     from runtimes import files
     from runtimes.errors import RexportError
+    from runtimes.folders import folder_to_fill
 
     for parent in (path.parent for path in (folder, json_file) if path is not None):
         files.require_folder(parent)
     check_folder(folder, json_file)
-    with nullcontext() if folder is None else files.folder_to_fill(folder):
+    with nullcontext() if folder is None else folder_to_fill(folder):
         places = (None if folder is None else folder / FILE_NAME, json_file)
         collection = Collection([place for place in places if place is not None])
         try:

@@ -388,7 +388,8 @@ def _examine(
     """Measures networks on the data, and says what is found."""
     from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection
     from runtimes.errors import UsageError
-    from runtimes.files import folder_to_fill, require_folder
+    from runtimes.files import require_folder
+    from runtimes.folders import folder_to_fill
 
     if (mean is None) != (std is None):
         raise UsageError("--mean and --std go together", code="statistics-incomplete")

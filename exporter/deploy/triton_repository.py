@@ -23,6 +23,7 @@ from runtimes.artifacts.artifact import Vectors, publish
 from runtimes.artifacts.manifest import Manifest
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, ResourceError, UsageError, quote
 from runtimes.escaping import printable, shell_word
+from runtimes.folders import folder_to_fill
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """The names that a model may have: they are folders, and part of addresses."""
@@ -133,7 +134,7 @@ def add_version(path: Path, request: TritonRequest, notify: Callable[[Reason], N
     vectors, name = artifact.vectors(), model_name(path, request.name)
     triton_config.build_config(name, manifest, request.settings, {})  # refuses before a folder is made
     try:
-        with files.folder_to_fill(request.repository), files.folder_lock(request.repository):
+        with folder_to_fill(request.repository), files.folder_lock(request.repository):
             folder = request.repository / name
             if folder.exists():
                 return _Extension(artifact, manifest, vectors, folder, request).write(notify)

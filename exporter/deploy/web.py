@@ -21,6 +21,7 @@ from exporter.inspect.predict import PredictionRequest, open_classifier
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions
 from runtimes import Artifact, Classifier, Manifest, codec, files
 from runtimes.errors import CompatibilityError, UsageError, quote
+from runtimes.folders import folder_to_fill
 from runtimes.images.preprocessing import decode
 from runtimes.network_io import CAM, LOGITS, NetworkInput, find_outputs
 from runtimes.tensors.activation import Activation
@@ -117,7 +118,7 @@ def write_site(request: SiteRequest, listener: ExportListener) -> Path:
     artifact = Artifact.read(request.model)
     _check_model(artifact, FILE_LIMIT_BYTES if request.is_single else FOLDER_LIMIT_BYTES)
     samples = _samples(request.samples, artifact.manifest)
-    with files.folder_to_fill(page.parent):
+    with folder_to_fill(page.parent):
         site = _make_site(request, samples, listener)
         listener.step("writing the page")
         description = codec.dumps(site.model)

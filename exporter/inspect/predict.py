@@ -26,10 +26,11 @@ from exporter.preprocessing.options import (
     check_statistics,
 )
 from exporter.weights.sources import IMAGENET_PREPROCESSING
-from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec, files, notices
+from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec, notices
 from runtimes.artifacts.embedded import read_embedded, unverified
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
 from runtimes.escaping import csv_cell, printable
+from runtimes.folders import folder_to_fill
 from runtimes.images.left_out import LeftOutFiles
 from runtimes.images.preprocessing import decode
 from runtimes.network_io import check_image_channels
@@ -146,7 +147,7 @@ def predict(
     """
     pictures = [] if request.cam is None else picture_paths(request.cam, images, request.force)
     listener.step("opening the model")
-    folder = files.folder_to_fill(pictures[0].parent) if pictures else nullcontext()
+    folder = folder_to_fill(pictures[0].parent) if pictures else nullcontext()
     with folder, open_classifier(request, listener) as classifier:
         answers: list[ImagePrediction] = []
         for start in range(0, len(images), BATCH):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runtimes import files
+from runtimes import files, folders
 from runtimes.errors import ResourceError, UsageError, quote
 from runtimes.images.preprocessing import MAX_FILE_BYTES
 
@@ -225,8 +225,8 @@ class LocalStore:
             self._path(path).rmdir()
 
     def filling(self) -> AbstractContextManager[None]:
-        """Create the root and the folders above it, as ``files.folder_to_fill`` does."""
-        return files.folder_to_fill(Path(self.root))
+        """Create the root and the folders above it, as ``folders.folder_to_fill`` does."""
+        return folders.folder_to_fill(Path(self.root))
 
 
 def _links_to_folder(entry: os.DirEntry[str]) -> bool:

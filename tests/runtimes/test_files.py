@@ -206,25 +206,6 @@ def test_check_writable_makes_the_folder_and_leaves_nothing(tmp_path: Path) -> N
         files.check_writable(tmp_path / "file")
 
 
-def test_a_folder_that_is_not_filled_does_not_stay(tmp_path: Path) -> None:
-    def fill(place: Path, *names: str) -> None:
-        with refuses(UsageError, "test-refusal"), files.folder_to_fill(place):
-            for name in names:
-                (place / name).touch()
-            raise UsageError("no more comes", code="test-refusal")
-
-    (tmp_path / "old").mkdir()
-    fill(tmp_path / "old")
-    fill(tmp_path / "a" / "b")
-    assert os.listdir(tmp_path) == ["old"]
-    fill(tmp_path / "a" / "b", "page")
-    with files.folder_to_fill(tmp_path / "c"):
-        (tmp_path / "c" / "page").touch()
-    with files.folder_to_fill(tmp_path / "d" / "e"):
-        pass
-    assert sorted(os.listdir(tmp_path)) == ["a", "c", "old"]
-
-
 def test_a_missing_folder_is_named_with_its_command(tmp_path: Path) -> None:
     files.require_folder(tmp_path)
     with refuses(ResourceError, "folder-missing", f"(mkdir -p '{tmp_path}/a b')"):
