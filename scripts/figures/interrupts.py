@@ -175,10 +175,11 @@ def judge(ending: Ending, number: signal.Signals, target: Target) -> Iterator[st
         yield f"exit code {ending.code}"
     if "Traceback" in ending.errors:
         yield "traceback"
-    if ending.code == INTERRUPTED and ending.errors.split()[-1:] != ["interrupted"]:
+    if ending.code == INTERRUPTED and not ending.errors.rstrip().endswith("interrupted"):
         yield "silent"
-    if any(".tmp" in path.name for path in target.out.rglob("*")) or any(target.temporary.iterdir()):
-        yield "left over"
+    left = [path for path in target.out.rglob("*") if ".tmp" in path.name] + [*target.temporary.rglob("*")]
+    if left:
+        yield f"left over: {', '.join(path.name for path in left[:4])}"
     if target.words[1] in ("onnx", "torch"):
         try:
             check_artifacts(target.out)
@@ -199,7 +200,7 @@ def measure_interrupts(setting: FigureSettings) -> Iterator[Figure]:
         after_s = chance.uniform(0, target.calm_s)
         ending = target.strike(number, after_s)
         problems = list(judge(ending, number, target))
-        wrong.update(problems)
+        wrong.update(problem.partition(":")[0] for problem in problems)
         ends[f"exit code {ending.code}" if ending.struck else "over before"] += 1
         if problems:
             said = ending.errors.strip().splitlines()[-1:]

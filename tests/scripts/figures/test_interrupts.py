@@ -14,7 +14,7 @@ from scripts.figures.interrupts import Target, judge, strike
 CAREFUL = """
 import signal, sys, time
 def end(number, frame):
-    print("interrupted", file=sys.stderr)
+    print("\\x1b[Jinterrupted", file=sys.stderr)
     sys.exit(130 if number == signal.SIGINT else 143)
 signal.signal(signal.SIGINT, end)
 signal.signal(signal.SIGTERM, end)
@@ -48,8 +48,8 @@ def test_a_command_that_was_over_before_has_none(tmp_path: Path) -> None:
         ("sys.exit(3)", "exit code 3"),
         ("signal.signal(signal.SIGINT, lambda *_: sys.exit(130)); time.sleep(60)", "silent"),
         ("signal.signal(signal.SIGINT, lambda *_: 1 / 0); time.sleep(60)", "traceback"),
-        ("open(temporary + '/half', 'w'); time.sleep(60)", "left over"),
-        ("open(out + '/.net.onnx.1.tmp', 'w'); time.sleep(60)", "left over"),
+        ("open(temporary + '/half', 'w'); time.sleep(60)", "left over: half"),
+        ("open(out + '/.net.onnx.1.tmp', 'w'); time.sleep(60)", "left over: .net.onnx.1.tmp"),
         ("open(out + '/net.onnx', 'w'); time.sleep(60)", "damaged"),
     ],
 )
