@@ -89,7 +89,7 @@ def strike(command: Sequence[str], number: signal.Signals, after_s: float, folde
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=theirs,
-            env=os.environ | {"TMPDIR": str(folder), "TERM": "xterm-256color"},
+            env=os.environ | {"TMPDIR": str(folder), "TERM": "xterm-256color"} | _cache(folder),
             start_new_session=True,
         )
     os.close(theirs)
@@ -117,6 +117,11 @@ def strike(command: Sequence[str], number: signal.Signals, after_s: float, folde
     struck = struck_s < end_s
     said = b"".join(written).decode(errors="replace")
     return Ending(code, struck, said, end_s - start, end_s - struck_s if struck else 0.0)
+
+
+def _cache(folder: Path) -> dict[str, str]:
+    """PyTorch keeps compiled code among the temporary files; here it has a folder beside them."""
+    return {"TORCHINDUCTOR_CACHE_DIR": str(folder.with_name("compiled"))}
 
 
 def _read(terminal: int, written: list[bytes]) -> None:
