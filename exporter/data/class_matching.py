@@ -9,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.data.dataset import Dataset
-from runtimes.errors import (
-    ModelMismatchError,
-    quote,
-)
+from runtimes.errors import ModelMismatchError, quote
 
 
 def targets_for(dataset: Dataset, labels: Sequence[str] | None, classes: int) -> NDArray[np.int64]:

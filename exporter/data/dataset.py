@@ -11,12 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes.errors import (
-    InputError,
-    Reason,
-    ResourceError,
-    UsageError,
-)
+from runtimes.errors import InputError, Reason, ResourceError, UsageError
 from runtimes.images import prefetch
 from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_image, normalise
 

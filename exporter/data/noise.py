@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes.errors import (
-    UsageError,
-)
+from runtimes.errors import UsageError
 from runtimes.protocol import Array
 
 

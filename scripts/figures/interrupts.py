@@ -188,8 +188,8 @@ def judge(ending: Ending, number: signal.Signals, target: Target) -> Iterator[st
     if target.words[1] in ("onnx", "torch"):
         try:
             check_artifacts(target.out)
-        except Exception:
-            yield "damaged"
+        except Exception as error:  # whatever the checks of an artifact find
+            yield f"damaged: {error!r}"
 
 
 def measure_interrupts(setting: FigureSettings) -> Iterator[Figure]:
